@@ -1,0 +1,590 @@
+"""Every setting, once.
+
+A default exists here and nowhere else: flags, environment variables, TOML files, `--help` and the reference page
+are derived from these dataclasses. A value is looked up in this order, the first that has one wins:
+
+    flag  >  MAGICID_<SECTION>_<FIELD>  >  ./magicid.toml  >  the user's config.toml  >  the model's own  >  default
+
+A layer that names a preset (`--preset paper`, `preset = "paper"`) behaves as if it had set all of that preset's
+values, which its own explicit values then override.
+"""
+
+import os
+import tomllib
+from collections.abc import Iterator, Mapping
+from dataclasses import Field, asdict, dataclass, field, fields, is_dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import platformdirs
+
+from magicid_cli.errors import MagicIDError
+
+
+def setting(
+    default: Any,
+    help: str,
+    *,
+    flag: str | None = None,
+    low: float | None = None,
+    high: float | None = None,
+    choices: tuple[str, ...] = (),
+    result: bool = True,
+) -> Any:
+    """Declare a setting.
+
+    Args:
+        default: its value when nobody sets it.
+        help: one sentence for `--help` and the reference page.
+        flag: the command-line flag; None for one that only files and the environment set.
+        low: smallest allowed number.
+        high: largest allowed number.
+        choices: the allowed words.
+        result: False if the value cannot change what a run produces (only where, how fast or how often it saves);
+            such a setting never makes a finished stage stale.
+    """
+    facts = {"help": help, "flag": flag, "low": low, "high": high, "choices": choices, "result": result}
+    return field(default=default, metadata=facts)
+
+
+@dataclass(frozen=True)
+class ModelSettings:
+    """Which video model, and where it runs."""
+
+    name: str = setting("hunyuan-video", "Video model, a name of the catalog", flag="--model")
+    dtype: str = setting(
+        "auto",
+        "Number type of the frozen base; auto is bfloat16 on a GPU and float32 on a CPU",
+        flag="--dtype",
+        choices=("auto", "float32", "bfloat16"),
+    )
+    device: str = setting(
+        "auto",
+        "Device; auto takes the GPU if there is one",
+        flag="--device",
+        choices=("auto", "cuda", "cpu"),
+        result=False,
+    )
+    offline: bool = setting(False, "Use only weights that are already in the cache", flag="--offline", result=False)
+
+
+@dataclass(frozen=True)
+class PhotoSettings:
+    """Which photos are good enough, and what the person is called in a prompt."""
+
+    class_word: str = setting(
+        "person",
+        "What the person is called in prompts and captions",
+        flag="--class-word",
+        choices=("man", "woman", "person"),
+    )
+    limit: int = setting(30, "Most photos used", flag="--max-photos", low=1, high=200)
+    min_face: int = setting(64, "Smallest face, in pixels of its shorter side", flag="--min-face", low=8)
+    min_sharpness: float = setting(
+        15.0, "Smallest variance of the Laplacian of the face at 112 pixels", flag="--min-sharpness", low=0
+    )
+    keep_duplicates: bool = setting(False, "Keep near-duplicate photos", flag="--keep-duplicates")
+    force: bool = setting(False, "Go on although the photos seem to show different people", flag="--force")
+
+
+@dataclass(frozen=True)
+class ShapeSettings:
+    """The one shape of the repository and of both training stages: sampled latents are training latents."""
+
+    frames: int = setting(61, "Frames of a training clip (4k + 1)", flag="--frames", low=1)
+    size: str = setting("544x320", "Training size, WIDTHxHEIGHT, multiples of 16", flag="--size")
+    fps: int = setting(
+        24, "Frames per second at which clips are played and motion is measured", flag="--fps", low=1, high=120
+    )
+
+    @property
+    def width(self) -> int:
+        """Width in pixels."""
+        return parse_size(self.size)[0]
+
+    @property
+    def height(self) -> int:
+        """Height in pixels."""
+        return parse_size(self.size)[1]
+
+
+@dataclass(frozen=True)
+class AdapterSettings:
+    """The LoRA adapter."""
+
+    rank: int = setting(64, "LoRA rank", flag="--rank", low=1, high=1024)
+    alpha: float = setting(64.0, "LoRA alpha; the update is scaled by alpha / rank", flag="--alpha", low=0)
+    targets: str = setting(
+        "attention",
+        "Layers of the transformer blocks that get an adapter",
+        flag="--targets",
+        choices=("attention", "attention+mlp"),
+    )
+    double_blocks_only: bool = setting(
+        False, "Adapt only the double-stream blocks (known to keep motion)", flag="--double-blocks-only"
+    )
+
+
+@dataclass(frozen=True)
+class TrainingSettings:
+    """What both training stages share."""
+
+    guidance: float = setting(
+        1.0,
+        "Guidance value fed to the guidance-distilled model in training, for policy and reference alike",
+        flag="--train-guidance",
+        low=0,
+    )
+    timesteps: str = setting(
+        "logit-normal",
+        "How training timesteps are drawn, before the model's shift",
+        flag="--timesteps",
+        choices=("logit-normal", "uniform"),
+    )
+    max_grad_norm: float = setting(1.0, "Gradient norm is clipped to this", flag="--max-grad-norm", low=0)
+    gradient_checkpointing: bool = setting(
+        True,
+        "Recompute activations in the backward pass (same gradients, less memory)",
+        flag="--gradient-checkpointing",
+        result=False,
+    )
+    save_every: int = setting(250, "Steps between checkpoints", flag="--save-every", low=1, result=False)
+
+
+@dataclass(frozen=True)
+class ReconstructSettings:
+    """Stage 1: LoRA reconstruction on static clips."""
+
+    steps: int = setting(1000, "Stage 1 steps", flag="--reconstruct-steps", low=1)
+    learning_rate: float = setting(2e-5, "Stage 1 learning rate", flag="--reconstruct-lr", low=0)
+    weight_decay: float = setting(1e-4, "Stage 1 weight decay", flag="--reconstruct-weight-decay", low=0)
+    warmup: int = setting(0, "Stage 1 steps of linear warm-up", flag="--reconstruct-warmup", low=0)
+    batch: int = setting(1, "Clips a step", flag="--reconstruct-batch", low=1)
+
+
+@dataclass(frozen=True)
+class RepositorySettings:
+    """The preference repository: prompts and how many videos are sampled for them."""
+
+    prompts: int = setting(20, "Prompts chosen by seed from the shipped list", flag="--prompt-count", low=1)
+    prompts_file: str = setting("", "File with one prompt a line, used instead of the shipped list", flag="--prompts")
+    tuned: int = setting(100, "Videos sampled from the stage-1 model", flag="--tuned", low=0)
+    initial: int = setting(20, "Videos sampled from the untouched model", flag="--initial", low=0)
+    steps: int = setting(50, "Denoising steps of a repository video", flag="--sample-steps", low=1)
+    guidance: float = setting(7.5, "Embedded guidance of a repository video", flag="--sample-guidance", low=0)
+
+
+@dataclass(frozen=True)
+class RewardSettings:
+    """The models that judge photos and videos."""
+
+    face_detector: str = setting(
+        "auto",
+        "Face finder; auto is what the catalog names for the model",
+        flag="--face-detector",
+        choices=("auto", "yunet", "stand-in"),
+    )
+    face_model: str = setting(
+        "auto",
+        "Face recogniser: auto, a name (see `magicid doctor`), or a path to a 112-pixel ArcFace ONNX file",
+        flag="--face-model",
+    )
+    flow: str = setting("dis", "Optical flow of the dynamics reward", flag="--flow", choices=("dis", "raft"))
+    vlm: str = setting("auto", "Judge of prompt following: auto or a name of the catalog", flag="--vlm")
+    sampled_frames: int = setting(
+        8, "Frames shown to the judge of prompt following", flag="--vlm-frames", low=1, high=32
+    )
+
+
+@dataclass(frozen=True)
+class PairSettings:
+    """Hybrid pair selection."""
+
+    count: int = setting(100, "Preference pairs to train on", flag="--pair-count", low=1)
+    identity_share: float = setting(0.5, "Share of identity-preferred pairs", flag="--identity-share", low=0, high=1)
+    tau: float | None = setting(
+        None,
+        "Largest lead in dynamics (1-10 scale) of the rejected video of an identity pair; default: the candidates' median",
+        flag="--tau",
+    )
+    video_cap: int = setting(10, "Most pairs a generated video appears in", flag="--video-cap", low=1)
+    rejected_cap: int = setting(
+        2, "Most identity pairs in which a video is the rejected one", flag="--rejected-cap", low=1
+    )
+    prompt: str = setting(
+        "rejected",
+        "Prompt of an identity pair: the rejected video's, or the static clip's caption",
+        flag="--pair-prompt",
+        choices=("rejected", "static"),
+    )
+    rewards: str = setting(
+        "identity+dynamics+semantics",
+        "Rewards that select pairs (the paper's ablation)",
+        flag="--pair-rewards",
+        choices=("identity", "identity+dynamics", "identity+dynamics+semantics"),
+    )
+    held_out: int = setting(
+        10, "Pairs held out, on prompts and photos of their own, to watch over-fitting", flag="--held-out", low=0
+    )
+
+
+@dataclass(frozen=True)
+class PreferSettings:
+    """Stage 2: hybrid preference optimization."""
+
+    steps: int = setting(5000, "Stage 2 steps; 0 stops after stage 1 (DreamBooth-LoRA)", flag="--prefer-steps", low=0)
+    learning_rate: float = setting(2e-5, "Stage 2 learning rate", flag="--prefer-lr", low=0)
+    weight_decay: float = setting(1e-4, "Stage 2 weight decay", flag="--prefer-weight-decay", low=0)
+    warmup: int = setting(0, "Stage 2 steps of linear warm-up", flag="--prefer-warmup", low=0)
+    batch: int = setting(1, "Pairs a step", flag="--prefer-batch", low=1)
+    beta: float | None = setting(
+        None, "Strength of the preference; default: solved from probe steps", flag="--beta", low=0
+    )
+    probe_steps: int = setting(32, "Discarded steps from which beta is solved", flag="--probe-steps", low=1)
+    gradient_factor: float = setting(
+        0.3,
+        "Gradient factor that beta gives the median margin after the probe steps",
+        flag="--gradient-factor",
+        low=0.01,
+        high=0.49,
+    )
+    held_out_every: int = setting(
+        250, "Steps between measurements of the held-out margin", flag="--held-out-every", low=1, result=False
+    )
+
+
+@dataclass(frozen=True)
+class GenerateSettings:
+    """`magicid generate`."""
+
+    frames: int = setting(61, "Frames (4k + 1)", flag="--frames", low=1)
+    size: str = setting(
+        "1280x720", "Size, WIDTHxHEIGHT, multiples of 16; portrait is HEIGHT larger than WIDTH", flag="--size"
+    )
+    fps: int = setting(24, "Frames per second", flag="--fps", low=1, high=120)
+    steps: int = setting(50, "Denoising steps", flag="--steps", low=1)
+    guidance: float = setting(7.5, "Embedded guidance", flag="--guidance", low=0)
+    true_guidance: float = setting(
+        1.0,
+        "True classifier-free guidance; above 1 it doubles the time and allows a negative prompt",
+        flag="--true-guidance",
+        low=1,
+    )
+    negative_prompt: str = setting("", "What to avoid; needs --true-guidance above 1", flag="--negative-prompt")
+    count: int = setting(1, "Videos to make", flag="--count", low=1)
+
+    width = ShapeSettings.width
+    height = ShapeSettings.height
+
+
+@dataclass(frozen=True)
+class Settings:
+    """All settings, by section."""
+
+    seed: int | None = setting(None, "Seed; drawn and recorded when absent", flag="--seed", low=0, high=2**63 - 1)
+    model: ModelSettings = ModelSettings()
+    photos: PhotoSettings = PhotoSettings()
+    shape: ShapeSettings = ShapeSettings()
+    adapter: AdapterSettings = AdapterSettings()
+    training: TrainingSettings = TrainingSettings()
+    reconstruct: ReconstructSettings = ReconstructSettings()
+    repository: RepositorySettings = RepositorySettings()
+    rewards: RewardSettings = RewardSettings()
+    pairs: PairSettings = PairSettings()
+    prefer: PreferSettings = PreferSettings()
+    generate: GenerateSettings = GenerateSettings()
+
+
+# Overrides of the defaults, by dotted name.
+PRESETS: dict[str, dict[str, Any]] = {
+    "default": {},
+    # The paper to the letter: full resolution everywhere and every pair used for training.
+    "paper": {"shape.size": "1280x720", "pairs.held_out": 0},
+}
+
+# A model that is not the 13B one cannot use its shapes and doses: these come right above the defaults.
+MODEL_DEFAULTS: dict[str, dict[str, Any]] = {
+    "tiny": {
+        "shape.frames": 9,
+        "shape.size": "64x64",
+        "shape.fps": 8,
+        "adapter.rank": 4,
+        "adapter.alpha": 4.0,
+        "training.save_every": 10,
+        "reconstruct.steps": 40,
+        "reconstruct.learning_rate": 1e-3,
+        "repository.prompts": 6,
+        "repository.tuned": 18,
+        "repository.initial": 6,
+        "repository.steps": 4,
+        "pairs.count": 12,
+        "pairs.held_out": 2,
+        "prefer.steps": 40,
+        "prefer.learning_rate": 1e-3,
+        "prefer.probe_steps": 8,
+        "prefer.held_out_every": 10,
+        "generate.frames": 9,
+        "generate.size": "64x64",
+        "generate.fps": 8,
+        "generate.steps": 8,
+    },
+}
+
+
+def parse_size(text: str) -> tuple[int, int]:
+    """`WIDTHxHEIGHT` → (width, height) in pixels.
+
+    Raises:
+        MagicIDError: `settings-invalid` if the text has another form or a side is not a positive multiple of 16.
+    """
+    width, _, height = text.lower().partition("x")
+    if width.isdecimal() and height.isdecimal():
+        sides = int(width), int(height)
+        if min(sides) >= 16 and sides[0] % 16 == 0 and sides[1] % 16 == 0:
+            return sides
+    raise MagicIDError(
+        "settings-invalid",
+        f"'{text}' is not a size: WIDTHxHEIGHT in pixels, both multiples of 16, is expected.",
+        "Try 544x320, 960x544, 1280x720, or 720x1280 for portrait.",
+    )
+
+
+@dataclass(frozen=True)
+class Knob:
+    """One setting as the outside sees it.
+
+    Attributes:
+        name: dotted name, `section.field` (or `seed`).
+        kind: its annotation, e.g. `int` or `float | None`.
+        default: the default of the dataclass.
+        help: one sentence.
+        flag: the command-line flag or None.
+        result: whether it can change what a run produces.
+    """
+
+    name: str
+    kind: Any
+    default: Any
+    help: str
+    flag: str | None
+    low: float | None
+    high: float | None
+    choices: tuple[str, ...]
+    result: bool
+
+    @property
+    def variable(self) -> str:
+        """The environment variable that sets it."""
+        return "MAGICID_" + self.name.replace(".", "_").upper()
+
+
+def _knob(prefix: str, spec: Field[Any]) -> Knob:
+    return Knob(name=prefix + spec.name, kind=spec.type, default=spec.default, **spec.metadata)
+
+
+def _knobs() -> Iterator[Knob]:
+    for spec in fields(Settings):
+        if is_dataclass(spec.default):
+            for inner in fields(spec.default):
+                yield _knob(f"{spec.name}.", inner)
+        else:
+            yield _knob("", spec)
+
+
+KNOBS: dict[str, Knob] = {knob.name: knob for knob in _knobs()}
+
+
+def value_of(settings: Settings, name: str) -> Any:
+    """The value of a dotted name."""
+    value: Any = settings
+    for part in name.split("."):
+        value = getattr(value, part)
+    return value
+
+
+def with_values(settings: Settings, values: Mapping[str, Any]) -> Settings:
+    """A copy with some dotted names changed."""
+    for name, value in values.items():
+        section, _, inner = name.partition(".")
+        new = replace(getattr(settings, section), **{inner: value}) if inner else value
+        settings = replace(settings, **{section: new})
+    return settings
+
+
+@dataclass(frozen=True)
+class Resolved:
+    """Settings and, for every dotted name, where its value came from."""
+
+    settings: Settings
+    origins: dict[str, str]
+
+    def as_dict(self) -> dict[str, Any]:
+        """All values as plain data."""
+        return asdict(self.settings)
+
+
+def user_config_path() -> Path:
+    """The user's `config.toml`; `MAGICID_HOME` moves it."""
+    home = os.environ.get("MAGICID_HOME")
+    folder = Path(home).expanduser() if home else platformdirs.user_config_path("magicid")
+    return folder / "config.toml"
+
+
+def resolve(
+    flags: Mapping[str, Any] | None = None, *, preset: str | None = None, project: Path | None = None
+) -> Resolved:
+    """Look every setting up in all layers.
+
+    Args:
+        flags: values given on the command line, by dotted name; None values count as not given.
+        preset: the preset named by a flag.
+        project: the folder whose `magicid.toml` counts; the current one by default.
+
+    Raises:
+        MagicIDError: a value, a file or a name is wrong.
+    """
+    given = {name: value for name, value in (flags or {}).items() if value is not None}
+    project_file = (project or Path.cwd()) / "magicid.toml"
+    layers = [
+        (f"{user_config_path()}", _from_file(user_config_path())),
+        (f"{project_file}", _from_file(project_file)),
+        ("environment", _from_environment()),
+        ("flag", {"preset": preset, **given} if preset else given),
+    ]
+    values: dict[str, Any] = {}
+    origins: dict[str, str] = {}
+    for origin, layer in layers:
+        for name, value, source in _expand(origin, layer):
+            values[name], origins[name] = value, source
+    model = values.get("model.name", KNOBS["model.name"].default)
+    for name, value in MODEL_DEFAULTS.get(model, {}).items():
+        values.setdefault(name, value)
+        origins.setdefault(name, f"model {model}")
+    checked = {name: _check(KNOBS[name], value, origins[name]) for name, value in values.items()}
+    settings = with_values(Settings(), checked)
+    _check_shape(settings)
+    return Resolved(settings, {name: origins.get(name, "default") for name in KNOBS})
+
+
+def _expand(origin: str, layer: Mapping[str, Any]) -> Iterator[tuple[str, Any, str]]:
+    """A layer's values: first its preset's, then its own."""
+    name = layer.get("preset")
+    if name is not None:
+        if name not in PRESETS:
+            known = ", ".join(PRESETS)
+            raise MagicIDError("settings-unknown", f"No preset is called '{name}' ({origin}).", f"Presets: {known}.")
+        for key, value in PRESETS[name].items():
+            yield key, value, f"preset {name} ({origin})"
+    for key, value in layer.items():
+        if key != "preset":
+            where = f"environment {KNOBS[key].variable}" if origin == "environment" else origin
+            where = f"flag {KNOBS[key].flag}" if origin == "flag" else where
+            yield key, value, where
+
+
+def _from_file(path: Path) -> dict[str, Any]:
+    if not path.is_file():
+        return {}
+    try:
+        data = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, OSError) as error:
+        raise MagicIDError(
+            "settings-unreadable", f"{path} cannot be read: {error}.", f"Correct or remove {path}."
+        ) from error
+    flat: dict[str, Any] = {}
+    for key, value in data.items():
+        if isinstance(value, dict):
+            flat.update({f"{key}.{inner}": item for inner, item in value.items()})
+        else:
+            flat[key] = value
+    for name in flat:
+        if name != "preset" and name not in KNOBS:
+            raise MagicIDError(
+                "settings-unknown",
+                f"{path} sets '{name}', which is no setting.",
+                "`magicid config show` lists every setting.",
+            )
+    return flat
+
+
+def _from_environment() -> dict[str, Any]:
+    found: dict[str, Any] = {k.name: os.environ[k.variable] for k in KNOBS.values() if k.variable in os.environ}
+    if "MAGICID_PRESET" in os.environ:
+        found["preset"] = os.environ["MAGICID_PRESET"]
+    return found
+
+
+def _check(knob: Knob, value: Any, origin: str) -> Any:
+    """Convert to the setting's type and hold it against its bounds."""
+    try:
+        converted = _convert(knob, value)
+    except (TypeError, ValueError):
+        raise _invalid(knob, value, origin, f"a value of type {getattr(knob.kind, '__name__', knob.kind)}") from None
+    if knob.choices and converted not in knob.choices:
+        raise _invalid(knob, value, origin, "one of " + ", ".join(knob.choices))
+    if isinstance(converted, int | float) and not isinstance(converted, bool):
+        if converted != converted or converted in (float("inf"), float("-inf")):
+            raise _invalid(knob, value, origin, "a finite number")
+        if knob.low is not None and converted < knob.low:
+            raise _invalid(knob, value, origin, f"at least {knob.low:g}")
+        if knob.high is not None and converted > knob.high:
+            raise _invalid(knob, value, origin, f"at most {knob.high:g}")
+    return converted
+
+
+def _convert(knob: Knob, value: Any) -> Any:
+    if knob.kind is bool:
+        if isinstance(value, bool):
+            return value
+        words = {
+            "1": True,
+            "true": True,
+            "yes": True,
+            "on": True,
+            "0": False,
+            "false": False,
+            "no": False,
+            "off": False,
+        }
+        if str(value).lower() not in words:
+            raise ValueError(value)
+        return words[str(value).lower()]
+    if isinstance(value, bool):
+        raise ValueError(value)
+    if knob.kind is str:
+        if not isinstance(value, str):
+            raise ValueError(value)
+        return value
+    if knob.kind in (int, int | None):
+        if isinstance(value, float) and not value.is_integer():
+            raise ValueError(value)
+        return int(value)
+    return float(value)
+
+
+def _invalid(knob: Knob, value: Any, origin: str, wanted: str) -> MagicIDError:
+    name = f"{knob.name} ({knob.flag})" if knob.flag else knob.name
+    return MagicIDError(
+        "settings-invalid",
+        f"{name} is '{value}' ({origin}); {wanted} is expected.",
+        "`magicid config show` lists every setting.",
+    )
+
+
+def _check_shape(settings: Settings) -> None:
+    """Frame counts the VAE would silently cut, and sizes that the transformer refuses."""
+    for section in (settings.shape, settings.generate):
+        parse_size(section.size)
+        if section.frames % 4 != 1:
+            below = max(1, section.frames - (section.frames - 1) % 4)
+            raise MagicIDError(
+                "settings-invalid",
+                f"{section.frames} frames cannot be made: the model works with 4k + 1 frames.",
+                f"Try {below} or {below + 4}.",
+            )
+    if settings.generate.negative_prompt and settings.generate.true_guidance <= 1:
+        raise MagicIDError(
+            "settings-invalid",
+            "A negative prompt has no effect without true classifier-free guidance.",
+            "Add --true-guidance 6, or leave --negative-prompt out.",
+        )

@@ -1,0 +1,1 @@
+"""Model families: one file each, the only users of diffusers."""

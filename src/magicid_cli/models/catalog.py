@@ -1,0 +1,168 @@
+"""Facts about the weights that magicid knows by name: where they are, what they weigh, who may use them.
+
+No settings here: a shape or a dose is a setting (`config.py`).
+"""
+
+from dataclasses import dataclass
+
+from magicid_cli.errors import MagicIDError
+
+HUNYUAN_LICENCE = (
+    "Tencent Hunyuan Community License: it does not apply in the European Union, the United Kingdom and South Korea, "
+    "and has an acceptable-use policy"
+)
+
+
+@dataclass(frozen=True)
+class Source:
+    """Files on the Hub.
+
+    Attributes:
+        repo: `owner/name`.
+        revision: a commit (40 hex digits) where one is known, else a branch; the resolved commit is recorded.
+        licence: name and, where it matters, the clause a user must know.
+        gigabytes: download size in units of 1e9 bytes, as listed by the Hub or by a public copy of the repository.
+        commercial: whether the licence allows commercial use.
+    """
+
+    repo: str
+    revision: str
+    licence: str
+    gigabytes: float
+    commercial: bool = True
+
+
+@dataclass(frozen=True)
+class VideoModel:
+    """A text-to-video model.
+
+    Attributes:
+        name: what the user types.
+        family: the module of `models/` that runs it.
+        source: its Hub repository, or None for weights that are built on this machine.
+        parameters: of the transformer.
+        needs_gpu: whether running it on a CPU must be asked for by name.
+        face_detector: what `--face-detector auto` means.
+        face_model: what `--face-model auto` means.
+        vlm: what `--vlm auto` means.
+    """
+
+    name: str
+    family: str
+    source: Source | None
+    parameters: int
+    needs_gpu: bool
+    face_detector: str
+    face_model: str
+    vlm: str
+
+
+@dataclass(frozen=True)
+class FaceModel:
+    """An ONNX file that finds or recognises faces.
+
+    Attributes:
+        name: what the user types.
+        source: its Hub repository.
+        file: the file in that repository.
+        kind: `yunet`, `sface` (raw 0-255 RGB) or `arcface` ((x - 127.5) / 127.5, RGB).
+    """
+
+    name: str
+    source: Source
+    file: str
+    kind: str
+
+
+@dataclass(frozen=True)
+class Judge:
+    """A vision-language model that scores prompt following."""
+
+    name: str
+    source: Source
+
+
+VIDEO_MODELS: dict[str, VideoModel] = {
+    model.name: model
+    for model in (
+        VideoModel(
+            name="hunyuan-video",
+            family="hunyuan",
+            source=Source(
+                repo="hunyuanvideo-community/HunyuanVideo",
+                revision="e8c2aaa66fe3742a32c11a6766aecbf07c56e773",
+                licence=HUNYUAN_LICENCE,
+                gigabytes=41.9,
+            ),
+            parameters=12_821_012_544,
+            needs_gpu=True,
+            face_detector="yunet",
+            face_model="sface",
+            vlm="qwen3-vl-4b",
+        ),
+        VideoModel(
+            name="tiny",
+            family="hunyuan",
+            source=None,
+            parameters=107_360,
+            needs_gpu=False,
+            face_detector="stand-in",
+            face_model="stand-in",
+            vlm="stand-in",
+        ),
+    )
+}
+
+FACE_MODELS: dict[str, FaceModel] = {
+    model.name: model
+    for model in (
+        FaceModel(
+            "yunet",
+            Source("opencv/face_detection_yunet", "main", "MIT", 0.0003),
+            "face_detection_yunet_2023mar.onnx",
+            "yunet",
+        ),
+        FaceModel(
+            "sface",
+            Source("opencv/face_recognition_sface", "main", "Apache-2.0", 0.0387),
+            "face_recognition_sface_2021dec.onnx",
+            "sface",
+        ),
+        FaceModel("auraface", Source("fal/AuraFace-v1", "main", "Apache-2.0", 0.261), "glintr100.onnx", "arcface"),
+        FaceModel(
+            "antelopev2",
+            Source(
+                "DIAMONIK7777/antelopev2", "main", "InsightFace: non-commercial research only", 0.261, commercial=False
+            ),
+            "glintr100.onnx",
+            "arcface",
+        ),
+    )
+}
+
+JUDGES: dict[str, Judge] = {
+    judge.name: judge
+    for judge in (
+        Judge(
+            "qwen3-vl-4b",
+            Source("Qwen/Qwen3-VL-4B-Instruct", "ebb281ec70b05090aa6165b016eac8ec08e71b17", "Apache-2.0", 8.9),
+        ),
+        Judge(
+            "qwen3-vl-2b",
+            Source("Qwen/Qwen3-VL-2B-Instruct", "89644892e4d85e24eaac8bacfd4f463576704203", "Apache-2.0", 4.3),
+        ),
+    )
+}
+
+
+def video_model(name: str) -> VideoModel:
+    """The model of that name.
+
+    Raises:
+        MagicIDError: `settings-unknown`.
+    """
+    if name not in VIDEO_MODELS:
+        raise MagicIDError(
+            "settings-unknown", f"No model is called '{name}'.", "Models: " + ", ".join(VIDEO_MODELS) + "."
+        )
+    return VIDEO_MODELS[name]

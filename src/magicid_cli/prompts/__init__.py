@@ -1,0 +1,1 @@
+"""Prompts: the shipped list, the name in a prompt, captions of photos."""

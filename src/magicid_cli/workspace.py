@@ -1,0 +1,263 @@
+"""One person's folder on disk: where things lie, the manifest, hashes, the lock, atomic writes.
+
+A person can read it with `ls` and `cat`:
+
+    identities/<name>/
+        manifest.json   name, consent, model and commit, seed, settings with origins, stage records, fallbacks
+        references/     photos.jsonl (a verdict for each), NNN.png (crops), captions.jsonl
+        reconstruct/    metrics.jsonl, checkpoints/, adapter.safetensors, adapter.json
+        repository/     prompts.jsonl, videos.jsonl, clips/*.mp4, latents/*.safetensors
+        scores.jsonl    one line a video
+        pairs.jsonl     one line a pair;  pairs.json: how they were chosen
+        prefer/         beta.json, metrics.jsonl, checkpoints/, adapter.safetensors, adapter.json
+        videos/         what `generate` made
+        events.jsonl    what happened
+"""
+
+import errno
+import fcntl
+import hashlib
+import json
+import os
+import re
+import shutil
+import socket
+import tempfile
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import platformdirs
+
+from magicid_cli.errors import MagicIDError
+
+FORMAT = 1
+_NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
+_DEVICE_NAMES = {"con", "prn", "aux", "nul", *(f"{kind}{n}" for kind in ("com", "lpt") for n in range(1, 10))}
+
+
+def data_home() -> Path:
+    """Where identities, exports and logs live; `MAGICID_HOME` moves it."""
+    home = os.environ.get("MAGICID_HOME")
+    return Path(home).expanduser() if home else platformdirs.user_data_path("magicid")
+
+
+def cache_home() -> Path:
+    """Where what can be made again lives; `MAGICID_HOME` moves it."""
+    home = os.environ.get("MAGICID_HOME")
+    return Path(home).expanduser() / "cache" if home else platformdirs.user_cache_path("magicid")
+
+
+def check_name(name: str) -> str:
+    """A name as typed → the identity's name (lower case).
+
+    Raises:
+        MagicIDError: `name-invalid`.
+    """
+    lowered = name.lower()
+    if not _NAME.fullmatch(lowered) or lowered in _DEVICE_NAMES:
+        raise MagicIDError(
+            "name-invalid",
+            f"'{name}' cannot be an identity's name: letters a-z, digits, '-' and '_', starting with a letter or digit, "
+            "at most 64, and no device name.",
+            "Choose a name such as alice.",
+        )
+    return lowered
+
+
+def digest(value: Any) -> str:
+    """SHA-256 (hex) of plain data in canonical JSON."""
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def file_digest(path: Path) -> str:
+    """SHA-256 (hex) of a file's bytes."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def fsync_folder(folder: Path) -> None:
+    """Make a rename inside `folder` survive power loss."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+@contextmanager
+def atomic_path(path: Path) -> Iterator[Path]:
+    """A temporary path beside `path`; when the block ends well it is synced and takes `path`'s place."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(prefix=".tmp-", suffix=path.suffix, dir=path.parent)
+    os.close(handle)
+    temporary = Path(name)
+    try:
+        yield temporary
+        with temporary.open("rb+") as file:
+            os.fsync(file.fileno())
+        temporary.replace(path)
+        fsync_folder(path.parent)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a whole text file, or leave the old one."""
+    with atomic_path(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write plain data as readable JSON, atomically."""
+    write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+
+
+def read_json(path: Path) -> Any:
+    """Read a JSON file."""
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def write_lines(path: Path, rows: Iterable[Any]) -> None:
+    """Write rows as JSON lines, atomically."""
+    write_text(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
+
+
+def append_line(path: Path, row: Any) -> None:
+    """Append one row durably; a row cut short by a crash is dropped by `read_lines`."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    text = json.dumps(row, ensure_ascii=False) + "\n"
+    with path.open("ab+") as file:
+        file.seek(0, os.SEEK_END)
+        if file.tell():
+            file.seek(-1, os.SEEK_END)
+            if file.read(1) != b"\n":
+                text = "\n" + text
+        file.write(text.encode())
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def read_lines(path: Path) -> list[Any]:
+    """Read JSON lines; a line that was cut short is left out. A missing file has no lines."""
+    if not path.is_file():
+        return []
+    rows = []
+    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
+        try:
+            rows.append(json.loads(line))
+        except json.JSONDecodeError:
+            continue
+    return rows
+
+
+class Workspace:
+    """The folder of one identity."""
+
+    def __init__(self, name: str, home: Path | None = None) -> None:
+        self.name = check_name(name)
+        self.path = (home or data_home()) / "identities" / self.name
+        self.references = self.path / "references"
+        self.reconstruct = self.path / "reconstruct"
+        self.repository = self.path / "repository"
+        self.scores = self.path / "scores.jsonl"
+        self.pairs = self.path / "pairs.jsonl"
+        self.prefer = self.path / "prefer"
+        self.videos = self.path / "videos"
+        self.events = self.path / "events.jsonl"
+        self.manifest_path = self.path / "manifest.json"
+
+    @property
+    def exists(self) -> bool:
+        """Whether the identity was begun."""
+        return self.manifest_path.is_file()
+
+    def create(self) -> None:
+        """Make the folder, readable by its owner only: it holds biometric data."""
+        self.path.mkdir(parents=True, exist_ok=True)
+        self.path.chmod(0o700)
+
+    def manifest(self) -> dict[str, Any]:
+        """The manifest; a new one if the identity was not begun yet.
+
+        Raises:
+            MagicIDError: `manifest-unreadable` for damaged JSON or an unknown format number.
+        """
+        if not self.exists:
+            return {"format": FORMAT, "name": self.name, "created": time.time(), "stages": {}, "fallbacks": []}
+        try:
+            data = read_json(self.manifest_path)
+        except (json.JSONDecodeError, UnicodeDecodeError) as error:
+            raise MagicIDError(
+                "manifest-unreadable",
+                f"{self.manifest_path} is damaged: {error}.",
+                f"Restore it, or start over: magicid rm {self.name}",
+            ) from error
+        if data.get("format") != FORMAT:
+            raise MagicIDError(
+                "manifest-unreadable",
+                f"{self.manifest_path} has format {data.get('format')}; this version reads format {FORMAT}.",
+                "Use the version of magicid that wrote it.",
+            )
+        return data
+
+    def update(self, **values: Any) -> dict[str, Any]:
+        """Change top-level entries of the manifest, atomically."""
+        data = {**self.manifest(), **values}
+        write_json(self.manifest_path, data)
+        return data
+
+    def record_fallback(self, what: str) -> None:
+        """Keep in the manifest that a second-best way was taken (announcing it is the caller's job)."""
+        known = self.manifest().get("fallbacks", [])
+        if what not in known:
+            self.update(fallbacks=[*known, what])
+
+    @contextmanager
+    def lock(self) -> Iterator[None]:
+        """Hold the identity for this process; the kernel frees it when the process ends, however it ends.
+
+        Raises:
+            MagicIDError: `identity-busy`, naming the process that holds it.
+        """
+        self.create()
+        with (self.path / "lock").open("a+", encoding="utf-8") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError as error:
+                if error.errno not in (errno.EAGAIN, errno.EACCES):
+                    raise
+                file.seek(0)
+                holder = file.read().strip() or "another process"
+                raise MagicIDError(
+                    "identity-busy",
+                    f"{holder} is working on '{self.name}'.",
+                    f"Wait for it, or watch it: magicid status {self.name}",
+                ) from error
+            file.truncate(0)
+            file.write(f"process {os.getpid()} on {socket.gethostname()} (since {time.strftime('%Y-%m-%d %H:%M:%S')})")
+            file.flush()
+            self.sweep()
+            yield
+
+    def sweep(self) -> list[Path]:
+        """Remove temporary files and folders that a killed process left; only the lock's holder may."""
+        orphans = list(self.path.rglob(".tmp-*"))
+        for path in orphans:
+            if path.is_dir():
+                shutil.rmtree(path, ignore_errors=True)
+            else:
+                path.unlink(missing_ok=True)
+        return orphans
+
+
+def identities(home: Path | None = None) -> list[Workspace]:
+    """All identities on this machine, by name."""
+    folder = (home or data_home()) / "identities"
+    if not folder.is_dir():
+        return []
+    names = sorted(path.name for path in folder.iterdir() if _NAME.fullmatch(path.name))
+    return [space for name in names if (space := Workspace(name, home)).exists]

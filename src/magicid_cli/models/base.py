@@ -32,10 +32,14 @@ class Family(Protocol):
 
     Attributes:
         commit: the Hub commit of the weights, or a content name for weights that were built here.
+        device: where tensors are computed.
+        dtype: the number type of the frozen base.
         transformer: the denoiser; only while the part `transformer` is loaded.
     """
 
     commit: str
+    device: "torch.device"
+    dtype: "torch.dtype"
     transformer: "torch.nn.Module"
 
     def load(self, part: Part) -> None:
@@ -43,6 +47,12 @@ class Family(Protocol):
 
     def unload(self, part: Part) -> None:
         """Drop a part and give its memory back."""
+
+    def gradient_checkpointing(self, enabled: bool) -> None:
+        """Recompute activations in the backward pass, or keep them. Needs `transformer`."""
+
+    def text_overflow(self, prompt: str) -> int:
+        """How many tokens of the prompt the text encoder would cut off. Needs `text`."""
 
     def encode_text(self, prompt: str) -> "dict[str, torch.Tensor]":
         """The conditioning tensors of one prompt, on the CPU, without a batch axis. Needs `text`."""

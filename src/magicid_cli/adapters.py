@@ -84,18 +84,32 @@ def attach(transformer: Transformer, name: str, spec: AdapterSpec, *, seed: int)
         seed: of A's numbers; the same on every device and for every number type of the base.
     """
     transformer.requires_grad_(False)
-    config = LoraConfig(
-        r=spec.rank, lora_alpha=spec.alpha, target_modules=spec.pattern, lora_dropout=0.0, init_lora_weights=False
-    )
     # peft fills new layers with numbers of its own from the global generator.
     with torch.random.fork_rng(devices=[]):
-        transformer.add_adapter(config, adapter_name=name)
+        transformer.add_adapter(_config(spec), adapter_name=name)
     generator = torch.Generator().manual_seed(seed)
     for key, parameter in parameters(transformer, name).items():
         bound = 1 / math.sqrt(parameter.shape[1]) if ".lora_A." in key else 0.0
         values = torch.rand(parameter.shape, generator=generator) * (2 * bound) - bound
         parameter.data = values.to(parameter.device)
     select(transformer, name, trainable=False)
+
+
+def _config(spec: AdapterSpec) -> LoraConfig:
+    return LoraConfig(
+        r=spec.rank, lora_alpha=spec.alpha, target_modules=spec.pattern, lora_dropout=0.0, init_lora_weights=False
+    )
+
+
+def peft_config(spec: AdapterSpec) -> dict[str, Any]:
+    """The adapter's configuration as peft writes it: the header of an exported file."""
+    return {name: value for name, value in _config(spec).to_dict().items() if name != "init_lora_weights"}
+
+
+def fuse(transformer: Any, name: str) -> None:
+    """Add the adapter's update to the base's weights for good, and take all adapters off."""
+    transformer.fuse_lora(adapter_names=[name])
+    transformer.unload_lora()
 
 
 def select(transformer: Transformer, name: str | None, *, trainable: bool = False) -> None:

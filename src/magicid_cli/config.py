@@ -259,7 +259,7 @@ class GenerateSettings:
 
     frames: int = setting(61, "Frames (4k + 1)", flag="--frames", low=1)
     size: str = setting(
-        "1280x720", "Size, WIDTHxHEIGHT, multiples of 16; portrait is HEIGHT larger than WIDTH", flag="--size"
+        "1280x720", "Size, WIDTHxHEIGHT, multiples of 16; 720x1280 is portrait", flag="--size"
     )
     fps: int = setting(24, "Frames per second", flag="--fps", low=1, high=120)
     steps: int = setting(50, "Denoising steps", flag="--steps", low=1)
@@ -272,9 +272,6 @@ class GenerateSettings:
     )
     negative_prompt: str = setting("", "What to avoid; needs --true-guidance above 1", flag="--negative-prompt")
     count: int = setting(1, "Videos to make", flag="--count", low=1)
-
-    width = ShapeSettings.width
-    height = ShapeSettings.height
 
 
 @dataclass(frozen=True)
@@ -402,6 +399,18 @@ def value_of(settings: Settings, name: str) -> Any:
     return value
 
 
+def subset(settings: Settings, names: tuple[str, ...]) -> dict[str, Any]:
+    """The values of some dotted names or whole sections that can change a result, as plain data.
+
+    A stage lists what it reads this way; the digest of the subset is part of what makes the stage stale.
+    """
+    return {
+        name: value_of(settings, name)
+        for name, knob in KNOBS.items()
+        if knob.result and (name in names or name.partition(".")[0] in names)
+    }
+
+
 def with_values(settings: Settings, values: Mapping[str, Any]) -> Settings:
     """A copy with some dotted names changed."""
     for name, value in values.items():
@@ -431,7 +440,11 @@ def user_config_path() -> Path:
 
 
 def resolve(
-    flags: Mapping[str, Any] | None = None, *, preset: str | None = None, project: Path | None = None
+    flags: Mapping[str, Any] | None = None,
+    *,
+    preset: str | None = None,
+    project: Path | None = None,
+    identity_model: str | None = None,
 ) -> Resolved:
     """Look every setting up in all layers.
 
@@ -439,6 +452,7 @@ def resolve(
         flags: values given on the command line, by dotted name; None values count as not given.
         preset: the preset named by a flag.
         project: the folder whose `magicid.toml` counts; the current one by default.
+        identity_model: the model that an existing identity was made with; it counts where no layer names a model.
 
     Raises:
         MagicIDError: a value, a file or a name is wrong.
@@ -456,6 +470,8 @@ def resolve(
     for origin, layer in layers:
         for name, value, source in _expand(origin, layer):
             values[name], origins[name] = value, source
+    if identity_model is not None and "model.name" not in values:
+        values["model.name"], origins["model.name"] = identity_model, "identity"
     model = values.get("model.name", KNOBS["model.name"].default)
     for name, value in MODEL_DEFAULTS.get(model, {}).items():
         values.setdefault(name, value)

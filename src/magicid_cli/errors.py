@@ -53,6 +53,14 @@ CODES: dict[str, Code] = {
     "weights-unsafe": Code(WEIGHTS, "a file of a kind that could run code, or with a name that leaves its folder"),
     "cache-missing": Code(USAGE, "no weights of that repository are in the cache"),
     "cache-unwritable": Code(MACHINE, "the folder that keeps weights cannot be written"),
+    "gpu-memory": Code(MACHINE, "the GPU's memory does not suffice"),
+    "pairs-none": Code(FAILED, "no preference pair satisfies the rules of selection"),
+    "beta-undetermined": Code(FAILED, "the probe steps did not bring the margin below 0, so beta cannot be solved for"),
+    "identity-unfinished": Code(FAILED, "an identity has no finished adapter yet"),
+    "model-mismatch": Code(USAGE, "the identity was trained on another model than the one asked for"),
+    "output-exists": Code(USAGE, "the output exists already"),
+    "output-invalid": Code(USAGE, "the output's name is none for this kind of file"),
+    "export-unfaithful": Code(FAILED, "an export, loaded back, is not the adapter; nothing was published"),
     "interrupted": Code(INTERRUPTED, "stopped by Ctrl-C or SIGTERM; the same command resumes"),
 }
 

@@ -244,8 +244,16 @@ class Workspace:
             yield
 
     def sweep(self) -> list[Path]:
-        """Remove temporary files and folders that a killed process left; only the lock's holder may."""
-        orphans = list(self.path.rglob(".tmp-*"))
+        """Remove temporary files and folders that a killed process left; only the lock's holder may.
+
+        `generate` writes to `videos/` without the lock: only what is a day old is removed there.
+        """
+        yesterday = time.time() - 86_400
+        orphans = [
+            path
+            for path in self.path.rglob(".tmp-*")
+            if self.videos not in path.parents or path.stat().st_mtime < yesterday
+        ]
         for path in orphans:
             if path.is_dir():
                 shutil.rmtree(path, ignore_errors=True)

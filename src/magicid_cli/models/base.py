@@ -6,7 +6,7 @@ Latents of one video are `(C, f, h, w)`, already scaled as the transformer wants
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 if TYPE_CHECKING:
     import numpy as np
@@ -34,13 +34,17 @@ class Family(Protocol):
         commit: the Hub commit of the weights, or a content name for weights that were built here.
         device: where tensors are computed.
         dtype: the number type of the frozen base.
-        transformer: the denoiser; only while the part `transformer` is loaded.
+        transformer: the denoiser, a `torch.nn.Module` with diffusers' methods; only while the part is loaded.
     """
 
     commit: str
     device: "torch.device"
     dtype: "torch.dtype"
-    transformer: "torch.nn.Module"
+    transformer: Any
+
+    @property
+    def transformer_config(self) -> dict[str, Any]:
+        """The transformer's sizes, by the names of its configuration file; no weights are read."""
 
     def load(self, part: Part) -> None:
         """Bring a part into memory; nothing happens if it is there."""

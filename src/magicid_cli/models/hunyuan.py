@@ -87,6 +87,12 @@ class Hunyuan:
                 if found != name:
                     raise ValueError(f"{part} is a {found}, a {name} is expected")
 
+    @cached_property
+    def transformer_config(self) -> dict[str, Any]:
+        """The transformer's sizes as its `config.json` has them; no weights are read."""
+        with reading(self.folder, "transformer"):
+            return json.loads((self.folder / "transformer" / "config.json").read_text(encoding="utf-8"))
+
     # ---------------------------------------------------------------------------------------------- parts in memory
 
     def load(self, part: Part) -> None:

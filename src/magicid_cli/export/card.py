@@ -1,0 +1,123 @@
+"""The model card that every export carries: what it is, what it may be used for, how to load it.
+
+No photo, crop, caption, face embedding, file name or prompt goes into it.
+"""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from magicid_cli import __version__
+from magicid_cli.models.catalog import FACE_MODELS, VIDEO_MODELS
+from magicid_cli.workspace import Workspace, read_lines
+
+_LOADING = {
+    "diffusers": """```python
+import torch
+from diffusers import HunyuanVideoPipeline
+from transformers import PreTrainedTokenizerFast
+
+base = "{base}"
+pipe = HunyuanVideoPipeline.from_pretrained(
+    base,
+    revision={revision!r},
+    tokenizer=PreTrainedTokenizerFast.from_pretrained(base, subfolder="tokenizer", revision={revision!r}),
+    dtype=torch.bfloat16,
+)
+pipe.load_lora_weights("{folder}", weight_name="pytorch_lora_weights.safetensors")
+```
+
+The tokenizer is passed explicitly because transformers 5 loads the one that the repository names with another
+pre-tokenizer.""",
+    "comfyui": """Put `adapter-comfyui.safetensors` into ComfyUI's `models/loras/` and load it with *LoraLoaderModelOnly*,
+strength 1.0, after the HunyuanVideo model loader.""",
+    "merged": """```python
+import torch
+from diffusers import HunyuanVideoPipeline, HunyuanVideoTransformer3DModel
+from transformers import PreTrainedTokenizerFast
+
+base = "{base}"
+transformer = HunyuanVideoTransformer3DModel.from_pretrained("{folder}/transformer", dtype=torch.bfloat16)
+pipe = HunyuanVideoPipeline.from_pretrained(
+    base,
+    revision={revision!r},
+    transformer=transformer,
+    tokenizer=PreTrainedTokenizerFast.from_pretrained(base, subfolder="tokenizer", revision={revision!r}),
+    dtype=torch.bfloat16,
+)
+```""",
+}
+
+
+def text(workspace: Workspace, kind: str, folder: Path) -> str:
+    """The card, Markdown with the Hub's front matter.
+
+    Args:
+        workspace: a customized identity.
+        kind: the export's format.
+        folder: where the export lies, for the loading example; only its name is used.
+    """
+    manifest = workspace.manifest()
+    model = VIDEO_MODELS[manifest["model"]]
+    base = model.source.repo if model.source else "path/to/the/tiny/model"
+    revision = model.source.revision if model.source else None
+    licence = model.source.licence if model.source else "random weights made on this machine; no licence needed"
+    values = manifest["settings"]["values"]
+    photos = sum(row["verdict"] == "used" for row in read_lines(workspace.references / "photos.jsonl"))
+    front = ["---", "library_name: diffusers", f"base_model: {base}", "tags: [text-to-video, lora, magicid]", "---"]
+    shown = {name: values[name] for name in ("seed", "shape", "adapter", "training", "reconstruct", "pairs", "prefer")}
+    parts = [
+        "\n".join(front),
+        f"# A {values['photos']['class_word']} for {base}",
+        f"A LoRA adapter made by magicid {__version__} (MagicID, arXiv 2503.12689) from {photos} photos of one person, "
+        "whose consent is on record with the maker. In a prompt the person is called "
+        f'"a {values["photos"]["class_word"]}".',
+        "## Licences\n\n" + "\n".join(_licences(manifest, licence)),
+        "## How to load\n\n" + _LOADING[kind].format(base=base, revision=revision, folder=folder.name),
+        "## Scores\n\n" + _scores(workspace),
+        "## Settings\n\n```json\n" + json.dumps(shown, indent=2) + "\n```",
+        "## Use\n\nVideos made with it show a real person. Use it only with that person's permission, and say that "
+        "the videos are generated.",
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+def _licences(manifest: dict[str, Any], licence: str) -> list[str]:
+    """One line a part whose licence a user of the adapter must know."""
+    lines = [f"- base model: {licence}"]
+    face = manifest["settings"]["values"]["rewards"]["face_model"]
+    name = VIDEO_MODELS[manifest["model"]].face_model if face == "auto" else face
+    if name in FACE_MODELS:
+        terms = FACE_MODELS[name].source
+        note = "" if terms.commercial else " (**non-commercial**: it judged the training videos)"
+        lines.append(f"- face recogniser {name}: {terms.licence}{note}")
+    elif name != "stand-in":
+        lines.append("- face recogniser: a file of the maker's own; its licence is not known to magicid")
+    return lines
+
+
+def _scores(workspace: Workspace) -> str:
+    """Mean raw rewards of the repository by origin, and where stage 2 ended."""
+    origins = {row["id"]: row["origin"] for row in read_lines(workspace.repository / "videos.jsonl")}
+    sums: dict[tuple[str, str], list[float]] = {}
+    for row in read_lines(workspace.scores):
+        sums.setdefault((origins.get(row["id"], "?"), row["reward"]), []).append(row["value"])
+    if not sums:
+        return "No videos were scored: the adapter was trained by reconstruction alone."
+    names = ("identity", "dynamics", "semantics")
+    table = ["| videos | identity | dynamics | semantics |", "|---|---|---|---|"]
+    for origin, label in (("initial", "untouched model"), ("tuned", "after stage 1"), ("static", "photos as clips")):
+        cells = [sums.get((origin, name)) for name in names]
+        if all(cells):
+            table.append(f"| {label} | " + " | ".join(f"{sum(c) / len(c):.4g}" for c in cells if c) + " |")
+    judges = sorted({f"{row['reward']}: {row['made_by']}" for row in read_lines(workspace.scores)})
+    last = (read_lines(workspace.prefer / "metrics.jsonl") or [{}])[-1]
+    ended = [f"{name} {last[name]:.4g}" for name in ("margin", "held_out_margin") if name in last]
+    note = f"\n\nStage 2 ended at {', '.join(ended)}." if ended else ""
+    return (
+        "Mean raw rewards of the training repository (not of this adapter's own videos):\n\n"
+        + "\n".join(table)
+        + "\n\n"
+        + "\n".join(f"- {judge}" for judge in judges)
+        + note
+    )

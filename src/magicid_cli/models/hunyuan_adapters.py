@@ -1,0 +1,72 @@
+"""How plain diffusers writes and reads an adapter file of HunyuanVideo.
+
+Exports are proven with it: an adapter is loaded by diffusers' own loader into a transformer without weights, and what
+arrived is compared with what was meant. No base weights are needed, so the proof works at full size on any machine.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import init_empty_weights
+from diffusers import HunyuanVideoPipeline, HunyuanVideoTransformer3DModel
+
+# The width that diffusers' converter of original HunyuanVideo adapters takes for granted.
+CONVERTER_WIDTH = 3072
+
+
+@dataclass(frozen=True)
+class Update:
+    """The low-rank update of one module, `scale * b @ a`.
+
+    Attributes:
+        a: `(rank, in)`.
+        b: `(out, rank)`.
+        scale: factor of the product.
+    """
+
+    a: torch.Tensor
+    b: torch.Tensor
+    scale: float
+
+    def dense(self) -> torch.Tensor:
+        """The update as a matrix `(out, in)`, float64."""
+        return self.scale * (self.b.double() @ self.a.double())
+
+
+def write(folder: Path, tensors: dict[str, torch.Tensor], config: dict[str, Any]) -> Path:
+    """Write an adapter as `HunyuanVideoPipeline.save_lora_weights` does, its alpha and rank in the header.
+
+    Args:
+        folder: where `pytorch_lora_weights.safetensors` goes.
+        tensors: by key without the `transformer.` prefix.
+        config: the adapter's configuration as peft's `LoraConfig.to_dict()` gives it.
+    """
+    HunyuanVideoPipeline.save_lora_weights(
+        folder, transformer_lora_layers=tensors, transformer_lora_adapter_metadata=config
+    )
+    return folder / "pytorch_lora_weights.safetensors"
+
+
+def read_back(file: Path, transformer_config: dict[str, Any]) -> dict[str, Update]:
+    """What diffusers makes of an adapter file, by module name.
+
+    Args:
+        file: in diffusers' or in the original layout.
+        transformer_config: of the transformer that the adapter is for.
+    """
+    with init_empty_weights():
+        transformer = HunyuanVideoTransformer3DModel.from_config(transformer_config)
+    state, metadata = HunyuanVideoPipeline.lora_state_dict(
+        str(file.parent), weight_name=file.name, return_lora_metadata=True, local_files_only=True
+    )
+    HunyuanVideoPipeline.load_lora_into_transformer(
+        state, transformer=transformer, adapter_name="exported", metadata=metadata, low_cpu_mem_usage=True
+    )
+    found = {}
+    for name, module in transformer.named_modules():
+        if hasattr(module, "lora_A") and "exported" in module.lora_A:
+            a, b = module.lora_A["exported"].weight, module.lora_B["exported"].weight
+            found[name] = Update(a.detach(), b.detach(), float(module.scaling["exported"]))
+    return found

@@ -1,0 +1,248 @@
+"""The ordered stages: what a run would do, and doing it.
+
+A stage is fresh when the digest of everything it reads (its settings, the content of its inputs, its format number)
+is the one in the manifest and its outputs are as it left them. So a new option re-runs exactly the stages that read
+it, an edited caption exactly those that read captions, and a new version of magicid alone none.
+"""
+
+import errno
+import importlib
+import secrets
+import time
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, is_dataclass
+from pathlib import Path
+from typing import Any
+
+from magicid_cli import plan as planning
+from magicid_cli.config import Resolved, Settings, subset, with_values
+from magicid_cli.errors import MagicIDError
+from magicid_cli.events import Events
+from magicid_cli.workspace import Workspace, digest, file_digest
+
+ORDER = ("ingest", "reconstruct", "sample", "score", "select", "prefer")
+PREFERENCE = ("sample", "score", "select", "prefer")
+
+
+@dataclass(frozen=True)
+class StageState:
+    """What a run would do about one stage.
+
+    Attributes:
+        name: the stage's module.
+        title: the stage's name for people.
+        state: `cached` (fresh, skipped), `resume` (begun with the same inputs) or `todo`.
+        why: the reason, for people.
+    """
+
+    name: str
+    title: str
+    state: str
+    why: str
+
+
+@dataclass(frozen=True)
+class RunPlan:
+    """What a run would do and what it would cost."""
+
+    stages: list[StageState]
+    estimate: planning.Estimate
+
+
+@dataclass(frozen=True)
+class CustomizeResult:
+    """What a finished run left."""
+
+    name: str
+    path: Path
+    adapter: Path
+    stages_run: list[str]
+    stages_cached: list[str]
+    pairs: int
+    seconds: float
+
+
+def stage(name: str) -> Any:
+    """The module of a stage; imported on demand, because it brings torch."""
+    return importlib.import_module(f"magicid_cli.stages.{name}")
+
+
+def needed(settings: Settings) -> tuple[str, ...]:
+    """The stages a run consists of: without preference steps it ends after reconstruction (DreamBooth-LoRA)."""
+    return ORDER if settings.prefer.steps else tuple(name for name in ORDER if name not in PREFERENCE)
+
+
+def seeded(workspace: Workspace, settings: Settings) -> Settings:
+    """Settings with a seed: the given one, else the identity's recorded one, else a fresh draw."""
+    if settings.seed is not None:
+        return settings
+    known = workspace.manifest().get("seed")
+    return with_values(settings, {"seed": secrets.randbelow(2**31) if known is None else known})
+
+
+def key_of(name: str, workspace: Workspace, settings: Settings, photos: list[Path]) -> str:
+    """Digest of everything a stage reads; its inputs must be on disk."""
+    module = stage(name)
+    read = module.inputs(workspace, photos) if name == "ingest" else module.inputs(workspace, settings)
+    return digest([module.FORMAT, subset(settings, module.READS), read])
+
+
+def states(workspace: Workspace, settings: Settings, photos: list[Path]) -> list[StageState]:
+    """What a run would do about each stage, in order."""
+    settings = seeded(workspace, settings)
+    records = workspace.manifest()["stages"]
+    found: list[StageState] = []
+    waiting = ""
+    for name in needed(settings):
+        title, record = stage(name).TITLE, records.get(name)
+        if waiting:
+            found.append(StageState(name, title, "todo", f"follows {waiting}"))
+            continue
+        state, why = _state(name, workspace, settings, photos, record)
+        found.append(StageState(name, title, state, why))
+        if state != "cached":
+            waiting = name
+    return found
+
+
+def _state(
+    name: str, workspace: Workspace, settings: Settings, photos: list[Path], record: dict[str, Any] | None
+) -> tuple[str, str]:
+    if record is None:
+        return "todo", "not begun"
+    if record["key"] != key_of(name, workspace, settings, photos):
+        return "todo", "what it reads has changed"
+    if record["state"] != "done":
+        return "resume", "was interrupted"
+    if record["outputs"] != stage(name).outputs(workspace):
+        return "todo", "its files were changed or removed"
+    return "cached", "nothing it reads has changed"
+
+
+def plan(workspace: Workspace, resolved: Resolved, photos: list[Path]) -> RunPlan:
+    """What a run would do and cost, before it starts.
+
+    Raises:
+        MagicIDError: this machine cannot do it (exit code 3), with what it lacks.
+    """
+    found = states(workspace, resolved.settings, photos)
+    todo = {state.name for state in found if state.state != "cached"}
+    estimate = planning.for_run(resolved.settings, photos=len(photos), todo=todo, home=workspace.path)
+    return RunPlan(found, estimate)
+
+
+def consent_missing(workspace: Workspace, photos: Iterable[Path]) -> list[str]:
+    """SHA-256 of the photos that nobody has consented to yet."""
+    known = {sha for entry in workspace.manifest().get("consent", []) for sha in entry["photos"]}
+    return sorted({file_digest(photo) for photo in photos} - known)
+
+
+def record_consent(workspace: Workspace, photos: Iterable[Path], who: str, how: str) -> None:
+    """Keep who consented to the use of which photos, when and how, in the manifest."""
+    missing = consent_missing(workspace, photos)
+    if missing:
+        workspace.create()
+        entry = {"who": who, "how": how, "when": time.strftime("%Y-%m-%dT%H:%M:%S%z"), "photos": missing}
+        workspace.update(consent=[*workspace.manifest().get("consent", []), entry])
+
+
+def run(workspace: Workspace, resolved: Resolved, photos: list[Path], events: Events) -> CustomizeResult:
+    """Do every stage that is not fresh, resuming what was begun.
+
+    Args:
+        workspace: the identity; locked for the whole run.
+        resolved: settings and where they came from, recorded in the manifest.
+        photos: the photo files.
+        events: where progress goes; also appended to the identity's `events.jsonl`.
+
+    Raises:
+        MagicIDError: a stage failed; what was finished stays.
+        KeyboardInterrupt: somebody asked to stop; the same call resumes.
+    """
+    begun = time.monotonic()
+    with workspace.lock():
+        events.path = workspace.events
+        settings = seeded(workspace, resolved.settings)
+        values = {"values": asdict(settings), "origins": resolved.origins}
+        workspace.update(
+            seed=settings.seed, model=settings.model.name, class_word=settings.photos.class_word, settings=values
+        )
+        order = needed(settings)
+        done: list[str] = []
+        cached: list[str] = []
+        for number, name in enumerate(order, 1):
+            about = {"stage": name, "title": stage(name).TITLE, "i": number, "n": len(order)}
+            record = workspace.manifest()["stages"].get(name)
+            state, why = _state(name, workspace, settings, photos, record)
+            if state == "cached":
+                events.emit("stage", state="cached", **about)
+                cached.append(name)
+                continue
+            events.emit("stage", state="started", why=why, **about)
+            _run_stage(name, workspace, settings, photos, events)
+            events.emit("stage", state="finished", **about)
+            done.append(name)
+        records = workspace.manifest()["stages"]
+        adapter = workspace.path / order[-1] / "adapter.safetensors"
+        workspace.update(adapter=str(adapter.relative_to(workspace.path)), finished=time.time())
+        pairs = records["select"]["result"]["pairs"] if "select" in order else 0
+        return CustomizeResult(
+            workspace.name, workspace.path, adapter, done, cached, pairs, round(time.monotonic() - begun, 1)
+        )
+
+
+def _run_stage(name: str, workspace: Workspace, settings: Settings, photos: list[Path], events: Events) -> None:
+    """Run one stage with its record in the manifest kept before and after."""
+    begun = time.time()
+    record: dict[str, Any] = {"key": key_of(name, workspace, settings, photos), "state": "running", "begun": begun}
+    _keep(workspace, name, record)
+    module = stage(name)
+    try:
+        if name == "ingest":
+            result = module.run(workspace, settings, events, photos=photos)
+        else:
+            result = module.run(workspace, settings, events)
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise MagicIDError(
+                "disk-full",
+                f"The disk is full: {error}. What was finished is kept.",
+                "Make room, then run the same command again.",
+            ) from error
+        raise
+    except Exception as error:
+        translated = _out_of_memory(error, name)
+        if translated is None:
+            raise
+        raise translated from error
+    finished = {"state": "done", "finished": time.time(), "outputs": module.outputs(workspace)}
+    _keep(workspace, name, {**record, **finished, "result": _plain(result)})
+
+
+def _out_of_memory(error: Exception, name: str) -> MagicIDError | None:
+    """The error to show for an exception that means the GPU's memory did not suffice, else None."""
+    import torch
+
+    if not isinstance(error, torch.OutOfMemoryError):
+        return None
+    return MagicIDError(
+        "gpu-memory",
+        f"The GPU ran out of memory in stage '{name}': {str(error).splitlines()[0]}",
+        "Train smaller (--size 544x320 --frames 33), or free the GPU; the same command resumes.",
+    )
+
+
+def _keep(workspace: Workspace, name: str, record: dict[str, Any]) -> None:
+    """Put a stage's record into the manifest; records of later stages stay, their keys tell if they still hold."""
+    workspace.update(stages={**workspace.manifest()["stages"], name: record})
+
+
+def _plain(value: Any) -> Any:
+    """A stage's result as JSON: dataclasses become dicts, paths text."""
+    if is_dataclass(value) and not isinstance(value, type):
+        return _plain(asdict(value))
+    if isinstance(value, dict):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    return str(value) if isinstance(value, Path) else value

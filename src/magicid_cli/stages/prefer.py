@@ -1,0 +1,296 @@
+"""Stage 2: hybrid preference optimization of the LoRA against the stage-1 model.
+
+Two adapters sit on one frozen base: `reference` (stage 1, frozen) and `policy` (starts as its copy). A step draws one
+time and one noise for both videos of a pair, measures the reference's two errors without gradient, then lets
+`hpo.accumulate_preference` form the exact gradient with one video's graph alive at a time (`method.md` 5).
+"""
+
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import torch
+
+from magicid_cli import adapters, conditioning, hpo, models, training
+from magicid_cli.config import Settings, subset
+from magicid_cli.errors import MagicIDError
+from magicid_cli.events import Events
+from magicid_cli.models.base import Family
+from magicid_cli.workspace import Workspace, digest, file_digest, read_json, read_lines, write_json
+
+NAME = "prefer"
+TITLE = "Stage 2: preference optimization"
+FORMAT = 1
+READS = (
+    "seed",
+    "model.name",
+    "model.dtype",
+    "training.guidance",
+    "training.timesteps",
+    "training.max_grad_norm",
+    "prefer",
+)
+PROBE_PAIRS = 16
+_PROBE_SALT, _HELD_OUT_SALT = 1, 2
+
+
+@dataclass(frozen=True)
+class PreferResult:
+    """Where the final adapter lies and how it was reached."""
+
+    adapter: Path
+    pairs: int
+    steps: int
+    beta: float
+    beta_from: str
+
+
+@dataclass(frozen=True)
+class Pair:
+    """A pair ready to train on: latents `(C, f, h, w)` on disk, conditioning in memory."""
+
+    winner: Path
+    rejected: Path
+    text: dict[str, torch.Tensor]
+
+
+def inputs(workspace: Workspace, settings: Settings) -> dict[str, Any]:
+    """Content of the stage-1 adapter and of the pairs, and the records of the videos that the pairs name."""
+    rows = read_lines(workspace.pairs)
+    named = {row[side]["id"] for row in rows for side in ("winner", "rejected")}
+    records = read_lines(workspace.repository / "videos.jsonl")
+    return {
+        "adapter": file_digest(workspace.reconstruct / "adapter.safetensors"),
+        "pairs": [[row["split"], row["winner"]["id"], row["rejected"]["id"], row["prompt"]] for row in rows],
+        "videos": {row["id"]: row["key"] for row in records if row["id"] in named},
+    }
+
+
+def outputs(workspace: Workspace) -> dict[str, str]:
+    """Content of the final adapter."""
+    path = workspace.prefer / "adapter.safetensors"
+    return {"adapter": file_digest(path)} if path.is_file() else {}
+
+
+def run(workspace: Workspace, settings: Settings, events: Events) -> PreferResult:
+    """Train the final adapter.
+
+    Raises:
+        MagicIDError: `beta-undetermined` if no strength can be solved for; else as `training.train`.
+    """
+    family = models.open_family(settings.model, events)
+    train_pairs, held_out = load_pairs(workspace, family, events)
+    tensors, spec = adapters.load(workspace.reconstruct / "adapter.safetensors")
+    family.load("transformer")
+    family.gradient_checkpointing(settings.training.gradient_checkpointing)
+    for name in ("reference", "policy"):
+        adapters.attach(family.transformer, name, spec, seed=0)
+        adapters.load_tensors(family.transformer, name, tensors)
+    adapters.select(family.transformer, "policy", trainable=True)
+
+    key = digest([FORMAT, subset(settings, READS), inputs(workspace, settings), family.commit])
+    beta, beta_from = choose_beta(workspace, settings, family, train_pairs, key, events)
+    adapters.load_tensors(family.transformer, "policy", tensors)
+    watch = HeldOut(family, held_out, settings) if held_out else None
+    result = training.train(
+        stage=NAME,
+        parameters=adapters.parameters(family.transformer, "policy"),
+        schedule=schedule_of(settings, settings.prefer.steps),
+        items=len(train_pairs),
+        seed=settings.seed or 0,
+        key=digest([key, beta]),
+        folder=workspace.prefer,
+        accumulate=lambda batch: accumulate(family, train_pairs, batch, settings, beta),
+        events=events,
+        after_step=watch.measure if watch else None,
+    )
+    path = workspace.prefer / "adapter.safetensors"
+    adapters.save(path, adapters.tensors(family.transformer, "policy"), spec)
+    family.unload("transformer")
+    return PreferResult(path, len(train_pairs), result.steps, beta, beta_from)
+
+
+def load_pairs(workspace: Workspace, family: Family, events: Events) -> tuple[list[Pair], list[Pair]]:
+    """`pairs.jsonl` → training and held-out pairs; prompts are encoded if they are not yet."""
+    rows = read_lines(workspace.pairs)
+    texts = workspace.path / "texts"
+    conditioning.encode_texts(family, texts, [row["prompt"] for row in rows], events, NAME)
+    splits: dict[str, list[Pair]] = {"train": [], "held-out": []}
+    for row in rows:
+        winner, rejected = (workspace.repository / row[side]["latents"] for side in ("winner", "rejected"))
+        splits[row["split"]].append(Pair(winner, rejected, conditioning.load_text(family, texts, row["prompt"])))
+    return splits["train"], splits["held-out"]
+
+
+def schedule_of(settings: Settings, steps: int) -> training.Schedule:
+    """Stage 2's settings as the loop wants them."""
+    return training.Schedule(
+        steps=steps,
+        learning_rate=settings.prefer.learning_rate,
+        weight_decay=settings.prefer.weight_decay,
+        warmup=settings.prefer.warmup,
+        batch=settings.prefer.batch,
+        max_grad_norm=settings.training.max_grad_norm,
+        save_every=settings.training.save_every,
+    )
+
+
+@dataclass(frozen=True)
+class Draw:
+    """One pair at one time with one noise: four errors waiting to be measured.
+
+    Attributes:
+        winner: measures the policy's error on the preferred video, with its graph.
+        rejected: the same for the rejected video.
+        winner_reference: the reference's error on the preferred video.
+        rejected_reference: the reference's error on the rejected video.
+        t: the time, in (0, 1).
+    """
+
+    winner: Callable[[], torch.Tensor]
+    rejected: Callable[[], torch.Tensor]
+    winner_reference: torch.Tensor
+    rejected_reference: torch.Tensor
+    t: float
+
+
+def draw(family: Family, pair: Pair, generator: torch.Generator, settings: Settings) -> Draw:
+    """Draw the time and the noise that both videos of the pair share, and measure the reference.
+
+    The policy is selected (trainable) when this returns.
+    """
+    winner = conditioning.load_tensors(pair.winner)["latents"]
+    rejected = conditioning.load_tensors(pair.rejected)["latents"]
+    t = family.timesteps(1, generator, settings.training.timesteps)
+    noise = torch.randn(winner.shape, generator=generator)
+
+    def error(x0: torch.Tensor) -> torch.Tensor:
+        x_t, target = family.noised(x0, noise, t)
+        return hpo.error(target.to(family.device), family.predict(x_t, t, pair.text, settings.training.guidance))
+
+    adapters.select(family.transformer, "reference", trainable=False)
+    with torch.no_grad():
+        references = error(winner), error(rejected)
+    adapters.select(family.transformer, "policy", trainable=True)
+    return Draw(partial(error, winner), partial(error, rejected), *references, float(t))
+
+
+def accumulate(
+    family: Family, pairs: list[Pair], batch: training.Batch, settings: Settings, beta: float | None
+) -> dict[str, float]:
+    """Leave the gradient of the mean preference loss over the batch's pairs in the policy.
+
+    Args:
+        family: its transformer is loaded with both adapters.
+        pairs: all training pairs.
+        batch: which of them, and the generator of their noise and times.
+        settings: guidance and the law of the timesteps.
+        beta: strength of the preference; None for the small-beta limit of the probe.
+
+    Returns:
+        Means over the batch: `loss`, `margin`, `winner_shift` (e_w - e_w0), `rejected_shift` (e_l - e_l0),
+        `implicit_accuracy` (margin below 0), `gradient_factor`; and the last pair's `t`.
+    """
+    parameters = list(adapters.parameters(family.transformer, "policy").values())
+    buffer = [torch.zeros_like(parameter) for parameter in parameters]
+    steps, t = [], 0.0
+    for item in batch.items:
+        drawn = draw(family, pairs[item], batch.generator, settings)
+        steps.append(
+            hpo.accumulate_preference(
+                drawn.winner,
+                drawn.rejected,
+                drawn.winner_reference,
+                drawn.rejected_reference,
+                parameters,
+                beta,
+                buffer,
+                weight=1 / len(batch.items),
+            )
+        )
+        t = drawn.t
+    for parameter, gradient in zip(parameters, buffer, strict=True):
+        parameter.grad = gradient
+    names = ("loss", "margin", "winner_shift", "rejected_shift", "implicit_accuracy", "gradient_factor")
+    return {name: sum(float(getattr(step, name)) for step in steps) / len(steps) for name in names} | {"t": t}
+
+
+def margins(family: Family, pairs: list[Pair], settings: Settings, salt: int) -> list[float]:
+    """The policy's margins on some pairs, each at its own fixed time and noise, without gradient."""
+    found = []
+    for number, pair in enumerate(pairs):
+        seed = int(digest([settings.seed, salt, number])[:12], 16)
+        drawn = draw(family, pair, torch.Generator().manual_seed(seed), settings)
+        with torch.no_grad():
+            errors = hpo.PairErrors(drawn.winner(), drawn.winner_reference, drawn.rejected(), drawn.rejected_reference)
+        found.append(float(hpo.margin(errors)))
+    return found
+
+
+class HeldOut:
+    """Watches over-fitting: the margin of pairs that share no clip with training."""
+
+    def __init__(self, family: Family, pairs: list[Pair], settings: Settings) -> None:
+        self.family, self.pairs, self.settings = family, pairs, settings
+
+    def measure(self, step: int) -> dict[str, float] | None:
+        """Mean margin and accuracy of the held-out pairs, every `prefer.held_out_every` steps."""
+        if step % self.settings.prefer.held_out_every:
+            return None
+        found = margins(self.family, self.pairs, self.settings, _HELD_OUT_SALT)
+        return {
+            "held_out_margin": sum(found) / len(found),
+            "held_out_accuracy": sum(value < 0 for value in found) / len(found),
+        }
+
+
+def choose_beta(
+    workspace: Workspace, settings: Settings, family: Family, pairs: list[Pair], key: str, events: Events
+) -> tuple[float, str]:
+    """The strength of the preference, and how it was found.
+
+    At the start every margin is 0 and the gradient factor is 0.5 whatever beta is. So: train some probe steps in the
+    small-beta limit, measure the margin they reach on fixed draws, forget them, and solve for the beta that would put
+    the gradient factor of the median margin at the target. Found once, kept in `prefer/beta.json`.
+
+    Raises:
+        MagicIDError: `beta-undetermined` if the probe did not bring the median margin below 0.
+    """
+    if settings.prefer.beta is not None:
+        return settings.prefer.beta, "setting"
+    kept = workspace.prefer / "beta.json"
+    if kept.is_file() and read_json(kept)["key"] == key:
+        return read_json(kept)["beta"], "probe"
+    folder = workspace.prefer / "probe"
+    events.notice(f"{settings.prefer.probe_steps} probe steps, to be forgotten, tell how strong the preference must be.")
+    training.train(
+        stage=NAME,
+        parameters=adapters.parameters(family.transformer, "policy"),
+        schedule=schedule_of(settings, settings.prefer.probe_steps),
+        items=len(pairs),
+        seed=settings.seed or 0,
+        key=key,
+        folder=folder,
+        accumulate=lambda batch: accumulate(family, pairs, batch, settings, None),
+        events=events,
+    )
+    reached = margins(family, pairs[:PROBE_PAIRS], settings, _PROBE_SALT)
+    shutil.rmtree(folder)
+    try:
+        beta = hpo.solve_beta(reached, settings.prefer.gradient_factor)
+    except ValueError:
+        raise MagicIDError(
+            "beta-undetermined",
+            f"After {settings.prefer.probe_steps} probe steps the median margin is {median(reached):.3g}, not below 0: "
+            "the pairs did not teach the adapter anything yet, so no strength can be solved for.",
+            "Probe longer (--probe-steps 128), or set the strength yourself (--beta 500).",
+        ) from None
+    write_json(kept, {"key": key, "beta": beta, "margins": reached, "gradient_factor": settings.prefer.gradient_factor})
+    events.notice(
+        f"beta = {beta:.4g}: the median margin after {settings.prefer.probe_steps} steps is {median(reached):.3g}."
+    )
+    return beta, "probe"

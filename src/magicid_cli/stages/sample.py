@@ -1,0 +1,221 @@
+"""The preference repository: prompts × models → videos, and the static clips beside them.
+
+Each video is an independent work item with its own seed, latents (to train on), clip (to look at) and record. Items
+are done in two passes so that only one large part is in memory: the transformer denoises every missing item, then the
+VAE decodes. A record says exactly what made its video; an item whose record still holds is never made again.
+"""
+
+from collections import Counter
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from magicid_cli import adapters, conditioning, models, video
+from magicid_cli.config import Settings
+from magicid_cli.events import Events
+from magicid_cli.models.base import Family, Shape
+from magicid_cli.photos import decode
+from magicid_cli.prompts import choose
+from magicid_cli.workspace import Workspace, append_line, digest, file_digest, read_lines, write_lines
+
+NAME = "sample"
+TITLE = "Preference repository"
+FORMAT = 1
+READS = (
+    "seed",
+    "model.name",
+    "model.dtype",
+    "photos.class_word",
+    "shape",
+    "repository",
+)
+
+
+@dataclass(frozen=True)
+class Item:
+    """One video of the repository: what it is called and everything that determines it."""
+
+    id: str
+    origin: str
+    prompt_id: int | None
+    prompt: str
+    photo: int | None
+    seed: int | None
+    made_by: dict[str, Any]
+
+    @property
+    def key(self) -> str:
+        """Digest of what determines the video; library versions are recorded but do not count."""
+        return digest([self.origin, self.prompt, self.seed, self.made_by])
+
+
+@dataclass(frozen=True)
+class SampleResult:
+    """How many videos the repository holds, by origin."""
+
+    videos: dict[str, int]
+    made: int
+
+
+def inputs(workspace: Workspace, settings: Settings) -> dict[str, Any]:
+    """Content of the stage-1 adapter, the photos and the prompts."""
+    adapter = workspace.reconstruct / "adapter.safetensors"
+    photos = {photo.crop.name: [photo.sha256, photo.caption] for photo in conditioning.references(workspace)}
+    return {"adapter": file_digest(adapter), "photos": photos, "prompts": chosen_prompts(settings)}
+
+
+def outputs(workspace: Workspace) -> dict[str, str]:
+    """Content of the records, and the size of every file that they name."""
+    records = workspace.repository / "videos.jsonl"
+    found = {"records": file_digest(records)} if records.is_file() else {}
+    for row in read_lines(records):
+        for name in (row["clip"], row["latents"]):
+            path = workspace.repository / name
+            found[name] = str(path.stat().st_size) if path.is_file() else "missing"
+    return found
+
+
+def run(workspace: Workspace, settings: Settings, events: Events) -> SampleResult:
+    """Fill the repository.
+
+    Raises:
+        MagicIDError: weights, prompts or memory failed; the code says which.
+    """
+    family = models.open_family(settings.model, events)
+    folder = workspace.repository
+    prompts = chosen_prompts(settings)
+    write_lines(folder / "prompts.jsonl", [{"id": number, "text": text} for number, text in enumerate(prompts)])
+    items = work(workspace, settings, family, prompts)
+    records = {row["id"]: row for row in read_lines(folder / "videos.jsonl")}
+    missing = [item for item in items if not is_made(folder, item, records.get(item.id))]
+
+    texts = workspace.path / "texts"
+    conditioning.encode_texts(family, texts, prompts, events, NAME)
+    generated = [item for item in missing if item.origin != "static"]
+    denoise(workspace, settings, family, [item for item in generated if not has_latents(folder, item)], texts, events)
+    if generated:
+        family.load("vae")
+    for number, item in enumerate(missing, 1):
+        finish(workspace, settings, family, item)
+        events.emit("step", stage=NAME, part="clips", step=number, of=len(missing), id=item.id)
+    family.unload("vae")
+
+    latest = {row["id"]: row for row in read_lines(folder / "videos.jsonl")}
+    write_lines(folder / "videos.jsonl", [latest[item.id] for item in items])
+    remove_strangers(folder, items)
+    return SampleResult(dict(Counter(item.origin for item in items)), len(missing))
+
+
+def chosen_prompts(settings: Settings) -> list[str]:
+    """The repository's prompts: from the user's file, or picked by seed from the shipped list."""
+    if settings.repository.prompts_file:
+        return choose.from_file(Path(settings.repository.prompts_file), settings.photos.class_word)
+    return choose.pick(settings.repository.prompts, settings.seed or 0, settings.photos.class_word)
+
+
+def work(workspace: Workspace, settings: Settings, family: Family, prompts: list[str]) -> list[Item]:
+    """Every item of the repository, dealt round the prompts; an item's seed depends on its name alone."""
+    shape = shape_of(settings)
+    common = {"model": settings.model.name, "commit": family.commit, "dtype": str(family.dtype), "shape": str(shape)}
+    common["fps"] = str(settings.shape.fps)
+    adapter = file_digest(workspace.reconstruct / "adapter.safetensors")
+    items = []
+    for origin, count in (("tuned", settings.repository.tuned), ("initial", settings.repository.initial)):
+        for number in range(count):
+            prompt_id, copy = number % len(prompts), number // len(prompts)
+            name = f"{origin}-{prompt_id:03d}-{copy}"
+            made_by = {
+                **common,
+                "adapter": adapter if origin == "tuned" else None,
+                "sampler": "euler",
+                "steps": settings.repository.steps,
+                "guidance": settings.repository.guidance,
+            }
+            seed = int(digest([settings.seed, name])[:12], 16)
+            items.append(Item(name, origin, prompt_id, prompts[prompt_id], None, seed, made_by))
+    for number, photo in enumerate(conditioning.references(workspace)):
+        made_by = {**common, "photo": photo.sha256}
+        items.append(Item(f"static-{number:03d}", "static", None, photo.caption, number, None, made_by))
+    return items
+
+
+def shape_of(settings: Settings) -> Shape:
+    """The one shape of repository and training."""
+    return Shape(settings.shape.frames, settings.shape.height, settings.shape.width)
+
+
+def is_made(folder: Path, item: Item, record: dict[str, Any] | None) -> bool:
+    """Whether the record describes exactly this item and its files are there."""
+    return (
+        record is not None
+        and record["key"] == item.key
+        and (folder / record["clip"]).is_file()
+        and has_latents(folder, item)
+    )
+
+
+def has_latents(folder: Path, item: Item) -> bool:
+    """Whether this very item was already denoised (its latents carry its key)."""
+    return conditioning.metadata_of(folder / latents_name(item)).get("key") == item.key
+
+
+def latents_name(item: Item) -> str:
+    """Path of an item's latents inside the repository."""
+    return f"latents/{item.id}.safetensors"
+
+
+def denoise(
+    workspace: Workspace, settings: Settings, family: Family, items: list[Item], texts: Path, events: Events
+) -> None:
+    """Noise → latents for every item, the stage-1 adapter on for `tuned` ones and off for `initial` ones."""
+    if not items:
+        return
+    family.load("transformer")
+    tensors, spec = adapters.load(workspace.reconstruct / "adapter.safetensors")
+    adapters.attach(family.transformer, "reference", spec, seed=0)
+    adapters.load_tensors(family.transformer, "reference", tensors)
+    for number, item in enumerate(items, 1):
+        adapters.select(family.transformer, "reference" if item.origin == "tuned" else None, trainable=False)
+        latents = family.sample(
+            conditioning.load_text(family, texts, item.prompt),
+            shape_of(settings),
+            steps=settings.repository.steps,
+            guidance=settings.repository.guidance,
+            seed=item.seed or 0,
+        )
+        path = workspace.repository / latents_name(item)
+        conditioning.save_tensors(path, {"latents": latents}, {"key": item.key})
+        events.emit("step", stage=NAME, part="videos", step=number, of=len(items), id=item.id)
+    family.unload("transformer")
+
+
+def finish(workspace: Workspace, settings: Settings, family: Family, item: Item) -> None:
+    """Latents → clip and record. A static clip is the photo itself, repeated."""
+    folder = workspace.repository
+    latents = folder / latents_name(item)
+    if item.origin == "static":
+        photo = conditioning.references(workspace)[item.photo or 0]
+        source = conditioning.static_path(workspace.reconstruct / "static", family, photo.sha256, shape_of(settings))
+        conditioning.save_tensors(latents, conditioning.load_tensors(source), {"key": item.key})
+        frames = video.static_clip(decode(photo.crop).rgb, settings.shape.frames)
+    else:
+        frames = family.decode(conditioning.load_tensors(latents)["latents"])
+    clip = f"clips/{item.id}.mp4"
+    video.write_video(folder / clip, frames, settings.shape.fps)
+    row = {
+        **vars(item),
+        "key": item.key,
+        "clip": clip,
+        "latents": latents_name(item),
+        "versions": {name: version(name) for name in ("magicid", "torch", "diffusers", "peft")},
+    }
+    append_line(folder / "videos.jsonl", row)
+
+
+def remove_strangers(folder: Path, items: list[Item]) -> None:
+    """Remove clips and latents of items that are no longer part of the repository."""
+    names = {item.id for item in items}
+    for path in [*folder.glob("clips/*.mp4"), *folder.glob("latents/*.safetensors")]:
+        if path.stem not in names:
+            path.unlink()

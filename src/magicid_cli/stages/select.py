@@ -1,0 +1,118 @@
+"""Scores → preference pairs, by hybrid pair selection (`hpo.select_pairs`)."""
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from magicid_cli import hpo
+from magicid_cli.config import Settings
+from magicid_cli.errors import MagicIDError
+from magicid_cli.events import Events
+from magicid_cli.workspace import Workspace, file_digest, read_lines, write_json, write_lines
+
+NAME = "select"
+TITLE = "Preference pairs"
+FORMAT = 1
+READS = ("seed", "pairs")
+REWARDS = ("identity", "dynamics", "semantics")
+
+
+@dataclass(frozen=True)
+class SelectResult:
+    """How many pairs of each kind were selected."""
+
+    pairs: int
+    identity: int
+    dynamic: int
+    held_out: int
+
+
+def inputs(workspace: Workspace, settings: Settings) -> dict[str, Any]:
+    """Content of the scores and of the records they belong to."""
+    videos = read_lines(workspace.repository / "videos.jsonl")
+    return {"scores": file_digest(workspace.scores), "videos": [row["key"] for row in videos]}
+
+
+def outputs(workspace: Workspace) -> dict[str, str]:
+    """Content of the pairs."""
+    return {"pairs": file_digest(workspace.pairs)} if workspace.pairs.is_file() else {}
+
+
+def run(workspace: Workspace, settings: Settings, events: Events) -> SelectResult:
+    """Select the pairs and write `pairs.jsonl` and the report `pairs.json`.
+
+    Raises:
+        MagicIDError: `pairs-none` if no pair satisfies the rules; the message says which rule starved them.
+    """
+    videos = read_lines(workspace.repository / "videos.jsonl")
+    candidates = columns(videos, read_lines(workspace.scores))
+    wanted = settings.pairs
+    rule = hpo.PairRule(
+        count=wanted.count,
+        identity_share=wanted.identity_share,
+        tau=wanted.tau,
+        video_cap=wanted.video_cap,
+        rejected_cap=wanted.rejected_cap,
+        held_out=wanted.held_out,
+        rewards=tuple(wanted.rewards.split("+")),
+    )
+    selection = hpo.select_pairs(candidates, rule, settings.seed or 0)
+    write_json(workspace.path / "pairs.json", selection.report)
+    if not selection.pairs:
+        raise MagicIDError(
+            "pairs-none",
+            f"No preference pair could be selected: {selection.report['starved_by']}.",
+            "Sample more videos (--tuned 200), or relax a rule (--tau 9, --video-cap 20); pairs.json has the counts.",
+        )
+    for warning in selection.report["warnings"]:
+        events.notice(warning, stage=NAME)
+    rows = [
+        describe(pair, split, videos, candidates.raw, selection.scaled, wanted.prompt)
+        for split, pairs in (("train", selection.pairs), ("held-out", selection.held_out))
+        for pair in pairs
+    ]
+    write_lines(workspace.pairs, rows)
+    kinds = [pair.kind for pair in selection.pairs]
+    return SelectResult(len(kinds), kinds.count("identity"), kinds.count("dynamic"), len(selection.held_out))
+
+
+def columns(videos: list[dict[str, Any]], scores: list[dict[str, Any]]) -> hpo.Candidates:
+    """Records and scores → the columns that selection works on; `raw` is `(N, 3)` in the order of `REWARDS`."""
+    values = {(row["id"], row["reward"]): row["value"] for row in scores}
+    return hpo.Candidates(
+        ids=[row["id"] for row in videos],
+        origin=[row["origin"] for row in videos],
+        prompt=np.array([-1 if row["prompt_id"] is None else row["prompt_id"] for row in videos]),
+        photo=np.array([-1 if row["photo"] is None else row["photo"] for row in videos]),
+        raw=np.array([[values[row["id"], reward] for reward in REWARDS] for row in videos], dtype=np.float64),
+    )
+
+
+def describe(
+    pair: hpo.Pair,
+    split: str,
+    videos: list[dict[str, Any]],
+    raw: np.ndarray,
+    scaled: np.ndarray,
+    prompt_from: str,
+) -> dict[str, Any]:
+    """One line of `pairs.jsonl`: both videos with their rewards, the prompt trained on, and why."""
+    winner, rejected = videos[pair.winner], videos[pair.rejected]
+    prompt = winner["prompt"] if prompt_from == "static" and pair.kind == "identity" else rejected["prompt"]
+
+    def side(row: dict[str, Any], index: int) -> dict[str, Any]:
+        rewards = {
+            name: {"raw": float(raw[index, n]), "scaled": float(scaled[index, n])} for n, name in enumerate(REWARDS)
+        }
+        return {"id": row["id"], "origin": row["origin"], "latents": row["latents"], "rewards": rewards}
+
+    return {
+        "split": split,
+        "kind": pair.kind,
+        "prompt": prompt,
+        "winner": side(winner, pair.winner),
+        "rejected": side(rejected, pair.rejected),
+        "identity_gap": pair.gap,
+        "why": pair.why if isinstance(pair.why, str) else asdict(pair.why),
+    }

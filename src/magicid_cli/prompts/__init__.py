@@ -1,1 +1,1 @@
-"""Prompts: the shipped list, the name in a prompt, captions of photos."""
+"""Prompts: the shipped list and its choice, the name in a prompt, captions of photos."""

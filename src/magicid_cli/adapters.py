@@ -10,6 +10,7 @@ transformer's own module names; its metadata entry `magicid` holds the `AdapterS
 
 import json
 import math
+import warnings
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -85,7 +86,9 @@ def attach(transformer: Transformer, name: str, spec: AdapterSpec, *, seed: int)
     """
     transformer.requires_grad_(False)
     # peft fills new layers with numbers of its own from the global generator.
-    with torch.random.fork_rng(devices=[]):
+    with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
+        # Two adapters on one base are meant.
+        warnings.filterwarnings("ignore", message="Already found a `peft_config` attribute")
         transformer.add_adapter(_config(spec), adapter_name=name)
     generator = torch.Generator().manual_seed(seed)
     for key, parameter in parameters(transformer, name).items():

@@ -204,7 +204,7 @@ class PairSettings:
     identity_share: float = setting(0.5, "Share of identity-preferred pairs", flag="--identity-share", low=0, high=1)
     tau: float | None = setting(
         None,
-        "Largest lead in dynamics (1-10 scale) of the rejected video of an identity pair; default: the candidates' median",
+        "Largest lead in dynamics (1-10 scale) of the rejected video of an identity pair; default: the median",
         flag="--tau",
     )
     video_cap: int = setting(10, "Most pairs a generated video appears in", flag="--video-cap", low=1)
@@ -258,9 +258,7 @@ class GenerateSettings:
     """`magicid generate`."""
 
     frames: int = setting(61, "Frames (4k + 1)", flag="--frames", low=1)
-    size: str = setting(
-        "1280x720", "Size, WIDTHxHEIGHT, multiples of 16; 720x1280 is portrait", flag="--size"
-    )
+    size: str = setting("1280x720", "Size, WIDTHxHEIGHT, multiples of 16; 720x1280 is portrait", flag="--size")
     fps: int = setting(24, "Frames per second", flag="--fps", low=1, high=120)
     steps: int = setting(50, "Denoising steps", flag="--steps", low=1)
     guidance: float = setting(7.5, "Embedded guidance", flag="--guidance", low=0)
@@ -463,7 +461,7 @@ def resolve(
         (f"{user_config_path()}", _from_file(user_config_path())),
         (f"{project_file}", _from_file(project_file)),
         ("environment", _from_environment()),
-        ("flag", {"preset": preset, **given} if preset else given),
+        ("flag", {"preset": preset, **given}),
     ]
     values: dict[str, Any] = {}
     origins: dict[str, str] = {}
@@ -473,20 +471,21 @@ def resolve(
     if identity_model is not None and "model.name" not in values:
         values["model.name"], origins["model.name"] = identity_model, "identity"
     model = values.get("model.name", KNOBS["model.name"].default)
-    for name, value in MODEL_DEFAULTS.get(model, {}).items():
+    for name, value in MODEL_DEFAULTS.get(str(model), {}).items():
         values.setdefault(name, value)
         origins.setdefault(name, f"model {model}")
     checked = {name: _check(KNOBS[name], value, origins[name]) for name, value in values.items()}
     settings = with_values(Settings(), checked)
-    _check_shape(settings)
-    return Resolved(settings, {name: origins.get(name, "default") for name in KNOBS})
+    origins = {name: origins.get(name, "default") for name in KNOBS}
+    _check_shape(settings, origins)
+    return Resolved(settings, origins)
 
 
 def _expand(origin: str, layer: Mapping[str, Any]) -> Iterator[tuple[str, Any, str]]:
     """A layer's values: first its preset's, then its own."""
     name = layer.get("preset")
     if name is not None:
-        if name not in PRESETS:
+        if not isinstance(name, str) or name not in PRESETS:
             known = ", ".join(PRESETS)
             raise MagicIDError("settings-unknown", f"No preset is called '{name}' ({origin}).", f"Presets: {known}.")
         for key, value in PRESETS[name].items():
@@ -534,8 +533,9 @@ def _check(knob: Knob, value: Any, origin: str) -> Any:
     """Convert to the setting's type and hold it against its bounds."""
     try:
         converted = _convert(knob, value)
-    except (TypeError, ValueError):
-        raise _invalid(knob, value, origin, f"a value of type {getattr(knob.kind, '__name__', knob.kind)}") from None
+    except (TypeError, ValueError, OverflowError):
+        kind = knob.kind.__name__ if isinstance(knob.kind, type) else knob.kind
+        raise _invalid(knob, value, origin, f"a value of type {kind}") from None
     if knob.choices and converted not in knob.choices:
         raise _invalid(knob, value, origin, "one of " + ", ".join(knob.choices))
     if isinstance(converted, int | float) and not isinstance(converted, bool):
@@ -587,15 +587,20 @@ def _invalid(knob: Knob, value: Any, origin: str, wanted: str) -> MagicIDError:
     )
 
 
-def _check_shape(settings: Settings) -> None:
+def _check_shape(settings: Settings, origins: Mapping[str, str]) -> None:
     """Frame counts the VAE would silently cut, and sizes that the transformer refuses."""
-    for section in (settings.shape, settings.generate):
-        parse_size(section.size)
-        if section.frames % 4 != 1:
-            below = max(1, section.frames - (section.frames - 1) % 4)
+    for section in ("shape", "generate"):
+        size, frames = f"{section}.size", f"{section}.frames"
+        try:
+            parse_size(value_of(settings, size))
+        except MagicIDError as error:
+            raise MagicIDError("settings-invalid", f"{size} ({origins[size]}): {error.message}", error.hint) from None
+        count = value_of(settings, frames)
+        if count % 4 != 1:
+            below = count - (count - 1) % 4
             raise MagicIDError(
                 "settings-invalid",
-                f"{section.frames} frames cannot be made: the model works with 4k + 1 frames.",
+                f"{frames} is {count} ({origins[frames]}); the model works with 4k + 1 frames.",
                 f"Try {below} or {below + 4}.",
             )
     if settings.generate.negative_prompt and settings.generate.true_guidance <= 1:

@@ -33,6 +33,8 @@ CODES: dict[str, Code] = {
     "prompts-file": Code(REFUSED, "the file of prompts cannot be read, is not text, is empty or is far too long"),
     "model-unusable": Code(WEIGHTS, "a model's files are missing, damaged or of another model"),
     "model-tokenizer": Code(WEIGHTS, "a model's tokenizer does not cut the prompt template as the model expects"),
+    "memory": Code(MACHINE, "the plan needs more main memory than this machine has"),
+    "disk-space": Code(MACHINE, "the plan needs more disk than is free"),
     "gpu-missing": Code(MACHINE, "no CUDA GPU, but the model needs one or one was asked for"),
     "adapter-mismatch": Code(FAILED, "adapter weights do not fit the model or are not finite"),
     "adapter-unreadable": Code(FAILED, "an adapter file is missing, damaged or of an unknown format"),
@@ -61,6 +63,14 @@ CODES: dict[str, Code] = {
     "output-exists": Code(USAGE, "the output exists already"),
     "output-invalid": Code(USAGE, "the output's name is none for this kind of file"),
     "export-unfaithful": Code(FAILED, "an export, loaded back, is not the adapter; nothing was published"),
+    "photos-missing": Code(REFUSED, "an argument names no photo"),
+    "photos-none-usable": Code(REFUSED, "none of the photos can be used; each is named with its reason"),
+    "photos-several-people": Code(REFUSED, "the photos seem to show different people"),
+    "face-model-missing": Code(WEIGHTS, "a face recogniser that is neither a known name nor a file"),
+    "face-model-unusable": Code(WEIGHTS, "a file that is no face detector or recogniser that OpenCV can run"),
+    "raft-missing": Code(WEIGHTS, "RAFT was asked for, but torchvision or its weights are not installed"),
+    "video-unreadable": Code(FAILED, "a video file is missing, damaged or no video"),
+    "video-unwritable": Code(FAILED, "a video file cannot be written"),
     "interrupted": Code(INTERRUPTED, "stopped by Ctrl-C or SIGTERM; the same command resumes"),
 }
 

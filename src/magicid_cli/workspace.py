@@ -60,8 +60,8 @@ def check_name(name: str) -> str:
     if not _NAME.fullmatch(lowered) or lowered in _DEVICE_NAMES:
         raise MagicIDError(
             "name-invalid",
-            f"'{name}' cannot be an identity's name: letters a-z, digits, '-' and '_', starting with a letter or digit, "
-            "at most 64, and no device name.",
+            f"'{name}' cannot be an identity's name: letters a-z, digits, '-' and '_', starting with a letter or "
+            "digit, at most 64, and no device name.",
             "Choose a name such as alice.",
         )
     return lowered
@@ -130,6 +130,7 @@ def append_line(path: Path, row: Any) -> None:
     """Append one row durably; a row cut short by a crash is dropped by `read_lines`."""
     path.parent.mkdir(parents=True, exist_ok=True)
     text = json.dumps(row, ensure_ascii=False) + "\n"
+    new = not path.exists()
     with path.open("ab+") as file:
         file.seek(0, os.SEEK_END)
         if file.tell():
@@ -139,6 +140,8 @@ def append_line(path: Path, row: Any) -> None:
         file.write(text.encode())
         file.flush()
         os.fsync(file.fileno())
+    if new:
+        fsync_folder(path.parent)
 
 
 def read_lines(path: Path) -> list[Any]:
@@ -146,7 +149,8 @@ def read_lines(path: Path) -> list[Any]:
     if not path.is_file():
         return []
     rows = []
-    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
+    # Only "\n" ends a row: splitlines() would also cut at U+2028 and its kin inside a prompt.
+    for line in path.read_text(encoding="utf-8", errors="replace").split("\n"):
         try:
             rows.append(json.loads(line))
         except json.JSONDecodeError:
@@ -189,8 +193,8 @@ class Workspace:
         if not self.exists:
             return {"format": FORMAT, "name": self.name, "created": time.time(), "stages": {}, "fallbacks": []}
         try:
-            data = read_json(self.manifest_path)
-        except (json.JSONDecodeError, UnicodeDecodeError) as error:
+            data = dict(read_json(self.manifest_path))
+        except (ValueError, TypeError) as error:
             raise MagicIDError(
                 "manifest-unreadable",
                 f"{self.manifest_path} is damaged: {error}.",
@@ -250,9 +254,7 @@ class Workspace:
         """
         yesterday = time.time() - 86_400
         orphans = [
-            path
-            for path in self.path.rglob(".tmp-*")
-            if self.videos not in path.parents or path.stat().st_mtime < yesterday
+            path for path in self.path.rglob(".tmp-*") if self.videos not in path.parents or _changed(path) < yesterday
         ]
         for path in orphans:
             if path.is_dir():
@@ -260,6 +262,14 @@ class Workspace:
             else:
                 path.unlink(missing_ok=True)
         return orphans
+
+
+def _changed(path: Path) -> float:
+    """When a path was last changed; now, if its owner has just moved it away."""
+    try:
+        return path.stat().st_mtime
+    except FileNotFoundError:
+        return time.time()
 
 
 def identities(home: Path | None = None) -> list[Workspace]:

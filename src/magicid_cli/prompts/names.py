@@ -10,29 +10,25 @@ _SENTENCE_START = re.compile(r"(?:^|[.!?…:][\"'”’)]*\s)\s*[\"'“‘(]*$")
 _LONE_APOSTROPHE = re.compile(r"['’](?=\s)")
 
 # A name that is also a word would be replaced where the word was meant ("a rose in her hair").
-_EVERYDAY = frozenset(
-    """
-    a an the and or but not no yes in on at to of for from with by as is are was be do go it he she we you i they me my
-    man woman person boy girl men women people child baby lady guy king queen prince knight judge baker cook miller
-    smith hunter fisher mason porter carter cooper taylor archer shepherd
-    red blue green white black grey gray brown pink gold silver violet amber ruby pearl jade olive coral scarlet ivory
-    azure crimson ebony hazel ginger
-    rose lily daisy iris ivy holly heather jasmine fern willow poppy flora basil sage rosemary olive berry cherry
-    apple clementine
-    grace hope faith joy charity patience prudence mercy verity honor honour felicity constance victory glory
-    may june april august summer autumn winter spring dawn eve noel season sunny misty stormy sky star sun moon rain
-    snow river brook lake sea ocean bay cliff glen dale heath ridge forest wood field stone rock flint clay sandy
-    art will mark bill bob rob jack nick pat sue drew grant chase chance miles frank ernest rich dean earl duke
-    guy hunter gene jean gale wade lance pierce reed reid ray rusty skip chip dash ace bud buddy sonny buck colt drake
-    robin jay wren raven phoenix dove martin crane hawk fox wolf bear bunny kitty cat dog horse bird fish
-    bell belle dolly penny melody harmony carol viola harp drum song dance story poet page booker
-    face hair hand hands eye eyes smile light dark day night time city street house home room door window car bike
-    boat train road path park garden beach tree flower water fire wind air mountain hill camera video photo picture
-    walk run jump look see sit stand play sing laugh turn fall love like wish say tell ride drive swim fly
-    happy merry young old new big little tall good cute true bright clear free wild noble royal
-    christian paris london china india america florence sydney chelsea brooklyn austin dallas jordan
-    """.split()
-)
+_EVERYDAY_WORDS = """
+a an the and or but not no yes in on at to of for from with by as is are was be do go it he she we you i they me my
+man woman person boy girl men women people child baby lady guy king queen prince knight judge baker cook miller
+smith hunter fisher mason porter carter cooper taylor archer shepherd red blue green white black grey gray brown
+pink gold silver violet amber ruby pearl olive coral scarlet ivory azure crimson ebony hazel ginger rose lily daisy
+iris ivy holly heather jasmine fern willow poppy flora basil sage rosemary berry cherry apple clementine grace hope
+faith joy charity patience prudence mercy honor honour victory glory may june april august summer autumn winter
+spring dawn eve season sunny misty stormy sky star sun moon rain snow river brook lake sea ocean bay cliff glen dale
+heath ridge forest wood field stone rock flint clay sandy art will mark bill jack drew grant chase chance miles
+frank ernest rich dean earl duke gale wade lance pierce reed ray rusty skip chip dash ace bud buddy sonny buck colt
+drake robin jay wren raven phoenix dove martin crane hawk fox wolf bear bunny kitty cat dog horse bird fish bell
+belle dolly penny melody harmony carol viola harp drum song dance story poet page booker face hair hand hands eye
+eyes smile light dark day night time city street house home room door window car bike boat train road path park
+garden beach tree flower water fire wind air mountain hill camera video photo picture walk run jump look see sit
+stand play sing laugh turn fall love like wish say tell ride drive swim fly happy merry young old new big little
+tall good cute true bright clear free wild noble royal christian paris london china india america florence sydney
+chelsea brooklyn austin dallas jordan
+"""
+_EVERYDAY = frozenset(_EVERYDAY_WORDS.split())
 
 
 @dataclass(frozen=True)

@@ -71,6 +71,11 @@ CODES: dict[str, Code] = {
     "raft-missing": Code(WEIGHTS, "RAFT was asked for, but torchvision or its weights are not installed"),
     "video-unreadable": Code(FAILED, "a video file is missing, damaged or no video"),
     "video-unwritable": Code(FAILED, "a video file cannot be written"),
+    "consent-missing": Code(REFUSED, "nobody said that the photos' person agrees, and nobody could be asked"),
+    "declined": Code(FAILED, "a question was answered with no; nothing was started or deleted"),
+    "confirmation-missing": Code(USAGE, "a question that needs an answer could not be asked: there is no terminal"),
+    "platform-unsupported": Code(MACHINE, "this operating system lacks what magicid needs"),
+    "file-access": Code(FAILED, "the operating system refused to read or write a file"),
     "interrupted": Code(INTERRUPTED, "stopped by Ctrl-C or SIGTERM; the same command resumes"),
 }
 

@@ -1,0 +1,132 @@
+"""Video files: H.264 in mp4 that every player opens, and back.
+
+Both directions run the ffmpeg that comes with imageio-ffmpeg. It is started in a process group of its own, so that a
+Ctrl-C for magicid does not cut a clip that is being written.
+"""
+
+import math
+import subprocess
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+
+from magicid_cli.errors import MagicIDError
+from magicid_cli.workspace import atomic_path
+
+# Visually lossless: the clips are looked at and judged, and must not show what the encoder did.
+_QUALITY = ["-crf", "17", "-preset", "medium"]
+# The same frames give the same bytes on any machine: one thread, and no version strings or dates.
+_REPRODUCIBLE = ["-threads", "1", "-map_metadata", "-1", "-fflags", "+bitexact", "-flags:v", "+bitexact"]
+# A playlist must not make ffmpeg open anything else, least of all over the network.
+_LOCAL_ONLY = ["-protocol_whitelist", "file,pipe"]
+
+
+def write_video(path: Path, frames: np.ndarray, fps: float, *, comment: str = "") -> None:
+    """Write an mp4 (H.264, yuv420p, playable while it loads), atomically.
+
+    Args:
+        path: the file; its folder is made.
+        frames: uint8 RGB `(F, H, W, 3)`, at least one frame, sides even.
+        fps: frames per second.
+        comment: kept as the file's comment.
+
+    Raises:
+        MagicIDError: `disk-full`, or `video-unwritable` with what ffmpeg says.
+        ValueError: frames of another shape or type.
+    """
+    if frames.ndim != 4 or not len(frames) or frames.shape[3] != 3 or frames.dtype != np.uint8:
+        raise ValueError(f"frames must be uint8 (F, H, W, 3), not {frames.dtype} {frames.shape}")
+    height, width = frames.shape[1:3]
+    if height % 2 or width % 2:
+        raise ValueError(f"yuv420p needs even sides, not {width}x{height}")
+    rate = str(Fraction(fps).limit_denominator(100_000))
+    source = ["-f", "rawvideo", "-pix_fmt", "rgb24", "-s", f"{width}x{height}", "-r", rate, "-i", "pipe:0"]
+    # RGB → YUV by the matrix that players expect of the size, and said so in the file.
+    matrix = "bt709" if min(height, width) >= 720 else "smpte170m"
+    colour = ["-vf", f"scale=out_color_matrix={matrix}:out_range=tv:flags=accurate_rnd+full_chroma_int"]
+    colour += ["-colorspace", matrix, "-color_primaries", matrix, "-color_trc", matrix, "-color_range", "tv"]
+    codec = ["-an", "-c:v", "libx264", "-pix_fmt", "yuv420p", *_QUALITY, *_REPRODUCIBLE]
+    about = ["-metadata", f"comment={comment}", "-movflags", "+faststart"]
+    with atomic_path(path) as temporary:
+        target = ["-f", "mp4", "-y", f"file:{temporary.resolve()}"]
+        done = _ffmpeg([*source, *colour, *codec, *about, *target], np.ascontiguousarray(frames))
+        if b"No space left" in done.stderr:
+            raise MagicIDError(
+                "disk-full",
+                f"The disk is full: {path.name} cannot be written. What was finished is kept.",
+                "Make room, then run the same command again.",
+            )
+        if done.returncode:
+            raise MagicIDError(
+                "video-unwritable",
+                f"{path.name} cannot be written: {_reason(done)}.",
+                f"Is there room and permission in {path.parent}? The same command tries again.",
+            )
+
+
+def read_video(path: Path) -> tuple[np.ndarray, float]:
+    """Read a whole video.
+
+    Returns:
+        Frames as uint8 RGB `(F, H, W, 3)`, and frames per second.
+
+    Raises:
+        MagicIDError: `video-unreadable`, also for a file that is damaged somewhere in the middle.
+    """
+    if not path.is_file():
+        raise _unreadable(path, "there is no such file")
+    width, height, fps = _look(path)
+    decode = ["-xerror", *_LOCAL_ONLY, "-i", f"file:{path.resolve()}"]
+    done = _ffmpeg([*decode, "-f", "rawvideo", "-pix_fmt", "rgb24", "-fps_mode", "passthrough", "pipe:1"])
+    size = width * height * 3
+    if done.returncode or not done.stdout or len(done.stdout) % size:
+        raise _unreadable(path, _reason(done))
+    return np.frombuffer(done.stdout, np.uint8).reshape(-1, height, width, 3).copy(), fps
+
+
+def static_clip(photo: np.ndarray, frames: int) -> np.ndarray:
+    """A photo `(H, W, 3)` → a motionless clip `(frames, H, W, 3)`."""
+    return np.repeat(photo[None], frames, axis=0)
+
+
+def _look(path: Path) -> tuple[int, int, float]:
+    """Width, height and frames per second of a video file."""
+    import imageio_ffmpeg
+
+    reader = imageio_ffmpeg.read_frames(f"file:{path.resolve()}", input_params=_LOCAL_ONLY)
+    try:
+        facts = next(reader)
+        (width, height), fps = facts["size"], float(facts["fps"])
+    # imageio-ffmpeg reads ffmpeg's report as text: what is no video fails anywhere in there.
+    except (OSError, RuntimeError, LookupError, ValueError, AttributeError, StopIteration) as error:
+        raise _unreadable(path, "it is no video that ffmpeg can read") from error
+    finally:
+        reader.close()
+    if width * height == 0 or not math.isfinite(fps) or fps <= 0:
+        raise _unreadable(path, "it has no pictures or no frame rate")
+    return width, height, fps
+
+
+def _ffmpeg(arguments: list[str], frames: np.ndarray | None = None) -> "subprocess.CompletedProcess[bytes]":
+    import imageio_ffmpeg
+
+    return subprocess.run(
+        [imageio_ffmpeg.get_ffmpeg_exe(), "-nostdin", "-hide_banner", "-v", "error", *arguments],
+        input=b"" if frames is None else frames.data,
+        capture_output=True,
+        process_group=0,
+        check=False,
+    )
+
+
+def _reason(done: "subprocess.CompletedProcess[bytes]") -> str:
+    """The last thing that ffmpeg said, without addresses."""
+    lines = done.stderr.decode("utf-8", "replace").strip().splitlines()
+    return lines[-1].rpartition("] ")[2].rstrip(".") if lines else "ffmpeg gave no frames"
+
+
+def _unreadable(path: Path, why: str) -> MagicIDError:
+    return MagicIDError(
+        "video-unreadable", f"{path.name} cannot be read: {why}.", "Make or copy it again; `magicid customize` resumes."
+    )

@@ -1,0 +1,260 @@
+"""What a pass through the transformer costs: tokens, FLOP, parameters, memory. Arithmetic only.
+
+One multiply-add is 2 FLOP. `linear` is what the linear layers of one forward cost, `attention` what the attention
+kernel costs. The base is frozen, so its backward needs no weight gradients (1 × its forward); an adapter's backward is
+2 × its forward; attention's is 2.5 × (five matrix products instead of two). Hence with L, A and an adapter's l:
+
+    training pass, blocks recomputed      3 L + 4 l + 4.5 A        nothing recomputed    2 L + 3 l + 3.5 A
+    preference step                       8 L + 10 l + 11 A        (two reference forwards, two training passes)
+
+Memory assumes a bfloat16 base on a GPU, recomputed blocks and one sample's graph at a time. GB are 1e9 bytes.
+"""
+
+from dataclasses import dataclass
+
+from magicid_cli.config import AdapterSettings
+from magicid_cli.models.base import Shape
+
+GB = 1e9
+
+
+@dataclass(frozen=True)
+class Rates:
+    """How fast a GPU computes, in TFLOP/s (1e12): linear layers, attention forward, attention backward."""
+
+    linear: float
+    attention_forward: float
+    attention_backward: float
+
+
+# The best kernel rates published for one H100 or H200: a floor for the time, not what a run will see.
+BEST_RATES = Rates(794.5, 648.0, 561.0)
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """The facts of a HunyuanVideo transformer that cost time and memory.
+
+    Attributes:
+        heads: attention heads.
+        head_width: their width; `width` is the product.
+        dual: blocks with separate weights for video and text.
+        single: blocks with shared weights.
+        refiner: blocks of the text refiner.
+        text_width: width of the text encoder's states.
+        pooled_width: width of the pooled text state.
+        pass_s: nominal seconds of one forward where arithmetic is not what takes the time (measured on one CPU
+            thread), or None.
+        channels: latent channels.
+        text_tokens: of a prompt, at most.
+    """
+
+    heads: int
+    head_width: int
+    dual: int
+    single: int
+    refiner: int
+    text_width: int
+    pooled_width: int
+    pass_s: float | None = None
+    channels: int = 16
+    text_tokens: int = 256
+
+    @property
+    def width(self) -> int:
+        """Width of a token."""
+        return self.heads * self.head_width
+
+    @property
+    def blocks(self) -> int:
+        """Dual and single blocks together."""
+        return self.dual + self.single
+
+
+ARCHITECTURES = {
+    "hunyuan-video": Architecture(24, 128, dual=20, single=40, refiner=2, text_width=4096, pooled_width=768),
+    "tiny": Architecture(2, 16, dual=2, single=2, refiner=1, text_width=32, pooled_width=16, pass_s=0.007),
+}
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Work of a computation: FLOP by kind, and how many forwards of kernels are launched for it."""
+
+    linear: float = 0.0
+    attention_forward: float = 0.0
+    attention_backward: float = 0.0
+    passes: float = 0.0
+
+    def __add__(self, other: "Cost") -> "Cost":
+        return Cost(*(a + b for a, b in zip(_values(self), _values(other), strict=True)))
+
+    def __mul__(self, times: float) -> "Cost":
+        return Cost(*(times * value for value in _values(self)))
+
+    @property
+    def flop(self) -> float:
+        """All FLOP."""
+        return self.linear + self.attention_forward + self.attention_backward
+
+    def seconds(self, rates: Rates) -> float:
+        """Time at these rates."""
+        kinds = (self.linear, rates.linear), (self.attention_forward, rates.attention_forward)
+        backward = self.attention_backward / rates.attention_backward
+        return (sum(flop / rate for flop, rate in kinds) + backward) / 1e12
+
+
+def _values(cost: Cost) -> tuple[float, float, float, float]:
+    return cost.linear, cost.attention_forward, cost.attention_backward, cost.passes
+
+
+def latent_size(shape: Shape) -> tuple[int, int, int]:
+    """Frames, height and width of the latents: a quarter of the frames after the first, an eighth of each side."""
+    return (shape.frames - 1) // 4 + 1, shape.height // 8, shape.width // 8
+
+
+def tokens(shape: Shape) -> int:
+    """Video tokens: latents in patches of 1 × 2 × 2."""
+    frames, height, width = latent_size(shape)
+    return frames * (height // 2) * (width // 2)
+
+
+def pixels(shape: Shape) -> int:
+    """Pixels of all frames."""
+    return shape.frames * shape.height * shape.width
+
+
+def parameters(arch: Architecture) -> int:
+    """Parameters of the transformer."""
+    width, head = arch.width, arch.head_width
+
+    def linear(inputs: int, outputs: int) -> int:
+        return inputs * outputs + outputs
+
+    def embedder(inputs: int) -> int:
+        return linear(inputs, width) + linear(width, width)
+
+    mlp = linear(width, 4 * width) + linear(4 * width, width)
+    dual = 8 * linear(width, width) + 4 * head + 2 * mlp + 2 * linear(width, 6 * width)
+    single = 3 * linear(width, width) + 2 * head + linear(width, 3 * width)
+    single += linear(width, 4 * width) + linear(5 * width, width)
+    refiner = 4 * linear(width, width) + mlp + 4 * width + linear(width, 2 * width)
+    text = linear(arch.text_width, width) + arch.refiner * refiner + embedder(256) + embedder(arch.text_width)
+    conditioning = 2 * embedder(256) + embedder(arch.pooled_width)
+    ends = linear(4 * arch.channels, width) + linear(width, 2 * width) + linear(width, 4 * arch.channels)
+    return arch.dual * dual + arch.single * single + text + conditioning + ends
+
+
+def _adapted(arch: Architecture, adapter: AdapterSettings) -> tuple[int, int, int]:
+    """Inputs plus outputs of the adapted layers, by the tokens they see: video, text, both."""
+    each = 4 * 2 + (2 * 5 if adapter.targets == "attention+mlp" else 0)
+    joint = 3 * 2 + (5 + 6 if adapter.targets == "attention+mlp" else 0)
+    single = 0 if adapter.double_blocks_only else arch.single
+    return arch.dual * each * arch.width, arch.dual * each * arch.width, single * joint * arch.width
+
+
+def adapter_parameters(arch: Architecture, adapter: AdapterSettings) -> int:
+    """Parameters of a LoRA adapter: rank × (inputs + outputs) for every adapted layer."""
+    return adapter.rank * sum(_adapted(arch, adapter))
+
+
+def _adapter_flop(arch: Architecture, shape: Shape, adapter: AdapterSettings | None) -> float:
+    if adapter is None:
+        return 0.0
+    video, text, both = _adapted(arch, adapter)
+    seen = tokens(shape), arch.text_tokens, tokens(shape) + arch.text_tokens
+    return 2.0 * adapter.rank * sum(a * b for a, b in zip((video, text, both), seen, strict=True))
+
+
+def conditioning_flop(arch: Architecture) -> float:
+    """What time, guidance and pooled text cost once a forward, apart from the blocks' modulation."""
+    width = arch.width
+    embedders = 3 * 256 + arch.pooled_width + arch.text_width + 5 * width
+    return 2.0 * width * (embedders + 2 * width * arch.refiner + 2 * width)
+
+
+def forward(arch: Architecture, shape: Shape, adapter: AdapterSettings | None = None) -> Cost:
+    """One forward of one sample."""
+    width, video, text = arch.width, tokens(shape), arch.text_tokens
+    joint = video + text
+    linear = arch.blocks * 24.0 * width**2 * joint + 16.0 * video * arch.channels * width
+    linear += 2.0 * text * arch.text_width * width + arch.refiner * 24.0 * width**2 * text
+    linear += (24.0 * arch.dual + 6.0 * arch.single) * width**2
+    linear += conditioning_flop(arch) + _adapter_flop(arch, shape, adapter)
+    attention = 4.0 * width * (arch.blocks * joint**2 + arch.refiner * text**2)
+    return Cost(linear, attention, passes=1)
+
+
+def training_pass(arch: Architecture, shape: Shape, adapter: AdapterSettings, *, checkpointing: bool = True) -> Cost:
+    """Forward and backward of one sample."""
+    base, extra = forward(arch, shape), _adapter_flop(arch, shape, adapter)
+    forwards = 2 if checkpointing else 1
+    return Cost(
+        (forwards + 1) * base.linear + (forwards + 2) * extra,
+        forwards * base.attention_forward,
+        2.5 * base.attention_forward,
+        passes=forwards + 2,
+    )
+
+
+def preference_step(arch: Architecture, shape: Shape, adapter: AdapterSettings, *, checkpointing: bool = True) -> Cost:
+    """Reference errors of winner and rejected, then a training pass of each."""
+    train = training_pass(arch, shape, adapter, checkpointing=checkpointing)
+    return forward(arch, shape, adapter) * 2 + train * 2
+
+
+@dataclass(frozen=True)
+class Memory:
+    """Peak memory of a computation by what fills it, in GB (1e9 bytes). `block` is counted by reading (± 30 %)."""
+
+    weights: float
+    adapters: float
+    block_inputs: float
+    block: float
+
+    @property
+    def total(self) -> float:
+        """The sum."""
+        return self.weights + self.adapters + self.block_inputs + self.block
+
+
+# Tensors of a token's width that live at once inside one block: norm 1, q k v 3, after their norms 2, after rotation 2
+# and its float32 copies 4, attention output 1, MLP 8, concatenation 5, and in the backward gradients of the largest 5.
+_IN_BLOCK, _GRADIENTS = 31, 5
+
+
+def memory(
+    arch: Architecture,
+    shape: Shape,
+    adapter: AdapterSettings,
+    *,
+    value_bytes: int = 2,
+    training: bool = True,
+    reference: bool = False,
+    checkpointing: bool = True,
+) -> Memory:
+    """Memory of one sample's pass.
+
+    Args:
+        arch: of the transformer.
+        shape: of the video.
+        adapter: the adapter in use: float32, and in training with gradient and two Adam moments.
+        value_bytes: of a number of the base and of the activations.
+        training: a graph is kept.
+        reference: stage 2: a frozen second adapter, and two more gradients of the pair before they are joined.
+        checkpointing: only the blocks' inputs are kept, and a block is recomputed when its backward comes.
+    """
+    hidden = (tokens(shape) + arch.text_tokens) * arch.width * value_bytes / GB
+    copies = (4 if training else 1) + (3 if reference else 0)
+    kept = 1 if checkpointing else _IN_BLOCK - _GRADIENTS
+    return Memory(
+        weights=parameters(arch) * value_bytes / GB,
+        adapters=adapter_parameters(arch, adapter) * 4 * copies / GB,
+        block_inputs=arch.blocks * kept * hidden if training else 0.0,
+        block=_IN_BLOCK * hidden,
+    )
+
+
+def decode(shape: Shape) -> Cost:
+    """The VAE's decoder: 17.4e6 FLOP a pixel, counted on the real class, times 2.4 because its tiles overlap."""
+    return Cost(linear=2.4 * 17.4e6 * pixels(shape), passes=12)

@@ -1,0 +1,61 @@
+"""What an identity's own runs took, so that the next plan need not guess."""
+
+from collections.abc import Iterator
+from dataclasses import asdict
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from magicid_cli.config import Settings
+from magicid_cli.plan.workload import STAGES
+from magicid_cli.workspace import read_json, read_lines
+
+# What the time of an item depends on: figures measured under other values say nothing.
+_DEPENDS_ON = {
+    "reconstruct": ("model", "shape", "adapter", "reconstruct"),
+    "sample": ("model", "shape", "adapter", "repository"),
+    "prefer": ("model", "shape", "adapter", "prefer"),
+}
+
+
+def seconds_of(home: Path, settings: Settings) -> dict[str, float]:
+    """Median seconds of a step or a video, by stage, from what this identity did before under the same settings.
+
+    Args:
+        home: the identity's folder; one that was not begun has measured nothing.
+        settings: of the run to come.
+    """
+    if not (home / "manifest.json").is_file():
+        return {}
+    manifest = read_json(home / "manifest.json")
+    before, now = manifest.get("settings", {}).get("values", {}), asdict(settings)
+    found: dict[str, float] = {}
+    for stage, sections in _DEPENDS_ON.items():
+        begun = _begun(manifest.get("stages", {}), stage)
+        if begun is None or any(before.get(section) != now[section] for section in sections):
+            continue
+        seconds = list(_video_seconds(home, begun) if stage == "sample" else _step_seconds(home / stage))
+        if seconds:
+            found[stage] = median(seconds)
+    return found
+
+
+def _begun(records: dict[str, Any], stage: str) -> float | None:
+    """When a stage was last begun; None if never, or if an earlier one was begun anew since, so that it is stale."""
+    times = [records[name]["begun"] for name in STAGES[: STAGES.index(stage) + 1] if name in records]
+    own = records.get(stage, {}).get("begun")
+    return own if own is not None and own == max(times) else None
+
+
+def _step_seconds(folder: Path) -> list[float]:
+    return [row["seconds"] for row in read_lines(folder / "metrics.jsonl")]
+
+
+def _video_seconds(home: Path, since: float) -> Iterator[float]:
+    """Seconds between one sampled video and the next."""
+    last: dict[str, Any] = {}
+    for event in read_lines(home / "events.jsonl"):
+        if event["time"] >= since and event.get("stage") == "sample" and event.get("part") == "videos":
+            if last and event["step"] == last["step"] + 1:
+                yield event["time"] - last["time"]
+            last = event

@@ -1,0 +1,123 @@
+"""What each stage of a run computes, keeps in memory and writes, from its settings alone."""
+
+from collections.abc import Collection
+from dataclasses import dataclass
+
+from magicid_cli.config import Settings, parse_size
+from magicid_cli.models.base import Shape
+from magicid_cli.models.catalog import JUDGES, VideoModel
+from magicid_cli.plan import costs
+from magicid_cli.plan.costs import GB, Cost
+
+STAGES = ("ingest", "reconstruct", "sample", "score", "select", "prefer", "generate")
+
+
+@dataclass(frozen=True)
+class Work:
+    """What a stage does.
+
+    Attributes:
+        items: how many.
+        item: what one is called.
+        cost: of one on the transformer and the VAE, or None if they are not what takes the time.
+        nominal_s: seconds of one, then.
+        memory_gb: peak, where the models are.
+    """
+
+    items: int
+    item: str
+    cost: Cost | None
+    nominal_s: float
+    memory_gb: float
+
+
+# Seconds of what is not the video model's work, nominal: reading a photo and finding its face; judging a clip (faces,
+# flow at about 1.1 s on one core, a few frames through the judge).
+_PHOTO_S, _CLIP_S = {"hunyuan-video": 1.0, "tiny": 0.1}, {"hunyuan-video": 5.0, "tiny": 0.1}
+
+
+def work_of(settings: Settings, model: VideoModel, photos: int, value_bytes: int) -> dict[str, Work]:
+    """Every stage's work, by stage.
+
+    Args:
+        settings: of the run.
+        model: the video model.
+        photos: how many are given.
+        value_bytes: of a number of the base: 2 in bfloat16, 4 in float32.
+    """
+    arch, adapter, repository = costs.ARCHITECTURES[model.name], settings.adapter, settings.repository
+    wanted, checkpointing = settings.generate, settings.training.gradient_checkpointing
+    shape, large = training_shape(settings), generated_shape(settings)
+    step = costs.training_pass(arch, shape, adapter, checkpointing=checkpointing)
+    pair = costs.preference_step(arch, shape, adapter, checkpointing=checkpointing)
+    probe = settings.prefer.probe_steps if settings.prefer.beta is None else 0
+    watched = settings.prefer.steps // settings.prefer.held_out_every * settings.pairs.held_out
+    pairs = (settings.prefer.steps + probe) * settings.prefer.batch
+    videos, clips = repository.tuned + repository.initial, repository.tuned + repository.initial + photos
+    denoise, negative = costs.forward(arch, shape, adapter), 2 if wanted.true_guidance > 1 else 1
+    video = denoise * repository.steps + costs.decode(shape)
+    made = costs.forward(arch, large, adapter) * (wanted.steps * negative) + costs.decode(large)
+
+    def memory(at: Shape, *, training: bool, reference: bool = False) -> float:
+        return costs.memory(
+            arch,
+            at,
+            adapter,
+            value_bytes=value_bytes,
+            training=training,
+            reference=reference,
+            checkpointing=checkpointing,
+        ).total
+
+    judge = model.vlm if settings.rewards.vlm == "auto" else settings.rewards.vlm
+    judge_gb = JUDGES[judge].source.gigabytes if judge in JUDGES else 0.0
+    steps = settings.reconstruct.steps
+    return {
+        "ingest": Work(photos, "photo", None, _PHOTO_S[model.name], 0.0),
+        "reconstruct": Work(steps, "step", step * settings.reconstruct.batch, 0.0, memory(shape, training=True)),
+        "sample": Work(videos, "video", video, 0.0, memory(shape, training=False)),
+        "score": Work(clips, "clip", None, _CLIP_S[model.name], judge_gb),
+        "select": Work(1, "selection", None, 1.0, 0.0),
+        "prefer": Work(
+            settings.prefer.steps,
+            "step",
+            (pair * pairs + denoise * (4 * watched)) * (1 / max(1, settings.prefer.steps)),
+            0.0,
+            memory(shape, training=True, reference=True),
+        ),
+        "generate": Work(wanted.count, "video", made, 0.0, memory(large, training=False)),
+    }
+
+
+def training_shape(settings: Settings) -> Shape:
+    """The one shape of repository and training."""
+    return Shape(settings.shape.frames, settings.shape.height, settings.shape.width)
+
+
+def generated_shape(settings: Settings) -> Shape:
+    """The shape of `magicid generate`."""
+    width, height = parse_size(settings.generate.size)
+    return Shape(settings.generate.frames, height, width)
+
+
+# A clip compressed for looking at, and copies of a checkpoint: two are kept while a third is written.
+_BITS_PER_PIXEL, _CHECKPOINTS = 1.0, 3
+
+
+def data_gb(settings: Settings, model: VideoModel, photos: int, todo: Collection[str]) -> float:
+    """Disk that these stages take for the identity's files: latents and checkpoints in float32, clips; in GB."""
+    arch = costs.ARCHITECTURES[model.name]
+    shape = training_shape(settings)
+    frames, height, width = costs.latent_size(shape)
+    latents = arch.channels * frames * height * width * 4
+    clip = costs.pixels(shape) * _BITS_PER_PIXEL / 8
+    adapter = costs.adapter_parameters(arch, settings.adapter) * 4
+    training = adapter * (1 + 3 * _CHECKPOINTS)
+    videos = settings.repository.tuned + settings.repository.initial + photos
+    size = {
+        "reconstruct": photos * latents + training,
+        "sample": videos * (latents + clip),
+        "prefer": training,
+        "generate": settings.generate.count * costs.pixels(generated_shape(settings)) * _BITS_PER_PIXEL / 8,
+    }
+    return sum(size.get(name, 0.0) for name in todo) / GB

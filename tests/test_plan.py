@@ -1,0 +1,531 @@
+"""The plan's arithmetic, against the real classes counted on the meta device, the tables that were derived by hand and
+published, and sums done by hand here."""
+
+import importlib.util
+import json
+from collections.abc import Collection
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from diffusers import AutoencoderKLHunyuanVideo, HunyuanVideoTransformer3DModel
+from torch.utils.flop_counter import FlopCounterMode
+
+from magicid_cli import adapters, hub, plan
+from magicid_cli.config import AdapterSettings, Settings, resolve, with_values
+from magicid_cli.errors import CODES, MACHINE, MagicIDError
+from magicid_cli.models.base import Shape
+from magicid_cli.models.catalog import VIDEO_MODELS
+from magicid_cli.plan import costs, machine, measured, workload
+
+RUN = ("ingest", "reconstruct", "sample", "score", "select", "prefer")
+LARGE = costs.ARCHITECTURES["hunyuan-video"]
+TINY = costs.ARCHITECTURES["tiny"]
+ATTENTION = AdapterSettings(rank=64)
+H100 = plan.Machine(
+    gpu="NVIDIA H100 80GB HBM3",
+    gpu_memory_gb=84.9,
+    rates=machine.usual_rates("NVIDIA H100 80GB HBM3"),
+    ram_gb=200.0,
+    data_disk_gb=500.0,
+)
+SHAPES = [
+    Shape(61, 720, 1280),
+    Shape(61, 544, 960),
+    Shape(33, 544, 960),
+    Shape(33, 480, 832),
+    Shape(61, 320, 544),
+    Shape(33, 320, 544),
+    Shape(1, 720, 1280),
+    Shape(129, 720, 1280),
+]
+
+
+def transformer(arch: costs.Architecture) -> HunyuanVideoTransformer3DModel:
+    """The real class, without memory for its numbers."""
+    axes = {16: (4, 6, 6), 32: (8, 12, 12), 128: (16, 56, 56)}[arch.head_width]
+    with torch.device("meta"):
+        return HunyuanVideoTransformer3DModel(
+            num_attention_heads=arch.heads,
+            attention_head_dim=arch.head_width,
+            num_layers=arch.dual,
+            num_single_layers=arch.single,
+            num_refiner_layers=arch.refiner,
+            text_embed_dim=arch.text_width,
+            pooled_projection_dim=arch.pooled_width,
+            rope_axes_dim=axes,
+        )
+
+
+def run(model: HunyuanVideoTransformer3DModel, arch: costs.Architecture, shape: Shape) -> torch.Tensor:
+    with torch.device("meta"):
+        return model(
+            torch.empty(1, arch.channels, *costs.latent_size(shape)),
+            torch.ones(1),
+            torch.empty(1, arch.text_tokens, arch.text_width),
+            torch.ones(1, arch.text_tokens),
+            torch.empty(1, arch.pooled_width),
+            torch.ones(1),
+            return_dict=False,
+        )[0]
+
+
+def counted(counter: FlopCounterMode) -> dict[str, int]:
+    found = {"linear": 0, "attention": 0}
+    for operator, flop in counter.get_flop_counts()["Global"].items():
+        found["attention" if "bmm" in str(operator) or "attention" in str(operator) else "linear"] += flop
+    return found
+
+
+# --- one forward, one step: costs.py ------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="session")
+def reference() -> Any:
+    """The throw-away script that the published tables were printed by."""
+    path = Path(__file__).resolve().parents[2] / "shared" / "flops.py"
+    if not path.is_file():
+        pytest.skip(f"no reference script at {path}")
+    spec = importlib.util.spec_from_file_location("flops", path)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+def test_tokens_flop_and_memory_are_the_reference_scripts(reference: Any, shape: Shape) -> None:
+    video = reference.tokens(shape.frames, shape.height, shape.width)[3]
+    linear, attention = reference.forward(video)
+    extra = reference.lora_forward(video, 64)
+    cost = costs.forward(LARGE, shape, ATTENTION)
+    assert costs.tokens(shape) == video
+    # The script leaves out what time, guidance and pooled text cost, 0.0002 %.
+    assert cost.linear - costs.conditioning_flop(LARGE) == linear + extra
+    assert (cost.attention_forward, cost.attention_backward) == (attention, 0)
+
+    table = reference.costs(video)
+    small = costs.conditioning_flop(LARGE)
+    step = costs.training_pass(LARGE, shape, ATTENTION)
+    expected = table["train pass, full ckpt"]
+    assert (step.linear - 3 * small, step.attention_forward, step.attention_backward) == expected
+    kept = costs.training_pass(LARGE, shape, ATTENTION, checkpointing=False)
+    expected = table["train pass, no ckpt"]
+    assert (kept.linear - 2 * small, kept.attention_forward, kept.attention_backward) == expected
+    pair = costs.preference_step(LARGE, shape, ATTENTION)
+    expected = table["DPO one-pass (2 ref fwd + 2 train), full ckpt"]
+    # The script's reference is the bare base; ours is an adapter on it.
+    assert (pair.linear - 8 * small - 2 * extra, pair.attention_forward, pair.attention_backward) == expected
+
+    memory, theirs = costs.memory(LARGE, shape, ATTENTION), reference.memory(video)
+    assert memory.weights == pytest.approx(theirs["weights"], rel=1e-12)
+    assert memory.adapters == pytest.approx(theirs["lora"], rel=1e-12)
+    assert memory.block_inputs == pytest.approx(theirs["ckpt"], rel=1e-12)
+    assert memory.block == pytest.approx(theirs["block"], rel=1e-12)
+    assert memory.total == pytest.approx(theirs["one_full"], rel=1e-12)
+
+
+def test_figures_known_from_elsewhere() -> None:
+    """Published tables, typed off."""
+    assert costs.parameters(LARGE) == 12_821_012_544
+    assert [costs.tokens(shape) for shape in SHAPES] == [57600, 32640, 18360, 14040, 10880, 6120, 3600, 118800]
+    forward = costs.forward(LARGE, SHAPES[0])
+    assert round(forward.flop / 1e15, 3) == 3.254
+    assert round(forward.attention_forward / forward.flop, 2) == 0.76
+    table = {  # shape → step, stage-1 step, preference step at the best published rates, in seconds
+        Shape(61, 720, 1280): (4.8, 21.6, 52.9),
+        Shape(61, 544, 960): (1.8, 7.7, 19.1),
+        Shape(33, 544, 960): (0.72, 2.9, 7.2),
+        Shape(61, 320, 544): (0.33, 1.3, 3.2),
+    }
+    for shape, expected in table.items():
+        works = (
+            costs.forward(LARGE, shape, ATTENTION),
+            costs.training_pass(LARGE, shape, ATTENTION),
+            costs.preference_step(LARGE, shape, ATTENTION),
+        )
+        for work, seconds in zip(works, expected, strict=True):
+            assert work.seconds(costs.BEST_RATES) == pytest.approx(seconds, abs=0.5 * 10 ** -(2 if seconds < 1 else 1))
+    assert [round(costs.memory(LARGE, shape, ATTENTION).total) for shape in table] == [60, 46, 38, 34]
+
+
+@pytest.mark.parametrize(
+    ("arch", "shape"),
+    [
+        (TINY, Shape(9, 64, 64)),
+        (TINY, Shape(17, 64, 96)),
+        (replace(TINY, heads=3, head_width=32, dual=3, refiner=2, text_width=40, text_tokens=77), Shape(5, 128, 64)),
+        (LARGE, Shape(61, 320, 544)),
+        (LARGE, Shape(61, 720, 1280)),
+    ],
+)
+def test_a_forward_is_what_torch_counts_on_the_real_class(arch: costs.Architecture, shape: Shape) -> None:
+    model = transformer(arch)
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        run(model, arch, shape)
+    cost = costs.forward(arch, shape)
+    assert counted(counter) == {"linear": cost.linear, "attention": cost.attention_forward}
+    assert costs.parameters(arch) == sum(parameter.numel() for parameter in model.parameters())
+
+
+@pytest.mark.parametrize("checkpointing", [True, False])
+def test_a_training_pass_is_what_torch_counts_on_the_real_class(checkpointing: bool) -> None:
+    """Within 3 %: the formula also charges a backward to what lies before the first adapter."""
+    arch, shape, adapter = replace(LARGE, dual=5, single=10), Shape(61, 320, 544), AdapterSettings(rank=8)
+    model = transformer(arch)
+    adapters.attach(model, "policy", adapters.AdapterSpec(8, 8.0, "attention", False), seed=0)
+    adapters.select(model, "policy", trainable=True)
+    if checkpointing:
+        model.enable_gradient_checkpointing()
+    with FlopCounterMode(display=False) as counter:
+        run(model, arch, shape).mean().backward()
+    found = counted(counter)
+    cost = costs.training_pass(arch, shape, adapter, checkpointing=checkpointing)
+    assert found["linear"] == pytest.approx(cost.linear, rel=0.03)
+    # On the meta device attention is two plain products: 2 x in the backward. A fused kernel recomputes one: 2.5 x.
+    plain = cost.attention_forward + 2 / 2.5 * cost.attention_backward
+    assert found["attention"] == pytest.approx(plain, rel=0.03)
+
+
+def test_the_decoders_flop_a_pixel_are_what_torch_counts() -> None:
+    with torch.device("meta"):
+        vae = AutoencoderKLHunyuanVideo()
+        for shape in (Shape(17, 320, 544), Shape(61, 320, 544)):
+            with FlopCounterMode(display=False) as counter, torch.no_grad():
+                vae.decoder(vae.post_quant_conv(torch.empty(1, 16, *costs.latent_size(shape))))
+            assert costs.decode(shape).linear / 2.4 == pytest.approx(counter.get_total_flops(), rel=0.02)
+
+
+@pytest.mark.parametrize("targets", ["attention", "attention+mlp"])
+@pytest.mark.parametrize("double_only", [False, True])
+@pytest.mark.parametrize(("arch", "rank"), [(LARGE, 1), (TINY, 4)], ids=["13B", "tiny"])
+def test_adapter_parameters_are_those_that_peft_attaches(
+    arch: costs.Architecture, rank: int, targets: str, double_only: bool
+) -> None:
+    model = transformer(arch)
+    adapters.attach(model, "a", adapters.AdapterSpec(rank, 1.0, targets, double_only), seed=0)
+    attached = sum(parameter.numel() for parameter in adapters.parameters(model, "a").values())
+    settings = AdapterSettings(rank=rank, targets=targets, double_blocks_only=double_only)
+    assert costs.adapter_parameters(arch, settings) == attached
+
+
+def test_adapter_parameters_seen_elsewhere() -> None:
+    """Rank 16, in millions: 27.5 in the blocks' attention, 68.8 with the MLPs (the refiner's 0.8 is never adapted)."""
+    sizes = [
+        costs.adapter_parameters(LARGE, AdapterSettings(rank=16, targets=t)) for t in ("attention", "attention+mlp")
+    ]
+    assert [round(size / 1e6, 1) for size in sizes] == [27.5, 68.8]
+    assert costs.adapter_parameters(LARGE, ATTENTION) == 110_100_480
+
+
+def test_costs_add_and_scale() -> None:
+    cost = costs.Cost(1e12, 2e12, 4e12, 1) * 2 + costs.Cost(1e12)
+    assert cost == costs.Cost(3e12, 4e12, 8e12, 2)
+    assert cost.flop == 15e12
+    assert cost.seconds(costs.Rates(3, 2, 4)) == 1 + 2 + 2
+
+
+def test_memory_of_both_adapters_of_the_second_stage() -> None:
+    """Float32 of 110.1 M parameters: 0.44 GB; weight, gradient, two moments; then reference and two gradients more."""
+    shape = Shape(61, 320, 544)
+    copies = [costs.memory(LARGE, shape, ATTENTION, training=False).adapters]
+    copies += [costs.memory(LARGE, shape, ATTENTION, reference=two).adapters for two in (False, True)]
+    assert copies == pytest.approx([0.44040192 * n for n in (1, 4, 7)])
+    assert costs.memory(LARGE, shape, ATTENTION, training=False).block_inputs == 0
+    assert costs.memory(LARGE, shape, ATTENTION, value_bytes=4).weights == pytest.approx(51.284050176)
+    kept = costs.memory(LARGE, shape, ATTENTION, checkpointing=False)
+    assert kept.block_inputs == pytest.approx(26 * 4.10517504)
+
+
+# --- a whole run: estimate ----------------------------------------------------------------------------------------
+
+
+def settings(preset: str | None = None, **values: Any) -> Settings:
+    flags = {name.replace("__", "."): value for name, value in values.items()}
+    return resolve(flags, preset=preset).settings
+
+
+def estimated(
+    wanted: Settings,
+    *,
+    on: plan.Machine = H100,
+    photos: int = 8,
+    todo: Collection[str] = RUN,
+    downloads: dict[str, float] | None = None,
+    seconds: dict[str, float] | None = None,
+) -> plan.Estimate:
+    return plan.estimate(
+        wanted,
+        machine=on,
+        model=VIDEO_MODELS[wanted.model.name],
+        photos=photos,
+        todo=todo,
+        downloads=downloads or {},
+        measured=seconds,
+    )
+
+
+def by_stage(found: plan.Estimate) -> dict[str, plan.Row]:
+    return {row.stage: row for row in found.rows}
+
+
+def test_every_model_of_the_catalog_has_an_architecture_of_its_size() -> None:
+    assert {name: costs.parameters(arch) for name, arch in costs.ARCHITECTURES.items()} == {
+        name: model.parameters for name, model in VIDEO_MODELS.items()
+    }
+
+
+def test_the_hours_of_a_run_are_the_sum_done_by_hand() -> None:
+    """At 61×320×544 a forward has L = 151.471, A = 91.432, l = 1.737 TFLOP; 340 TFLOP/s; decoding is 443 TFLOP."""
+    linear, attention, extra, rate = 151.471172616192, 91.432069103616, 1.736966144, 340.0
+    step, pair = 3 * linear + 4 * extra + 4.5 * attention, 8 * linear + 10 * extra + 11 * attention
+    forward, decoding = linear + extra + attention, 2.4 * 17.4e-6 * 61 * 320 * 544
+    rows = by_stage(estimated(settings(prefer__beta=500.0, pairs__held_out=0)))
+    assert rows["reconstruct"].seconds == pytest.approx(1000 * step / rate, rel=1e-4)
+    assert rows["sample"].seconds == pytest.approx(120 * (50 * forward + decoding) / rate, rel=1e-4)
+    assert rows["prefer"].seconds == pytest.approx(5000 * pair / rate, rel=1e-4)
+    assert rows["ingest"].seconds == 8 * 1.0
+    assert rows["score"].seconds == 128 * 5.0
+    # 32 probe steps, and 20 times four forwards for each of 10 held-out pairs.
+    more = by_stage(estimated(settings()))["prefer"].seconds
+    assert more == pytest.approx((5032 * pair + 20 * 10 * 4 * forward) / rate, rel=1e-4)
+
+
+def test_the_presets_hours_on_one_h100() -> None:
+    default, paper = estimated(settings()), estimated(settings("paper"))
+    assert default.seconds is not None and paper.seconds is not None
+    assert default.seconds / 3600 == pytest.approx(11.5, abs=0.05)
+    assert paper.seconds / 3600 == pytest.approx(165.3, abs=0.5)
+    assert all(row.basis == "estimated" for row in (*default.rows, *paper.rows))
+    assert "340 TFLOP/s on NVIDIA H100 80GB HBM3" in default.assumptions[0]
+
+
+def test_only_stages_to_do_are_planned_in_the_runs_order() -> None:
+    found = estimated(settings(), todo={"prefer", "score"})
+    assert [row.stage for row in found.rows] == ["score", "prefer"]
+    assert estimated(settings(), todo=()).seconds == 0
+    assert estimated(settings(), todo=()).memory_gb == 0
+
+
+def test_what_was_measured_replaces_the_estimate() -> None:
+    found = by_stage(estimated(settings(), seconds={"prefer": 7.5}))
+    assert (found["prefer"].basis, found["prefer"].seconds) == ("measured", 5000 * 7.5)
+    assert found["sample"].basis == "estimated"
+
+
+@pytest.mark.parametrize(
+    ("gpu", "dtype"),
+    [("NVIDIA H100 80GB HBM3 MIG 1g.10gb", "auto"), ("NVIDIA H100 80GB HBM3", "float32"), (None, "auto")],
+)
+def test_hours_stay_unknown_where_nothing_was_published(gpu: str | None, dtype: str) -> None:
+    on = replace(H100, gpu=gpu, rates=machine.usual_rates(gpu))
+    found = estimated(settings(model__dtype=dtype), on=on)
+    assert found.seconds is None
+    assert by_stage(found)["prefer"].basis == "unknown"
+    assert [row["time"] for row in found.as_rows() if row["stage"] == "prefer"] == ["unknown"]
+    assert "not known" in found.assumptions[0]
+
+
+def test_other_gpus_are_slower_by_their_peak() -> None:
+    """A100: 180 TFLOP/s seen; RTX 4090: the same share of its 165 as the A100's of its 312."""
+    rates = {name: machine.usual_rates(name) for name in ("NVIDIA A100-SXM4-80GB", "NVIDIA GeForce RTX 4090")}
+    assert [found and found.linear for found in rates.values()] == pytest.approx([180.0, 180 * 165 / 312])
+
+
+def test_the_tiny_model_is_planned_in_seconds_on_a_cpu() -> None:
+    found = estimated(settings(model__name="tiny"), on=replace(H100, gpu=None, rates=None))
+    assert found.seconds is not None and 5 < found.seconds < 60
+    assert plan.check(found) == []
+
+
+def test_generate_uses_its_own_shape_and_doubles_for_true_guidance() -> None:
+    one = estimated(settings(), todo={"generate"}).rows[0]
+    denoising = 50 * costs.forward(LARGE, Shape(61, 720, 1280), ATTENTION).flop / 340e12
+    decoding = costs.decode(Shape(61, 720, 1280)).flop / 340e12
+    assert one.seconds == pytest.approx(denoising + decoding, rel=1e-9)
+    two = estimated(settings(generate__true_guidance=6.0, generate__count=3), todo={"generate"}).rows[0]
+    assert two.seconds == pytest.approx(3 * (2 * denoising + decoding), rel=1e-9)
+
+
+def test_disk_is_latents_clips_adapters_and_checkpoints() -> None:
+    """Rank 64: 0.4404 GB an adapter, three times that for each of three checkpoints; 16×16×40×68 float32 latents."""
+    training = 0.44040192 * (1 + 9)
+    latents, clip = 16 * 16 * 40 * 68 * 4 / 1e9, 61 * 320 * 544 / 8 / 1e9
+    assert estimated(settings(), todo={"prefer"}).data_gb == pytest.approx(training)
+    assert estimated(settings(), todo={"reconstruct"}).data_gb == pytest.approx(training + 8 * latents)
+    assert estimated(settings(), todo={"sample"}).data_gb == pytest.approx(128 * (latents + clip))
+
+
+def test_plain_data_is_json_and_rows_are_text() -> None:
+    found = estimated(settings(), downloads={"a/b": 41.9})
+    data = json.loads(json.dumps(found.as_dict()))
+    assert data["tokens"] == 10880
+    assert data["seconds"] == found.seconds
+    assert data["downloads_gb"] == {"a/b": 41.9}
+    assert [stage["stage"] for stage in data["stages"]] == list(RUN)
+    assert all(isinstance(cell, str) for row in found.as_rows() for cell in row.values())
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"), [(None, "unknown"), (5.4, "5 s"), (119, "119 s"), (150, "2.5 min"), (36000, "10.0 h")]
+)
+def test_durations_as_a_person_says_them(seconds: float | None, text: str) -> None:
+    assert plan.duration(seconds) == text
+
+
+# --- what the machine lacks ---------------------------------------------------------------------------------------
+
+
+def problem(found: plan.Estimate) -> MagicIDError:
+    with pytest.raises(MagicIDError) as caught:
+        plan.require(found)
+    assert CODES[caught.value.code].exit_code == MACHINE
+    return caught.value
+
+
+def test_a_machine_that_suffices_has_no_problem() -> None:
+    found = estimated(settings("paper"), downloads={"a/b": 41.9})
+    assert plan.check(found) == []
+    plan.require(found)
+
+
+def test_no_gpu_is_said_first_and_names_the_way_out() -> None:
+    none = replace(H100, gpu=None, gpu_memory_gb=0.0, rates=None)
+    error = problem(estimated(settings(), on=none))
+    assert (error.code, "--model tiny" in error.hint) == ("gpu-missing", True)
+    # Asked for by name, the CPU only needs the memory: 51 GB of float32 weights and more.
+    assert plan.check(estimated(settings(model__device="cpu"), on=none)) == []
+    assert problem(estimated(settings(model__device="cpu"), on=replace(none, ram_gb=32.0))).code == "memory"
+
+
+@pytest.mark.parametrize(
+    ("memory", "flags"),
+    [
+        (52.0, "--frames 61 --size 960x544"),
+        (42.0, "--frames 33 --size 960x544"),
+        (36.0, "--frames 61 --size 544x320"),
+        (33.5, "--frames 33 --size 544x320"),
+        (24.0, "--model tiny"),
+    ],
+)
+def test_too_little_gpu_memory_names_the_largest_shape_that_fits(memory: float, flags: str) -> None:
+    on = replace(H100, gpu_memory_gb=memory)
+    error = problem(estimated(settings("paper"), on=on))
+    assert error.code == "gpu-memory"
+    assert "'prefer' at 61x720x1280 needs about 61 GB" in error.message
+    assert flags in error.hint
+    if flags.startswith("--frames"):
+        _, frames, _, size = flags.split()
+        smaller = with_values(settings("paper"), {"shape.frames": int(frames), "shape.size": size})
+        assert plan.check(estimated(smaller, on=on)) == []
+
+
+def test_generate_is_held_against_its_own_shape() -> None:
+    error = problem(estimated(settings(), on=replace(H100, gpu_memory_gb=34.0), todo={"generate"}))
+    assert "'generate' at 61x720x1280 needs about 37 GB" in error.message
+    assert "--frames 61 --size 960x544" in error.hint
+
+
+def test_disk_is_checked_where_the_files_go() -> None:
+    weights = {"a/b": 41.9}
+    one = replace(H100, data_disk_gb=45.0)
+    assert problem(estimated(settings(), on=one, downloads=weights)).code == "disk-space"
+    two = replace(H100, data_disk_gb=45.0, cache_disk_gb=50.0)
+    assert plan.check(estimated(settings(), on=two, downloads=weights)) == []
+    assert (
+        "for weights" in problem(estimated(settings(), on=replace(two, cache_disk_gb=40.0), downloads=weights)).message
+    )
+    assert "for videos" in problem(estimated(settings(), on=replace(two, data_disk_gb=5.0), downloads=weights)).message
+
+
+# --- this machine, its cache and what it measured -------------------------------------------------------------------
+
+
+def test_this_machine_without_a_gpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    found = plan.this_machine("cpu", tmp_path / "not" / "there")
+    assert (found.gpu, found.rates, found.gpu_memory_gb) == (None, None, 0.0)
+    assert found.ram_gb > 0.5
+    assert found.data_disk_gb > 0
+    assert found.cache_disk_gb is None
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda _: "NVIDIA H200")
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda _: (140_000_000_000, 150_000_000_000))
+    assert plan.this_machine("auto").gpu_memory_gb == 140.0
+    assert plan.this_machine("auto").rates == machine.usual_rates("NVIDIA H100 80GB HBM3")
+    assert plan.this_machine("cpu").gpu is None
+
+
+def test_downloads_are_what_the_cache_lacks(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = VIDEO_MODELS["hunyuan-video"]
+    assert model.source is not None
+    states = {model.source.repo: ("absent", None), "opencv/face_detection_yunet": ("cached", 0)}
+    other = ("partial", 2_500_000)
+    monkeypatch.setattr(hub, "state", lambda source, _: states.get(source.repo, other)[0])
+    monkeypatch.setattr(hub, "missing_bytes", lambda source, _: states.get(source.repo, other)[1])
+    found = plan.downloads(settings(), model, RUN)
+    assert found == {
+        model.source.repo: 41.9,
+        "opencv/face_recognition_sface": 0.0025,
+        "Qwen/Qwen3-VL-4B-Instruct": 0.0025,
+    }
+    assert plan.downloads(settings(), model, {"prefer"}) == {model.source.repo: 41.9}
+    assert plan.downloads(settings(), model, {"select"}) == {}
+    assert plan.downloads(settings(model__name="tiny"), VIDEO_MODELS["tiny"], RUN) == {}
+
+
+def identity(home: Path, wanted: Settings, begun: dict[str, float]) -> None:
+    home.mkdir(exist_ok=True)
+    stages = {name: {"begun": time} for name, time in begun.items()}
+    manifest = {"format": 1, "settings": {"values": asdict(wanted)}, "stages": stages}
+    (home / "manifest.json").write_text(json.dumps(manifest))
+    rows = [{"step": step, "seconds": seconds} for step, seconds in ((1, 30.0), (2, 2.0), (3, 2.0))]
+    for stage in ("reconstruct", "prefer"):
+        (home / stage).mkdir(exist_ok=True)
+        (home / stage / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    video = {"kind": "step", "stage": "sample", "part": "videos"}
+    # Two videos of an earlier run, then a run that was interrupted between its third and its first again.
+    times = ((5, 1), (6, 2), (20, 1), (61, 2), (100, 3), (900, 1), (940, 2))
+    lines = [json.dumps({"time": time, "step": step, **video}) + "\n" for time, step in times]
+    (home / "events.jsonl").write_text("".join(lines))
+
+
+def test_measured_seconds_are_medians_of_this_identitys_own(tmp_path: Path) -> None:
+    wanted = settings()
+    assert measured.seconds_of(tmp_path / "nobody", wanted) == {}
+    identity(tmp_path / "a", wanted, {"reconstruct": 10.0, "sample": 19.0, "prefer": 1000.0})
+    # Gaps 41, 39, 40: across the interruption none is counted.
+    assert measured.seconds_of(tmp_path / "a", wanted) == {"reconstruct": 2.0, "sample": 40.0, "prefer": 2.0}
+
+
+def test_nothing_measured_under_other_settings_counts(tmp_path: Path) -> None:
+    wanted = settings()
+    identity(tmp_path / "a", wanted, {"reconstruct": 10.0, "sample": 19.0, "prefer": 1000.0})
+    for other in ({"shape.size": "960x544"}, {"adapter.rank": 8}, {"model.dtype": "float32"}):
+        assert measured.seconds_of(tmp_path / "a", with_values(wanted, other)) == {}
+    batch = with_values(wanted, {"prefer.batch": 2})
+    assert measured.seconds_of(tmp_path / "a", batch) == {"reconstruct": 2.0, "sample": 40.0}
+
+
+def test_a_stage_that_an_earlier_one_overtook_counts_as_not_measured(tmp_path: Path) -> None:
+    wanted = settings()
+    identity(tmp_path / "a", wanted, {"reconstruct": 2000.0, "sample": 19.0, "prefer": 1000.0})
+    assert measured.seconds_of(tmp_path / "a", wanted) == {"reconstruct": 2.0}
+
+
+def test_a_run_on_this_machine_joins_all_of_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(plan, "this_machine", lambda device, cache: H100)
+    monkeypatch.setattr(hub, "state", lambda *_: "cached")
+    identity(tmp_path / "a", settings(), {"reconstruct": 10.0, "sample": 19.0, "prefer": 1000.0})
+    found = plan.for_run(settings(), photos=8, todo=RUN, home=tmp_path / "a")
+    assert by_stage(found)["prefer"].seconds == 5000 * 2.0
+    assert by_stage(found)["sample"].basis == "measured"
+    assert (found.downloads, found.machine) == ({}, H100)
+    monkeypatch.setattr(plan, "this_machine", lambda device, cache: replace(H100, gpu_memory_gb=16.0))
+    with pytest.raises(MagicIDError, match="GPU memory"):
+        plan.for_run(settings(), photos=8, todo=RUN, home=tmp_path / "a")
+
+
+def test_every_stage_has_work() -> None:
+    assert set(workload.work_of(settings(), VIDEO_MODELS["tiny"], 3, 4)) == set(workload.STAGES)

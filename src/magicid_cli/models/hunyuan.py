@@ -27,6 +27,7 @@ from transformers import CLIPTextModel, CLIPTokenizer, LlamaModel, PreTrainedTok
 
 from magicid_cli.errors import MagicIDError
 from magicid_cli.models.base import Part, Shape
+from magicid_cli.models.hunyuan_attention import attend_without_mask
 from magicid_cli.models.loading import load_weights, reading, silence_libraries
 
 Text = dict[str, torch.Tensor]
@@ -75,6 +76,8 @@ class Hunyuan:
         self.commit = commit
         self.device = torch.device(device)
         self.dtype = dtype
+        # See hunyuan_attention. A CPU has no flash kernels to gain, and stays bit by bit with plain diffusers.
+        self._unmasked = self.device.type == "cuda"
         self._text: HunyuanVideoPipeline | None = None
         self._vae: AutoencoderKLHunyuanVideo | None = None
         self._check_classes()
@@ -108,6 +111,8 @@ class Hunyuan:
         elif part == "transformer" and not hasattr(self, "transformer"):
             model = load_weights(HunyuanVideoTransformer3DModel, self.folder, "transformer", self.dtype)
             self.transformer = model.to(self.device)
+            if self._unmasked:
+                attend_without_mask(self.transformer)
 
     def unload(self, part: Part) -> None:
         """Drop a part and give its memory back; nothing happens if it is not there."""
@@ -291,6 +296,10 @@ class Hunyuan:
             self.transformer.disable_gradient_checkpointing()
 
     def _conditions(self, text: Text) -> Text:
+        if self._unmasked:
+            length = int(text["prompt_attention_mask"].sum())
+            padded = ("prompt_embeds", "prompt_attention_mask")
+            text = {name: value[:length] if name in padded else value for name, value in text.items()}
         return {name: value[None].to(self.device, self.dtype) for name, value in text.items()}
 
     # ------------------------------------------------------------------------------------------------------ sampling

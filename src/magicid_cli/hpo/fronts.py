@@ -11,7 +11,7 @@ def scale(raw: np.ndarray) -> np.ndarray:
     if not len(raw):
         return raw.astype(np.float64)
     low, span = raw.min(axis=0), np.ptp(raw, axis=0)
-    return np.where(span > 0, 1 + 9 * (raw - low) / np.where(span > 0, span, 1), 5.5)
+    return np.where(span > 0, 1 + 9 * ((raw - low) / np.where(span > 0, span, 1)), 5.5)
 
 
 def dominates(a: np.ndarray, b: np.ndarray) -> np.ndarray:

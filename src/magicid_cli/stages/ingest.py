@@ -116,7 +116,7 @@ def run(workspace: Workspace, settings: Settings, events: Events, *, photos: lis
     faces = open_faces(settings.rewards, model, offline=settings.model.offline, events=events)
     seen = _examine(photos, settings, faces, events)
     refused = tuple((item.verdict.file, item.verdict.code) for item in seen if item.verdict.code != USED)
-    _refuse([item.verdict for item in seen])
+    refuse([item.verdict for item in seen])
     if refused:
         named = ", ".join(f"{file} ({code})" for file, code in refused)
         events.notice(f"{len(seen) - len(refused)} of {len(seen)} photos are used; left out: {named}.", stage=NAME)
@@ -278,8 +278,12 @@ def _best(seen: list[_Seen], limit: int) -> list[_Seen]:
     return result
 
 
-def _refuse(verdicts: list[Verdict]) -> None:
-    """Stop if the photos show several people, or none can be used."""
+def refuse(verdicts: list[Verdict]) -> None:
+    """Stop if the photos show several people, or none can be used.
+
+    Raises:
+        MagicIDError: `photos-several-people`, `photos-none-usable`.
+    """
     odd = [verdict.file for verdict in verdicts if verdict.code == OTHER_PERSON]
     if odd:
         raise MagicIDError(

@@ -1,0 +1,178 @@
+"""The Typer app and `main`: signals, and every outcome turned into a message, a hint and an exit code."""
+
+import errno
+import os
+import shlex
+import shutil
+import signal
+import sys
+import traceback
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from types import FrameType
+from typing import Annotated, Any
+
+import typer
+
+from magicid_cli import __version__
+from magicid_cli.cli import cache, config, customize, doctor, export, generate, ls, prepare, rm, status
+from magicid_cli.cli.output import Result, Terminal, is_terminal, write_line
+from magicid_cli.errors import INTERRUPTED, MagicIDError
+
+app = typer.Typer(
+    name="magicid",
+    help="From a few photos of one person, videos of that person that keep the likeness and move.\n\n"
+    "Begin with: magicid customize photos/ --name alice, then: magicid generate --prompt 'alice dances in the rain'",
+    context_settings={"help_option_names": ["--help", "-h"]},
+    pretty_exceptions_enable=False,
+)
+_WORK, _UPKEEP = "From photos to videos", "State and upkeep"
+app.command("prepare", rich_help_panel=_WORK)(prepare.prepare)
+app.command("customize", rich_help_panel=_WORK)(customize.customize)
+app.command("generate", rich_help_panel=_WORK)(generate.generate)
+app.command("export", rich_help_panel=_WORK)(export.export)
+app.command("status", rich_help_panel=_UPKEEP)(status.status)
+app.command("ls", rich_help_panel=_UPKEEP)(ls.ls)
+app.command("rm", rich_help_panel=_UPKEEP)(rm.rm)
+app.command("cache", rich_help_panel=_UPKEEP)(cache.cache)
+app.command("config", rich_help_panel=_UPKEEP)(config.config)
+app.command("doctor", rich_help_panel=_UPKEEP)(doctor.doctor)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"magicid {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def root(
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the version", callback=_print_version, is_eager=True)
+    ] = False,
+) -> None:
+    """Options of the program itself."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line.
+
+    Args:
+        arguments: what was typed after the program's name; from the process by default.
+
+    Returns:
+        The exit code.
+    """
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    terminal = Terminal(json="--json" in given, debug="--debug" in given)
+    _settle(given)
+    _handle_signals(terminal)
+    try:
+        _check_platform()
+        outcome: Any = app(args=given or ["--help"], prog_name="magicid", standalone_mode=False, obj=terminal)
+        if isinstance(outcome, Result):
+            return terminal.show(outcome)
+        if outcome == INTERRUPTED:
+            raise KeyboardInterrupt
+        return int(outcome or 0)
+    except (Exception, KeyboardInterrupt) as problem:
+        error = _explain(problem, terminal, given)
+        if terminal.debug and error.code != "interrupted":
+            write_line(traceback.format_exc())
+        return terminal.fail(error)
+
+
+def _settle(given: Sequence[str]) -> None:
+    """Make streams accept every file name, and keep libraries from writing past us."""
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="surrogateescape" if stream.encoding == "utf-8" else "backslashreplace")
+    if "--no-color" in given:
+        os.environ["NO_COLOR"] = "1"
+    if "--debug" not in given:
+        warnings.simplefilter("ignore")
+        quiet = {"TRANSFORMERS_VERBOSITY": "error", "DIFFUSERS_VERBOSITY": "error", "HF_HUB_VERBOSITY": "error"}
+        for name, value in {**quiet, "HF_HUB_DISABLE_PROGRESS_BARS": "1", "OPENCV_LOG_LEVEL": "ERROR"}.items():
+            os.environ.setdefault(name, value)
+
+
+def _check_platform() -> None:
+    if os.name == "posix" and sys.platform in ("linux", "darwin"):
+        return
+    raise MagicIDError(
+        "platform-unsupported",
+        f"magicid runs on Linux and macOS; this is {sys.platform}. It needs POSIX file locks and folder syncs.",
+        "On Windows, install WSL (wsl --install) and run magicid inside it.",
+    )
+
+
+def _handle_signals(terminal: Terminal) -> None:
+    """The first Ctrl-C or SIGTERM asks the work to stop at its next safe point, the second ends it at once."""
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        if terminal.events.stop_requested:
+            if is_terminal(sys.stderr):
+                os.write(sys.stderr.fileno(), b"\x1b[?25h\n")  # the bars hide the cursor
+            os._exit(INTERRUPTED)
+        if not terminal.progress.stopping() and not terminal.quiet:
+            os.write(2, b"\nStopping after this step; once more stops at once.\n")
+        terminal.events.request_stop()
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, stop)
+
+
+def _explain(problem: BaseException, terminal: Terminal, given: Sequence[str]) -> MagicIDError:
+    """Any exception as an error that a person can act on."""
+    if isinstance(problem, KeyboardInterrupt) or terminal.events.stop_requested:
+        return MagicIDError("interrupted", "Interrupted.", f"To go on: {resume_command(given)}")
+    if isinstance(problem, MagicIDError):
+        return problem
+    if isinstance(problem, typer.TyperException):
+        return _usage(problem, terminal)
+    if isinstance(problem, OSError) and problem.errno in _REFUSED:
+        return MagicIDError(
+            "file-access",
+            f"The operating system refused access: {problem}.",
+            "Check the permissions; MAGICID_HOME moves everything that magicid writes.",
+        )
+    if isinstance(problem, OSError) and problem.errno in _FULL:
+        return MagicIDError("disk-full", f"The disk is full: {problem}.", "Make room, then run the same command again.")
+    return _bug(problem)
+
+
+_REFUSED = (errno.EACCES, errno.EPERM, errno.EROFS)
+_FULL = (errno.ENOSPC, errno.EDQUOT)
+
+
+def _usage(problem: typer.TyperException, terminal: Terminal) -> MagicIDError:
+    # Typer's usage errors carry the context they arose in; its class is not public.
+    path = getattr(getattr(problem, "ctx", None), "command_path", "magicid")
+    terminal.command = path.partition(" ")[2]
+    return MagicIDError(
+        "usage", problem.format_message().replace("\n\t", " ").replace(": Value error, ", ": "), f"See: {path} --help"
+    )
+
+
+def _bug(problem: BaseException) -> MagicIDError:
+    from magicid_cli.cli import log
+
+    log.failure(problem)
+    first = next(iter(str(problem).splitlines()), "")
+    return MagicIDError(
+        "internal",
+        f"magicid did not expect this: {type(problem).__name__}: {first}",
+        f"Run again with --debug, or see {log.path()}; `magicid doctor` prints what a bug report needs.",
+    )
+
+
+def resume_command(given: Sequence[str]) -> str:
+    """The command that was typed, to be typed again."""
+    program = Path(sys.argv[0])
+    if program.name == "__main__.py":
+        words = [sys.executable, "-m", "magicid_cli"]
+    else:
+        found = shutil.which(program.name)
+        words = [program.name if found and Path(found).samefile(program) else str(program)]
+    return shlex.join([*words, *given])

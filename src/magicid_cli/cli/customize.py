@@ -1,0 +1,119 @@
+"""`magicid customize`: from photos to an adapter, all stages, resumable."""
+
+import getpass
+import os
+import shlex
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from magicid_cli.cli import options
+from magicid_cli.cli.output import Result, Terminal
+from magicid_cli.config import resolve
+from magicid_cli.errors import MagicIDError
+
+if TYPE_CHECKING:
+    from magicid_cli.pipeline import StageState
+    from magicid_cli.workspace import Workspace
+
+_SECTIONS = (
+    "photos",
+    "model",
+    "seed",
+    "shape",
+    "adapter",
+    "training",
+    "reconstruct",
+    "repository",
+    "rewards",
+    "pairs",
+    "prefer",
+)
+Consent = Annotated[
+    bool, typer.Option("--consent", help="This is you, or you have this person's permission; asked on a terminal")
+]
+
+
+@options.command(*_SECTIONS)
+def customize(
+    terminal: Terminal,
+    flags: options.Flags,
+    photos: options.Photos,
+    name: options.Name,
+    consent: Consent = False,
+    dry_run: options.DryRun = False,
+    yes: options.Yes = False,
+) -> Result:
+    """Teach the model one person, from a few photos.
+
+    The same command goes on where it was interrupted; what nothing has changed for is not done again.
+    """
+    from magicid_cli import pipeline
+    from magicid_cli.cli import estimate
+    from magicid_cli.photos import expand
+    from magicid_cli.prompts.names import everyday
+    from magicid_cli.workspace import Workspace
+
+    workspace = Workspace(name)
+    resolved = resolve(flags.values, preset=flags.preset)
+    files = expand(photos)
+    if everyday(workspace.name):
+        terminal.warn(f"'{workspace.name}' is also a word: a prompt with it then always means the person.")
+    planned = pipeline.plan(workspace, resolved, files)
+    shown = estimate.blocks(planned.estimate, planned.stages)
+    if dry_run:
+        data = {"name": workspace.name, "stages": [asdict(one) for one in planned.stages]}
+        return Result({**data, "estimate": planned.estimate.as_dict()}, shown, [one.name for one in planned.stages])
+    how = _consent(terminal, workspace, files, planned.stages, given=consent)
+    terminal.say(*shown)
+    estimate.approve(terminal, planned.estimate, yes=yes)
+    if how:
+        pipeline.record_consent(workspace, files, _user(), how)
+    done = pipeline.run(workspace, resolved, files, terminal.events)
+    following = f"magicid generate --prompt {shlex.quote(f'{done.name} walks along a beach at sunset')}"
+    return Result({**asdict(done), "next": following}, [str(done.adapter)], [done.adapter], hint=f"Next: {following}")
+
+
+def _consent(
+    terminal: Terminal, workspace: "Workspace", files: list[Path], stages: "list[StageState]", *, given: bool
+) -> str | None:
+    """How consent to photos that are new was given, or None if there are none.
+
+    Raises:
+        MagicIDError: `consent-missing`.
+    """
+    from magicid_cli import pipeline
+
+    missing = pipeline.consent_missing(workspace, files)
+    if not missing:
+        return None
+    if given:
+        return "--consent"
+    new = f"{len(missing)} of {len(files)} photos are new." if workspace.exists else ""
+    if not terminal.interactive:
+        raise MagicIDError(
+            "consent-missing",
+            f"magicid needs to know that the person in the photos agrees. {new}".strip(),
+            "If this is you, or you have this person's permission, add --consent.",
+        )
+    if workspace.exists:
+        terminal.say(f"{new} Stages that will be done again: {_stale(workspace, stages)}.")
+    if not terminal.ask("Is this you, or do you have this person's permission?"):
+        raise MagicIDError("consent-missing", "Without it, nothing was started.", "Ask the person first.")
+    return "asked on a terminal"
+
+
+def _stale(workspace: "Workspace", stages: "list[StageState]") -> str:
+    """The stages that were done before and are not fresh any more."""
+    begun = workspace.manifest()["stages"]
+    return ", ".join(one.title for one in stages if one.state != "cached" and one.name in begun) or "none"
+
+
+def _user() -> str:
+    """Who sits at the keyboard, as far as the operating system knows."""
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):
+        return f"user {os.getuid()}"

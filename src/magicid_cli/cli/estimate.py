@@ -1,0 +1,63 @@
+"""The plan of a run as people read it, and the question before a long one."""
+
+from typing import TYPE_CHECKING, Any
+
+from magicid_cli.cli.output import Table, Terminal
+from magicid_cli.cli.progress import spoken
+
+if TYPE_CHECKING:
+    from magicid_cli.pipeline import StageState
+    from magicid_cli.plan import Estimate
+
+LONG_S = 1800.0
+
+
+def blocks(estimate: "Estimate", stages: "list[StageState] | None" = None) -> list[str | Table]:
+    """Stages with what each takes, then the totals; every figure says if it was measured or estimated.
+
+    Args:
+        estimate: what the stages to do take.
+        stages: all stages, the cached ones too; by default those of the estimate.
+    """
+    rows = {row["stage"]: row for row in estimate.as_rows()}
+    if stages is None:
+        cells = [(name, "todo", *_cost(row), row["note"]) for name, row in rows.items()]
+    else:
+        cells = [(one.name, one.state, *_cost(rows.get(one.name)), one.why) for one in stages]
+    return [
+        Table(("STAGE", "STATE", "TIME", "MEMORY", "FIGURES", "WHY" if stages else "WHAT"), cells),
+        Table(("IN ALL", "", "FIGURE"), _totals(estimate)),
+        "\n".join(estimate.assumptions),
+    ]
+
+
+def _cost(row: dict[str, Any] | None) -> tuple[str, str, str]:
+    return (row["time"], row["memory"], row["basis"]) if row else ("-", "-", "-")
+
+
+def _totals(estimate: "Estimate") -> list[tuple[str, str, str]]:
+    from magicid_cli.cli.identity import gigabytes
+
+    bases = {row.basis for row in estimate.rows}
+    time_basis = "unknown" if estimate.seconds is None else "measured" if bases == {"measured"} else "estimated"
+    machine = estimate.machine
+    where = f"GPU memory ({machine.gpu}, {machine.gpu_memory_gb:.0f} GB free)" if machine.gpu else "memory, on the CPU"
+    downloads = [(f"download {repo}", gigabytes(size * 1e9), "listed") for repo, size in estimate.downloads.items()]
+    return [
+        ("time", spoken(estimate.seconds), time_basis),
+        (where, gigabytes(estimate.memory_gb * 1e9), "estimated"),
+        (f"disk ({machine.data_disk_gb:.0f} GB free)", gigabytes(estimate.data_gb * 1e9), "estimated"),
+        *(downloads or [("downloads", "none", "measured")]),
+    ]
+
+
+def approve(terminal: Terminal, estimate: "Estimate", *, yes: bool) -> None:
+    """On a terminal, ask before work of more than 30 minutes, or of unknown length.
+
+    Raises:
+        MagicIDError: `declined`.
+    """
+    long = bool(estimate.rows) and (estimate.seconds is None or estimate.seconds > LONG_S)
+    if long and terminal.interactive:
+        time = "for an unknown time" if estimate.seconds is None else f"for about {spoken(estimate.seconds)}"
+        terminal.confirm(f"This runs {time}. Start?", yes=yes, declined="Nothing was started.")

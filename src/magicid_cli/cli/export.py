@@ -1,0 +1,37 @@
+"""`magicid export`: an identity as other tools want it."""
+
+from typing import Annotated, Literal
+
+import typer
+
+from magicid_cli.cli import options
+from magicid_cli.cli.output import Result, Table, Terminal
+from magicid_cli.config import resolve
+
+Format = Annotated[
+    Literal["diffusers", "comfyui", "merged"],
+    typer.Option("--format", help="An adapter for diffusers or ComfyUI, or whole weights with the adapter merged in"),
+]
+
+
+@options.command("model", model="the identity's")
+def export(
+    terminal: Terminal,
+    flags: options.Flags,
+    name: options.SomeIdentity = None,
+    format: Format = "diffusers",
+    output: options.Output = None,
+    force: options.Force = False,
+) -> Result:
+    """Write an identity's adapter for other tools, with a model card, and check it by loading it back."""
+    from magicid_cli.cli.identity import choose, gigabytes
+    from magicid_cli.export import export as write
+
+    workspace = choose(name)
+    resolved = resolve(flags.values, preset=flags.preset, identity_model=workspace.manifest().get("model"))
+    done = write(workspace, format, output, force=force, events=terminal.events, settings=resolved.settings)
+    rows = [(file.relative_to(done.folder), gigabytes(file.stat().st_size)) for file in done.files]
+    checks = [f"{name.replace('_', ' ')}: {value}" for name, value in done.checks.items()]
+    data = {"identity": workspace.name, "format": format, "folder": done.folder, "files": done.files}
+    blocks: list[str | Table] = [str(done.folder), Table(("FILE", "SIZE"), rows), "\n".join(checks)]
+    return Result({**data, "checks": done.checks}, blocks, [done.folder])

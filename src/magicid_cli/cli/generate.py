@@ -1,0 +1,50 @@
+"""`magicid generate`: videos of an identity."""
+
+from dataclasses import asdict
+from typing import Annotated
+
+import typer
+
+from magicid_cli.cli import options
+from magicid_cli.cli.output import Result, Terminal
+from magicid_cli.config import resolve
+
+Prompt = Annotated[
+    str, typer.Option("--prompt", help="What the video shows; the identity's name stands for the person")
+]
+
+
+@options.command("generate", "model", "seed", model="the identity's")
+def generate(
+    terminal: Terminal,
+    flags: options.Flags,
+    prompt: Prompt,
+    name: options.SomeName = None,
+    output: options.Output = None,
+    force: options.Force = False,
+    dry_run: options.DryRun = False,
+    yes: options.Yes = False,
+) -> Result:
+    """Make videos of a person and print their paths."""
+    from magicid_cli import plan
+    from magicid_cli.cli import estimate
+    from magicid_cli.cli.identity import class_words
+    from magicid_cli.prompts.names import resolve as resolve_name
+    from magicid_cli.workspace import Workspace, check_name
+
+    chosen = None if name is None else check_name(name)
+    named = resolve_name(prompt, class_words(), chosen)
+    workspace = Workspace(named.identity)
+    resolved = resolve(flags.values, preset=flags.preset, identity_model=workspace.manifest().get("model"))
+    estimated = plan.for_run(resolved.settings, photos=0, todo={"generate"}, home=workspace.path)
+    shown = estimate.blocks(estimated)
+    data = {"identity": workspace.name, "prompt": named.text}
+    if dry_run:
+        return Result({**data, "estimate": estimated.as_dict()}, [f"prompt: {named.text}", *shown], [workspace.name])
+    estimate.approve(terminal, estimated, yes=yes)
+
+    from magicid_cli import generation
+
+    made = generation.generate(workspace, resolved, named.text, output=output, force=force, events=terminal.events)
+    paths = [one.path for one in made]
+    return Result({**data, "videos": [asdict(one) for one in made]}, [str(path) for path in paths], paths)

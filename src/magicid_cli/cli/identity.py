@@ -1,0 +1,114 @@
+"""What the commands read about an identity: which one is meant, how far it is, who is working on it."""
+
+import fcntl
+import json
+import os
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from magicid_cli.errors import MagicIDError
+from magicid_cli.pipeline import ORDER, PREFERENCE
+from magicid_cli.workspace import Workspace, identities
+
+_TAIL_BYTES = 65_536
+
+
+def choose(name: str | None) -> Workspace:
+    """The identity of that name, or the only one.
+
+    Raises:
+        MagicIDError: `name-invalid`, `identity-missing`, or `identity-ambiguous` if several exist and none is named.
+    """
+    known = identities()
+    if name is None and len(known) == 1:
+        return known[0]
+    if name is None and known:
+        names = ", ".join(space.name for space in known)
+        raise MagicIDError("identity-ambiguous", f"There are several identities: {names}.", "Give the name of one.")
+    if name is None:
+        raise MagicIDError(
+            "identity-missing", "There is no identity yet.", "Make one: magicid customize PHOTOS --name NAME"
+        )
+    workspace = Workspace(name)
+    if not workspace.exists:
+        raise MagicIDError("identity-missing", f"There is no identity called '{workspace.name}'.", "See: magicid ls")
+    return workspace
+
+
+def class_words() -> dict[str, str]:
+    """What every identity is called in prompts; `person` where a damaged manifest does not tell."""
+    return {space.name: _manifest(space).get("class_word", "person") for space in identities()}
+
+
+def _manifest(workspace: Workspace) -> dict[str, Any]:
+    try:
+        return workspace.manifest()
+    except MagicIDError:
+        return {}
+
+
+def holder(workspace: Workspace) -> str | None:
+    """Who is working on the identity, in words, or None."""
+    try:
+        with (workspace.path / "lock").open("r", encoding="utf-8") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            except BlockingIOError:
+                return file.read().strip() or "another process"
+    except FileNotFoundError:
+        pass
+    return None
+
+
+def order(manifest: Mapping[str, Any]) -> tuple[str, ...]:
+    """The stages that the identity's last run consisted of."""
+    steps = manifest.get("settings", {}).get("values", {}).get("prefer", {}).get("steps", 1)
+    return ORDER if steps else tuple(name for name in ORDER if name not in PREFERENCE)
+
+
+def progress(manifest: Mapping[str, Any]) -> str:
+    """How far an identity is: `finished`, or the stage that is next and how many are done."""
+    stages = order(manifest)
+    done = [name for name in stages if manifest["stages"].get(name, {}).get("state") == "done"]
+    rest = [name for name in stages if name not in done]
+    return f"{len(done)}/{len(stages)}, next {rest[0]}" if rest else "finished"
+
+
+def last_events(workspace: Workspace) -> list[dict[str, Any]]:
+    """The newest events, oldest first; a line that is still being written is left out."""
+    try:
+        with workspace.events.open("rb") as file:
+            file.seek(max(0, file.seek(0, os.SEEK_END) - _TAIL_BYTES))
+            lines = file.read().decode("utf-8", errors="replace").splitlines()
+    except FileNotFoundError:
+        return []
+    found = []
+    for line in lines:
+        try:
+            found.append(json.loads(line))
+        except json.JSONDecodeError:
+            continue
+    return [event for event in found if isinstance(event, dict)]
+
+
+def size_of(path: Path) -> tuple[int, int]:
+    """Files and bytes of a file or folder, without following links."""
+    if path.is_symlink() or path.is_file():
+        return 1, path.lstat().st_size
+    sizes = [(Path(folder) / name).lstat().st_size for folder, _, names in os.walk(path) for name in names]
+    return len(sizes), sum(sizes)
+
+
+def gigabytes(size: float) -> str:
+    """Bytes as one would say them: `712 kB`, `3.1 MB`, `41.9 GB`."""
+    for unit, factor in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
+        if size >= factor:
+            return f"{size / factor:.3g} {unit}" if size < 1e3 * factor else f"{size / factor:.0f} {unit}"
+    return f"{size:.0f} B"
+
+
+def when(seconds: float | None) -> str:
+    """A moment as local date and time, or a dash."""
+    return "-" if seconds is None else time.strftime("%Y-%m-%d %H:%M", time.localtime(seconds))

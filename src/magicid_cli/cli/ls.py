@@ -1,0 +1,46 @@
+"""`magicid ls`: the identities on this machine."""
+
+from typing import Any
+
+from magicid_cli.cli.options import command
+from magicid_cli.cli.output import Result, Table, Terminal
+
+
+@command()
+def ls(terminal: Terminal) -> Result:
+    """List the identities on this machine."""
+    from magicid_cli.cli.identity import gigabytes, holder, progress, size_of, when
+    from magicid_cli.workspace import data_home, identities
+
+    rows: list[dict[str, Any]] = []
+    for workspace in identities():
+        manifest = workspace.manifest()
+        videos = len(list(workspace.videos.glob("*.mp4")))
+        rows.append(
+            {
+                "name": workspace.name,
+                "model": manifest.get("model"),
+                "state": progress(manifest),
+                "running": holder(workspace),
+                "videos": videos,
+                "bytes": size_of(workspace.path)[1],
+                "created": manifest.get("created"),
+                "path": workspace.path,
+            }
+        )
+    table = Table(
+        ("NAME", "MODEL", "STATE", "VIDEOS", "SIZE", "CREATED"),
+        [
+            (
+                row["name"],
+                row["model"] or "-",
+                f"{row['state']} (running)" if row["running"] else row["state"],
+                row["videos"],
+                gigabytes(row["bytes"]),
+                when(row["created"]),
+            )
+            for row in rows
+        ],
+    )
+    nothing = f"No identity in {data_home()}. Make one: magicid customize PHOTOS --name NAME"
+    return Result({"identities": rows}, [table if rows else nothing], [row["name"] for row in rows])

@@ -1,0 +1,82 @@
+"""`magicid rm`: an identity and every copy that magicid has of it."""
+
+import shutil
+from typing import TYPE_CHECKING, Any
+
+from magicid_cli.cli import options
+from magicid_cli.cli.output import Result, Table, Terminal
+from magicid_cli.errors import MagicIDError
+
+if TYPE_CHECKING:
+    from magicid_cli.workspace import Workspace
+
+_CONTENTS = {
+    "references": "photos' verdicts, crops and captions",
+    "reconstruct": "stage 1: checkpoints, adapter, log",
+    "repository": "sampled clips, latents and text",
+    "prefer": "stage 2: checkpoints, adapter, log",
+    "videos": "generated videos",
+    "scores.jsonl": "rewards",
+    "pairs.jsonl": "preference pairs",
+    "events.jsonl": "log of events",
+    "manifest.json": "consent, settings, records",
+}
+
+
+@options.command()
+def rm(terminal: Terminal, name: options.Identity, yes: options.Yes = False, dry_run: options.DryRun = False) -> Result:
+    """Delete an identity: crops, captions, latents, clips, videos, adapters, logs. Lists everything first."""
+    from magicid_cli.cli.identity import gigabytes, size_of
+    from magicid_cli.workspace import Workspace
+
+    workspace = Workspace(name)
+    if not workspace.path.is_dir():
+        raise MagicIDError("identity-missing", f"There is no identity called '{workspace.name}'.", "See: magicid ls")
+    entries: list[dict[str, Any]] = [
+        {"path": path, "what": _CONTENTS.get(path.name, "-"), "files": files, "bytes": size}
+        for path in sorted(workspace.path.iterdir())
+        for files, size in [size_of(path)]
+    ]
+    total = sum(entry["bytes"] for entry in entries)
+    outside = _outside(workspace)
+    data = {"name": workspace.name, "path": workspace.path, "entries": entries, "bytes": total, "outside": outside}
+    table = Table(
+        ("DELETE", "WHAT", "FILES", "SIZE"),
+        [(entry["path"], entry["what"], entry["files"], gigabytes(entry["bytes"])) for entry in entries],
+    )
+    rest = ["Not deleted, because it lies outside:\n" + "\n".join(f"  {path}" for path in outside)] if outside else []
+    if dry_run:
+        return Result({**data, "deleted": False}, [table, *rest], [workspace.path])
+    terminal.confirm(f"Delete '{workspace.name}' for good?", table, yes=yes, declined="Nothing was deleted.")
+    with workspace.lock():
+        _delete(workspace)
+    done = f"Deleted '{workspace.name}' ({gigabytes(total)})."
+    return Result({**data, "deleted": True}, [done, *rest], [workspace.path])
+
+
+def _outside(workspace: "Workspace") -> list[str]:
+    """Exports and videos of the identity that lie elsewhere, as far as they were recorded and still exist."""
+    from magicid_cli.workspace import read_lines
+
+    recorded: list[Any] = []
+    if workspace.exists:
+        recorded += workspace.manifest().get("exports", [])
+    recorded += [row.get("file") for row in read_lines(workspace.videos / "videos.jsonl")]
+    return sorted({str(path) for path in recorded if path and _is_elsewhere(workspace, str(path))})
+
+
+def _is_elsewhere(workspace: "Workspace", path: str) -> bool:
+    from pathlib import Path
+
+    found = Path(path)
+    return found.exists() and not found.resolve().is_relative_to(workspace.path.resolve())
+
+
+def _delete(workspace: "Workspace") -> None:
+    """The manifest goes last: whatever interrupts this, `ls` still shows the identity and `rm` can be repeated."""
+    for path in sorted(workspace.path.iterdir(), key=lambda path: path == workspace.manifest_path):
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        else:
+            path.unlink()
+    workspace.path.rmdir()

@@ -1,0 +1,64 @@
+"""`magicid status`: how far an identity is, and whether anything is working on it; also from another shell."""
+
+import time
+from collections.abc import Mapping
+from typing import Any
+
+from magicid_cli.cli import options
+from magicid_cli.cli.output import Result, Table, Terminal
+from magicid_cli.cli.progress import spoken
+
+
+@options.command()
+def status(terminal: Terminal, name: options.SomeIdentity = None) -> Result:
+    """Show how far an identity is and whether something is working on it."""
+    from magicid_cli.cli.identity import choose, holder, last_events, order, when
+
+    workspace = choose(name)
+    manifest = workspace.manifest()
+    running = holder(workspace)
+    events = last_events(workspace)
+    stages = [
+        {"stage": stage, **_state(manifest["stages"].get(stage, {}), running, _newest_step(events, stage))}
+        for stage in order(manifest)
+    ]
+    silent_s = max(0.0, time.time() - events[-1]["time"]) if events else None
+    data = {
+        "name": workspace.name,
+        "path": workspace.path,
+        "model": manifest.get("model"),
+        "running": running,
+        "last_event_age_s": silent_s,
+        "stages": stages,
+        "fallbacks": manifest.get("fallbacks", []),
+        "adapter": workspace.path / manifest["adapter"] if manifest.get("adapter") else None,
+        "exports": manifest.get("exports", []),
+    }
+    table = Table(
+        ("STAGE", "STATE", "PROGRESS", "BEGUN", "FINISHED"),
+        [
+            (row["stage"], row["state"], row["progress"] or "-", when(row["begun"]), when(row["finished"]))
+            for row in stages
+        ],
+    )
+    lines = [f"{workspace.name} ({manifest.get('model') or 'no model yet'}) in {workspace.path}"]
+    lines.append(f"running: {running}" if running else "running: no")
+    if silent_s is not None:
+        lines.append(f"last event: {spoken(silent_s)} ago")
+    lines += [f"warning: {what}" for what in data["fallbacks"]]
+    lines += [f"adapter: {data['adapter']}"] if data["adapter"] else []
+    return Result(data, ["\n".join(lines), table], [row["state"] for row in stages if row["state"] == "running"])
+
+
+def _state(record: Mapping[str, Any], running: str | None, step: Mapping[str, Any] | None) -> dict[str, Any]:
+    """One row: a stage that was begun and not finished is running, or was interrupted if nothing works on it."""
+    state = record.get("state", "not begun")
+    if state == "running" and not running:
+        state = "interrupted"
+    counted = f"{step['step']:g}/{step['of']:g}" if step and state in ("running", "interrupted") else None
+    return {"state": state, "progress": counted, "begun": record.get("begun"), "finished": record.get("finished")}
+
+
+def _newest_step(events: list[dict[str, Any]], stage: str) -> dict[str, Any] | None:
+    steps = (event for event in reversed(events) if event.get("kind") == "step" and event.get("stage") == stage)
+    return next(steps, None)

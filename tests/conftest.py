@@ -69,3 +69,39 @@ def hub(monkeypatch: pytest.MonkeyPatch) -> "Iterator[HubServer]":
     with HubServer() as server:
         monkeypatch.setenv("HF_ENDPOINT", server.url)
         yield server
+
+
+@pytest.fixture(scope="session")
+def finished_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A home with one finished tiny identity, `alice`, and its `photos/`; copy it before changing anything."""
+    from album import SMALL, drawn_photos
+
+    from magicid_cli import config, pipeline
+    from magicid_cli.events import Events
+    from magicid_cli.workspace import Workspace
+
+    home = tmp_path_factory.mktemp("finished")
+    photos = drawn_photos(home / "photos")
+    before = os.environ.get("MAGICID_HOME")
+    os.environ["MAGICID_HOME"] = str(home)
+    try:
+        workspace = Workspace("alice")
+        pipeline.record_consent(workspace, photos, "the tests", "fixture")
+        pipeline.run(workspace, config.resolve(SMALL, project=home), photos, Events())
+    finally:
+        if before is None:
+            del os.environ["MAGICID_HOME"]
+        else:
+            os.environ["MAGICID_HOME"] = before
+    return home
+
+
+@pytest.fixture
+def alice(finished_home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A private copy of the finished home, already the one in use."""
+    import shutil
+
+    home = tmp_path / "alice-home"
+    shutil.copytree(finished_home, home)
+    monkeypatch.setenv("MAGICID_HOME", str(home))
+    return home

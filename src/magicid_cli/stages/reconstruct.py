@@ -82,7 +82,8 @@ def run(workspace: Workspace, settings: Settings, events: Events) -> Reconstruct
 
     family.load("transformer")
     family.gradient_checkpointing(settings.training.gradient_checkpointing)
-    spec = adapters.AdapterSpec(**vars(settings.adapter))
+    wanted = settings.adapter
+    spec = adapters.AdapterSpec(wanted.rank, wanted.alpha, wanted.targets, wanted.double_blocks_only)
     seed = settings.seed or 0
     adapters.attach(family.transformer, "policy", spec, seed=seed)
     adapters.select(family.transformer, "policy", trainable=True)

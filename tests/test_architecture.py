@@ -1,0 +1,203 @@
+"""The house rules, held against the source itself: who imports whom, what may print, which error codes exist."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+import magicid_cli
+from magicid_cli.errors import CODES
+
+SOURCE = Path(magicid_cli.__file__).parent
+ROOMS = {
+    "cli": 4,
+    "pipeline": 3,
+    "stages": 2,
+    "checkpoints": 0,
+    "workspace": 0,
+    "config": 0,
+    "events": 0,
+    "errors": 0,
+}
+MIDDLE = 1
+
+# Every edge inside the middle row, with its reason; a new one must be argued for here.
+MIDDLE_EDGES = {
+    ("adapters", "models"): "none today",
+    ("conditioning", "models"): "encodes through a family",
+    ("conditioning", "photos"): "reads crops",
+    ("costs", "models"): "shapes and the catalog's facts",
+    ("export", "adapters"): "reads the adapter",
+    ("export", "generation"): "finds the adapter and puts it on the model",
+    ("export", "models"): "opens the family, loads back",
+    ("faces", "hub"): "fetches detectors and recognisers",
+    ("faces", "models"): "the catalog's facts",
+    ("generation", "adapters"): "puts the adapter on the model",
+    ("generation", "models"): "opens the family",
+    ("generation", "video"): "writes the clip",
+    ("hub", "models"): "the catalog's sources",
+    ("models", "hub"): "fetches weights",
+    ("plan", "costs"): "the arithmetic",
+    ("plan", "hub"): "what is in the cache",
+    ("plan", "models"): "the catalog's facts",
+    ("rewards", "faces"): "finds and embeds faces",
+    ("rewards", "hub"): "fetches judges",
+    ("rewards", "models"): "the catalog's facts",
+}
+
+
+def modules() -> list[tuple[str, ast.Module]]:
+    """(dotted name below the package, syntax tree) of every source file."""
+    found = []
+    for path in sorted(SOURCE.rglob("*.py")):
+        name = ".".join(path.relative_to(SOURCE).with_suffix("").parts).removesuffix(".__init__")
+        found.append((name, ast.parse(path.read_text(encoding="utf-8"))))
+    return found
+
+
+def imports(tree: ast.Module) -> set[str]:
+    """Everything of this package that a module imports, anywhere in it, except for type checking."""
+    guarded = {
+        inner
+        for node in ast.walk(tree)
+        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test)
+        for statement in node.body
+        for inner in ast.walk(statement)
+    }
+    found: set[str] = set()
+    for node in ast.walk(tree):
+        if node in guarded:
+            continue
+        if isinstance(node, ast.ImportFrom) and node.module and node.module.startswith("magicid_cli"):
+            base = node.module.removeprefix("magicid_cli").lstrip(".")
+            found |= {f"{base}.{alias.name}".lstrip(".") for alias in node.names}
+        elif isinstance(node, ast.Import):
+            found |= {a.name.removeprefix("magicid_cli.") for a in node.names if a.name.startswith("magicid_cli.")}
+    return {name for name in found if (SOURCE / name.partition(".")[0]).exists() or _is_module(name)}
+
+
+def _is_module(name: str) -> bool:
+    return (SOURCE / f"{name.partition('.')[0]}.py").exists()
+
+
+def room(name: str) -> str:
+    return name.partition(".")[0]
+
+
+def test_imports_point_one_way() -> None:
+    wrong = []
+    for name, tree in modules():
+        for target in imports(tree):
+            source_row, target_row = ROOMS.get(room(name), MIDDLE), ROOMS.get(room(target), MIDDLE)
+            if room(name) in ("", "__main__"):
+                continue
+            if target_row > source_row:
+                wrong.append(f"{name} imports {target}: upwards")
+            if room(name) == room(target) == "stages":
+                wrong.append(f"{name} imports {target}: stages meet on disk")
+    assert not wrong, wrong
+
+
+def test_edges_inside_the_middle_row_are_listed_and_have_no_circle() -> None:
+    edges = set()
+    for name, tree in modules():
+        for target in imports(tree):
+            pair = (room(name), room(target))
+            rows = [ROOMS.get(part, MIDDLE) for part in pair]
+            if rows == [MIDDLE, MIDDLE] and pair[0] != pair[1] and "" not in pair and "__main__" not in pair:
+                edges.add(pair)
+    assert edges <= set(MIDDLE_EDGES), f"not argued for: {sorted(edges - set(MIDDLE_EDGES))}"
+
+
+def test_hpo_imports_nothing_of_ours() -> None:
+    tree = dict(modules())["hpo"]
+    assert imports(tree) == set()
+
+
+def external(tree: ast.Module, *, top_level_only: bool) -> set[str]:
+    nodes = tree.body if top_level_only else ast.walk(tree)
+    found = set()
+    for node in nodes:
+        if isinstance(node, ast.Import):
+            found |= {alias.name.partition(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module and node.level == 0:
+            found.add(node.module.partition(".")[0])
+    return found
+
+
+@pytest.mark.parametrize(
+    ("library", "rooms"),
+    [
+        ("typer", {"cli"}),
+        ("rich", {"cli"}),
+        ("peft", {"adapters"}),
+        ("diffusers", {"models", "cli"}),
+        ("platformdirs", {"workspace", "config"}),
+    ],
+)
+def test_only_its_room_uses_a_library(library: str, rooms: set[str]) -> None:
+    users = {room(name) for name, tree in modules() if library in external(tree, top_level_only=False)}
+    assert users <= rooms
+
+
+def test_nothing_heavy_is_imported_with_the_command_line() -> None:
+    heavy = {"torch", "diffusers", "transformers", "peft", "cv2", "numpy", "PIL", "huggingface_hub", "accelerate"}
+    light = {
+        "config",
+        "errors",
+        "events",
+        "workspace",
+        "plan",
+        "costs",
+        "hub",
+        "pipeline",
+        "models.catalog",
+        "models.base",
+    }
+    for name, tree in modules():
+        if room(name) in ("cli", "prompts") or name in light:
+            assert not external(tree, top_level_only=True) & heavy, name
+
+
+def test_only_the_command_line_prints() -> None:
+    for name, tree in modules():
+        calls = {ast.unparse(node.func) for node in ast.walk(tree) if isinstance(node, ast.Call)}
+        if room(name) != "cli":
+            assert not calls & {"print", "sys.stdout.write", "sys.stderr.write", "sys.exit", "exit"}, name
+
+
+def raised_codes() -> set[str]:
+    found = set()
+    for _, tree in modules():
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Call) and ast.unparse(node.func).endswith("MagicIDError") and node.args:
+                found |= {n.value for n in ast.walk(node.args[0]) if isinstance(n, ast.Constant)}
+    return found
+
+
+def test_every_code_raised_is_registered_and_the_reverse() -> None:
+    # These two are made by the command line itself, from a KeyboardInterrupt and from an unexpected exception.
+    by_the_command_line = {"interrupted", "internal", "usage"}
+    assert raised_codes() - by_the_command_line == set(CODES) - by_the_command_line
+
+
+def test_no_unsafe_loading_and_no_shell() -> None:
+    for name, tree in modules():
+        text = ast.unparse(tree)
+        for word in (
+            "import pickle",
+            "torch.load(",
+            "shell=True",
+            "eval(",
+            "exec(",
+            "os.system",
+            "trust_remote_code=True",
+        ):
+            if word == "eval(":
+                found = any(
+                    isinstance(n, ast.Call) and isinstance(n.func, ast.Name) and n.func.id in ("eval", "exec")
+                    for n in ast.walk(tree)
+                )
+                assert not found, name
+            elif word != "exec(":
+                assert word not in text, f"{name}: {word}"

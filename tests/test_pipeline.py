@@ -1,0 +1,199 @@
+"""Which stages run again: against a finished run, changed one thing at a time, and against what stages really read."""
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from album import SMALL
+
+import magicid_cli
+from magicid_cli import config, pipeline
+from magicid_cli.events import Event, Events
+from magicid_cli.workspace import Workspace, read_lines, write_lines
+
+pytestmark = pytest.mark.xdist_group("finished")
+
+
+def stale(home: Path, **changes: Any) -> list[str]:
+    """Names of the stages that would run."""
+    resolved = config.resolve({**SMALL, **changes}, project=home)
+    photos = sorted((home / "photos").glob("*.png"))
+    return [s.name for s in pipeline.states(Workspace("alice"), resolved.settings, photos) if s.state != "cached"]
+
+
+def test_nothing_runs_twice(alice: Path) -> None:
+    assert stale(alice) == []
+    resolved = config.resolve(SMALL, project=alice)
+    result = pipeline.run(Workspace("alice"), resolved, sorted((alice / "photos").glob("*.png")), Events())
+    assert result.stages_run == []
+    assert result.stages_cached == list(pipeline.ORDER)
+    assert result.adapter.is_file()
+
+
+@pytest.mark.parametrize(
+    ("change", "first"),
+    [
+        ({"photos.class_word": "man"}, "ingest"),
+        ({"photos.min_sharpness": 1.0}, "ingest"),
+        ({"adapter.rank": 2}, "reconstruct"),
+        ({"reconstruct.steps": 9}, "reconstruct"),
+        ({"repository.guidance": 3.0}, "sample"),
+        ({"rewards.sampled_frames": 4}, "score"),
+        ({"pairs.tau": 2.0}, "select"),
+        ({"prefer.beta": 100.0}, "prefer"),
+    ],
+)
+def test_a_changed_setting_makes_the_first_stage_that_reads_it_stale(
+    alice: Path, change: dict[str, Any], first: str
+) -> None:
+    found = stale(alice, **change)
+    assert found[0] == first
+    assert found == list(pipeline.ORDER)[pipeline.ORDER.index(first) :]
+
+
+@pytest.mark.parametrize("name", [knob.name for knob in config.KNOBS.values() if not knob.result])
+def test_a_setting_that_cannot_change_a_result_makes_nothing_stale(alice: Path, name: str) -> None:
+    values = {"model.device": "cpu", "model.offline": True, "training.gradient_checkpointing": False}
+    assert stale(alice, **{name: values.get(name, 5)}) == []
+
+
+def test_a_new_version_makes_nothing_stale(alice: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(magicid_cli, "__version__", "99.0.0")
+    assert stale(alice) == []
+
+
+def test_a_new_format_of_a_stage_makes_it_stale(alice: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pipeline.stage("select"), "FORMAT", 2)
+    assert stale(alice)[0] == "select"
+
+
+def test_an_edited_caption_runs_what_reads_captions(alice: Path) -> None:
+    path = Workspace("alice").references / "captions.jsonl"
+    rows = read_lines(path)
+    rows[0]["caption"] = "a person in a red coat"
+    write_lines(path, rows)
+    assert stale(alice)[0] == "reconstruct"
+
+
+def test_a_removed_clip_or_adapter_is_noticed(alice: Path) -> None:
+    workspace = Workspace("alice")
+    next(workspace.repository.glob("clips/*.mp4")).unlink()
+    assert stale(alice)[0] == "sample"
+    (workspace.reconstruct / "adapter.safetensors").unlink()
+    assert stale(alice)[0] == "reconstruct"
+
+
+def test_only_what_changed_is_made_again(alice: Path) -> None:
+    """More videos: the old ones are kept, the new ones are sampled; selection and training follow."""
+    workspace = Workspace("alice")
+    before = {row["id"]: row["key"] for row in read_lines(workspace.repository / "videos.jsonl")}
+    times = {path.name: path.stat().st_mtime_ns for path in workspace.repository.glob("latents/*")}
+    resolved = config.resolve({**SMALL, "repository.tuned": 12}, project=alice)
+    result = pipeline.run(workspace, resolved, sorted((alice / "photos").glob("*.png")), Events())
+    after = {row["id"]: row["key"] for row in read_lines(workspace.repository / "videos.jsonl")}
+    assert result.stages_run == ["sample", "score", "select", "prefer"]
+    assert len(after) == len(before) + 4
+    assert before.items() <= after.items()
+    kept = {path.name: path.stat().st_mtime_ns for path in workspace.repository.glob("latents/*") if path.name in times}
+    assert kept == times
+    assert workspace.manifest()["stages"]["sample"]["result"]["made"] == 4
+
+
+def test_the_drawn_seed_is_recorded_and_used_again(tmp_path: Path) -> None:
+    workspace = Workspace("bob")
+    settings = config.resolve({"model.name": "tiny"}, project=tmp_path).settings
+    first = pipeline.seeded(workspace, settings).seed
+    assert first is not None
+    workspace.create()
+    workspace.update(seed=first)
+    assert pipeline.seeded(workspace, settings).seed == first
+    given = config.resolve({"model.name": "tiny", "seed": 5}, project=tmp_path).settings
+    assert pipeline.seeded(workspace, given).seed == 5
+
+
+def test_no_preference_steps_is_reconstruction_alone(alice: Path) -> None:
+    """DreamBooth-LoRA: the run ends after stage 1 and its adapter is the one that generate uses."""
+    workspace = Workspace("alice")
+    resolved = config.resolve({**SMALL, "prefer.steps": 0}, project=alice)
+    result = pipeline.run(workspace, resolved, sorted((alice / "photos").glob("*.png")), Events())
+    assert result.stages_run == [] and result.stages_cached == ["ingest", "reconstruct"]
+    assert result.adapter == workspace.reconstruct / "adapter.safetensors"
+    assert workspace.manifest()["adapter"] == "reconstruct/adapter.safetensors"
+
+
+def test_consent_is_missing_for_new_photos_only(alice: Path) -> None:
+    workspace = Workspace("alice")
+    photos = sorted((alice / "photos").glob("*.png"))
+    assert pipeline.consent_missing(workspace, photos) == []
+    new = alice / "photos" / "new.png"
+    new.write_bytes(photos[0].read_bytes() + b"0")
+    assert len(pipeline.consent_missing(workspace, [*photos, new])) == 1
+    pipeline.record_consent(workspace, [*photos, new], "somebody", "test")
+    assert pipeline.consent_missing(workspace, [*photos, new]) == []
+    entries = workspace.manifest()["consent"]
+    assert [entry["who"] for entry in entries] == ["the tests", "somebody"]
+    assert len(entries[1]["photos"]) == 1
+
+
+class Spy:
+    """Stands for a settings section (or all of them) and notes which fields are read."""
+
+    def __init__(self, real: Any, prefix: str, read: set[str]) -> None:
+        self.__dict__["_real"], self.__dict__["_prefix"], self.__dict__["_read"] = real, prefix, read
+
+    def __getattr__(self, name: str) -> Any:
+        real, prefix, read = self.__dict__["_real"], self.__dict__["_prefix"], self.__dict__["_read"]
+        value = (
+            getattr(type(real), name).fget(Spy(real, prefix, read))
+            if isinstance(getattr(type(real), name, None), property)
+            else getattr(real, name)
+        )
+        if dataclasses.is_dataclass(value):
+            return Spy(value, f"{name}.", read)
+        if f"{prefix}{name}" in config.KNOBS:
+            read.add(f"{prefix}{name}")
+        return value
+
+
+@pytest.mark.parametrize("name", pipeline.ORDER)
+def test_a_stage_declares_exactly_what_it_reads(alice: Path, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Run the stage once more from its inputs, with settings that note every read."""
+    module = pipeline.stage(name)
+    workspace = Workspace("alice")
+    photos = sorted((alice / "photos").glob("*.png"))
+    settings = config.resolve(SMALL, project=alice).settings
+    read: set[str] = set()
+    spy: Any = Spy(settings, "", read)
+    # The digest of everything declared is not a use of it.
+    if hasattr(module, "subset"):
+        monkeypatch.setattr(module, "subset", lambda _settings, _names: {})
+    for leftover in ("beta.json", "checkpoints"):
+        path = workspace.prefer / leftover
+        if path.is_file():
+            path.unlink()
+    if name == "sample":
+        (workspace.repository / "videos.jsonl").unlink()
+        next(workspace.repository.glob("latents/tuned*")).unlink()
+    if name == "score":
+        workspace.scores.unlink()
+    module.inputs(workspace, photos if name == "ingest" else spy)
+    if name == "ingest":
+        module.run(workspace, spy, Events(), photos=photos)
+    else:
+        module.run(workspace, spy, Events())
+    declared = set(config.subset(settings, module.READS))
+    used = {knob for knob in read if config.KNOBS[knob].result}
+    assert used == declared
+
+
+def test_events_tell_the_story(alice: Path) -> None:
+    """`events.jsonl` has a start and an end for every stage, in order."""
+    rows = [json.loads(line) for line in Workspace("alice").events.read_text().splitlines()]
+    story = [(row["stage"], row["state"]) for row in rows if row["kind"] == "stage"]
+    assert story == [(name, state) for name in pipeline.ORDER for state in ("started", "finished")]
+    seen: list[Event] = []
+    resolved = config.resolve(SMALL, project=alice)
+    pipeline.run(Workspace("alice"), resolved, sorted((alice / "photos").glob("*.png")), Events(seen.append))
+    assert [(e.data["stage"], e.data["state"]) for e in seen] == [(name, "cached") for name in pipeline.ORDER]

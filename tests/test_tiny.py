@@ -1,6 +1,8 @@
 """The tiny checkpoint, against the real repository's layout and sizes, the pipeline's contract, and itself rebuilt."""
 
+import dataclasses
 import json
+import shutil
 import time
 from pathlib import Path
 
@@ -10,6 +12,7 @@ from diffusers import HunyuanVideoPipeline
 from diffusers.pipelines.hunyuan_video.pipeline_hunyuan_video import DEFAULT_PROMPT_TEMPLATE
 from transformers import AutoTokenizer, CLIPTokenizer, LlamaTokenizerFast, PreTrainedTokenizerFast
 
+from hub_server import HubServer
 from magicid_cli import models
 from magicid_cli.config import ModelSettings
 from magicid_cli.errors import MagicIDError
@@ -165,3 +168,26 @@ def test_device(settings: ModelSettings, gpu: bool, expected: str, monkeypatch: 
         found = error.code
         assert error.exit_code == {"gpu-missing": 3, "settings-unknown": 2}[found]
     assert found == expected
+
+
+def test_open_family_fetches_a_model_of_the_hub_without_code_or_pickles(
+    folder: Path, tmp_path: Path, hub: HubServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The layout of the real repository, served by a local Hub; then the same again from the cache alone."""
+    served = Path(shutil.copytree(folder, tmp_path / "served"))
+    (served / "pipeline.py").write_text("raise SystemExit", encoding="utf-8")
+    (served / "vae" / "diffusion_pytorch_model.bin").write_bytes(b"pickle")
+    commit = hub.add("someone/model", served)
+    facts = catalog.video_model("tiny")
+    source = catalog.Source("someone/model", "main", "none", 0.001)
+    monkeypatch.setitem(catalog.VIDEO_MODELS, "tiny", dataclasses.replace(facts, source=source))
+    family = models.open_family(ModelSettings(name="tiny", device="cpu"), Events())
+    assert family.commit == commit
+    family.load("text")
+    family.load("vae")
+    family.load("transformer")
+    assert not any(request.path.endswith((".py", ".bin", "README.md")) for request in hub.requests)
+    asked = len(hub.requests)
+    again = models.open_family(ModelSettings(name="tiny", device="cpu", offline=True), Events())
+    assert again.commit == family.commit
+    assert len(hub.requests) == asked

@@ -1,6 +1,8 @@
 """What every test starts from: one thread, a home of its own, no network and no settings of the developer's."""
 
+import atexit
 import os
+import shutil
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -21,6 +23,9 @@ def _clean(environment: dict[str, str]) -> list[str]:
     return [name for name in environment if name.startswith(("HF_", "MAGICID_", "HUGGING")) and name not in kept]
 
 
+_nobodys_home = tempfile.mkdtemp(prefix="magicid-tests-")
+atexit.register(shutil.rmtree, _nobodys_home, ignore_errors=True)
+
 # Libraries read these when they are imported, so they are set before any test module is: two cores are shared by
 # many processes, and one thread also makes times and results steady.
 for _name in _clean(dict(os.environ)):
@@ -32,7 +37,7 @@ os.environ.update(
     OPENCV_FOR_THREADS_NUM="1",
     TOKENIZERS_PARALLELISM="false",
     NO_COLOR="1",
-    HF_HOME=tempfile.mkdtemp(prefix="magicid-tests-"),
+    HF_HOME=_nobodys_home,
     HF_ENDPOINT=NOWHERE,
     HF_HUB_DISABLE_TELEMETRY="1",
 )
@@ -75,7 +80,6 @@ def hub(monkeypatch: pytest.MonkeyPatch) -> "Iterator[HubServer]":
 def finished_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A home with one finished tiny identity, `alice`, and its `photos/`; copy it before changing anything."""
     from album import SMALL, drawn_photos
-
     from magicid_cli import config, pipeline
     from magicid_cli.events import Events
     from magicid_cli.workspace import Workspace

@@ -203,7 +203,7 @@ class Tap:
             return Half(file, self) if "w" in mode else file
 
         monkeypatch.setattr(Path, "open", tapped_open)
-        for function in ("fsync", "rename"):
+        for function in ("fsync", "rename", "unlink"):
             monkeypatch.setattr(os, function, self.tapped(function, getattr(os, function)))
         monkeypatch.setattr(shutil, "rmtree", self.tapped("rmtree", shutil.rmtree))
 
@@ -273,6 +273,8 @@ def test_a_kill_at_any_moment_of_a_save_leaves_a_whole_checkpoint(
     assert count > 20
     found = []
     for photo in sorted(photos.iterdir()):
+        for path in photo.glob("step-*"):
+            checkpoints._read(path)  # raises for one that is not whole
         checkpoint, told = newest(photo)
         assert not told, f"{photo.name}: {told}"
         assert checkpoint is not None

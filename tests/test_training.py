@@ -418,6 +418,15 @@ def test_another_key_starts_anew_and_says_so(tmp_path: Path) -> None:
     assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == ["step-00000003"]
 
 
+def test_another_key_removes_the_checkpoints_at_once(tmp_path: Path) -> None:
+    """Or going back to the first key would resume a run whose metrics are gone."""
+    interrupted(tmp_path, 5)
+    with pytest.raises(PowerCut):
+        run(tmp_path, Model(cut_at(1)), key="other")
+    assert run(tmp_path, Model()).resumed_from == 0
+    assert len(rows(tmp_path)) == STEPS
+
+
 def test_a_damaged_checkpoint_is_announced_and_the_older_one_used(tmp_path: Path, whole: tuple[Path, Model]) -> None:
     interrupted(tmp_path, 10)
     broken = tmp_path / "checkpoints" / "step-00000010" / "optimizer.safetensors"

@@ -1,0 +1,475 @@
+"""Pair selection against a plain reference that lists every pair, against its own promises, and cases made by hand."""
+
+import json
+import math
+from collections import Counter
+from dataclasses import replace
+from itertools import product
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from magicid_cli import hpo
+
+RULE = hpo.PairRule(
+    count=100, identity_share=0.5, tau=None, video_cap=10, rejected_cap=2, held_out=0, rewards=hpo.REWARDS
+)
+
+
+Rewards = tuple[float, float, float]
+Videos = dict[int, list[Rewards]]
+
+
+def repository(sampled: Videos, static: list[Rewards]) -> hpo.Candidates:
+    """Videos by prompt and static clips, one a photo; the ids are in the order of the candidates."""
+    prompt = [number for number, videos in sampled.items() for _ in videos]
+    raw = [rewards for videos in sampled.values() for rewards in videos]
+    return hpo.Candidates(
+        ids=[f"v{n:03d}" for n in range(len(raw))] + [f"x{n:03d}" for n in range(len(static))],
+        origin=["initial" if n % 3 == 0 else "tuned" for n in range(len(raw))] + ["static"] * len(static),
+        prompt=np.array(prompt + [-1] * len(static), dtype=int),
+        photo=np.array([-1] * len(raw) + list(range(len(static))), dtype=int),
+        raw=np.array(raw + static, dtype=float).reshape(-1, 3),
+    )
+
+
+@st.composite
+def repositories(draw: st.DrawFn) -> hpo.Candidates:
+    """Few prompts and photos; rewards with many ties or with hardly any; ids in no order."""
+    number = draw(st.sampled_from([st.integers(0, 4).map(float), st.floats(0, 1)]))
+    rewards = st.lists(st.tuples(number, number, number), max_size=7)
+    candidates = repository(draw(st.dictionaries(st.integers(0, 5), rewards, max_size=4)), draw(rewards))
+    return replace(candidates, ids=draw(st.permutations(candidates.ids)))
+
+
+def rules(held_out: st.SearchStrategy[int]) -> st.SearchStrategy[hpo.PairRule]:
+    return st.builds(
+        hpo.PairRule,
+        count=st.integers(1, 30),
+        identity_share=st.sampled_from([0.0, 0.3, 0.5, 1.0]),
+        tau=st.none() | st.floats(-3, 9),
+        video_cap=st.integers(1, 4),
+        rejected_cap=st.integers(1, 3),
+        held_out=held_out,
+        rewards=st.sampled_from([hpo.REWARDS, hpo.REWARDS[:2], hpo.REWARDS[:1]]),
+    )
+
+
+def columns_of(rule: hpo.PairRule) -> list[int]:
+    return [hpo.REWARDS.index(name) for name in rule.rewards]
+
+
+def beats(candidates: hpo.Candidates, rule: hpo.PairRule, w: int, r: int) -> bool:
+    """Domination in the rewards in use, with more motion if motion is one of them, and one prompt."""
+    columns = columns_of(rule)
+    a, b = candidates.raw[w, columns].tolist(), candidates.raw[r, columns].tolist()
+    above = all(x >= y for x, y in zip(a, b, strict=True)) and a != b
+    moves = 1 not in columns or candidates.raw[w, 1] > candidates.raw[r, 1]
+    return above and bool(moves) and candidates.prompt[w] == candidates.prompt[r]
+
+
+# --- the reference: list, filter, sort, take ------------------------------------------------------------------------
+
+
+def peeled(candidates: hpo.Candidates, members: list[int], sign: int, rule: hpo.PairRule, depth: int) -> set[int]:
+    """The first `depth` fronts of each prompt, by comparing everything with everything."""
+    points = sign * candidates.raw[:, columns_of(rule)]
+    found: set[int] = set()
+    for _ in range(depth):
+        rest = [n for n in members if n not in found]
+        same = {n: [k for k in rest if candidates.prompt[k] == candidates.prompt[n]] for n in rest}
+        found |= {
+            n
+            for n in rest
+            if not any((points[k] >= points[n]).all() and (points[k] > points[n]).any() for k in same[n])
+        }
+    return found
+
+
+class Reference:
+    """The selection without held-out pairs, with plain loops over every pair."""
+
+    def __init__(self, candidates: hpo.Candidates, rule: hpo.PairRule) -> None:
+        self.candidates, self.rule, self.raw = candidates, rule, candidates.raw
+        self.scaled = hpo.scale(candidates.raw)
+        self.static = [n for n, origin in enumerate(candidates.origin) if origin == "static"]
+        self.sampled = [n for n, origin in enumerate(candidates.origin) if origin != "static"]
+        self.uses: Counter[int] = Counter()
+        self.losses: Counter[int] = Counter()
+
+    def identity_pairs(self) -> list[tuple[int, int]]:
+        every = list(product(self.static, self.sampled))
+        leads = {(w, r): self.scaled[r, 1] - self.scaled[w, 1] for w, r in every}
+        tau = math.inf
+        if "dynamics" in self.rule.rewards and every:
+            tau = float(np.median(list(leads.values()))) if self.rule.tau is None else self.rule.tau
+        return [(w, r) for w, r in every if self.raw[w, 0] > self.raw[r, 0] and leads[w, r] <= tau]
+
+    def dynamic_pairs(self, depth: int) -> list[tuple[int, int]]:
+        upper, lower = (peeled(self.candidates, self.sampled, sign, self.rule, depth) for sign in (1, -1))
+        return [(w, r) for w, r in product(upper, lower) if beats(self.candidates, self.rule, w, r)]
+
+    def take(self, pairs: list[tuple[int, int]], wanted: int, kind: str, chosen: list[tuple[int, int]]) -> None:
+        def order(pair: tuple[int, int]) -> tuple[float, str, float, str]:
+            w, r = pair
+            ids = self.candidates.ids
+            return -(self.scaled[w, 0] - self.scaled[r, 0]), ids[w], self.raw[r, 0], ids[r]
+
+        static_cap = max(10, math.ceil(wanted / max(1, len(self.static))))
+        for w, r in sorted(pairs, key=order):
+            cap = static_cap if kind == "identity" else self.rule.video_cap
+            fits = self.uses[w] < cap and self.uses[r] < self.rule.video_cap
+            if kind == "identity":
+                fits = fits and self.losses[r] < self.rule.rejected_cap
+            if len(chosen) < wanted and fits and (w, r) not in chosen:
+                chosen.append((w, r))
+                self.uses.update([w, r])
+                self.losses[r] += kind == "identity"
+
+    def select(self) -> list[tuple[str, int, int]]:
+        rule, identity, dynamic = self.rule, list[tuple[int, int]](), list[tuple[int, int]]()
+        wanted = math.floor(rule.count * rule.identity_share + 0.5)
+        possible = self.identity_pairs() if rule.identity_share > 0 else []
+        self.take(possible, wanted, "identity", identity)
+        target = rule.count - (len(identity) if 0 < rule.identity_share < 1 else wanted)
+        for depth in (1, 2):
+            if rule.identity_share < 1:
+                self.take(self.dynamic_pairs(depth), target, "dynamic", dynamic)
+        if 0 < rule.identity_share < 1:
+            self.take(possible, rule.count - len(dynamic), "identity", identity)
+        return [("identity", *pair) for pair in identity] + [("dynamic", *pair) for pair in dynamic]
+
+
+@given(candidates=repositories(), rule=rules(st.just(0)))
+@settings(max_examples=300, deadline=None)
+def test_the_selection_is_that_of_the_plain_reference(candidates: hpo.Candidates, rule: hpo.PairRule) -> None:
+    selection = hpo.select_pairs(candidates, rule, 0)
+    assert [(pair.kind, pair.winner, pair.rejected) for pair in selection.pairs] == Reference(candidates, rule).select()
+
+
+# --- promises -------------------------------------------------------------------------------------------------------
+
+
+def check_caps(
+    candidates: hpo.Candidates, rule: hpo.PairRule, pairs: tuple[hpo.Pair, ...], part: dict, clips: int
+) -> None:
+    """No clip in more pairs than its cap; `clips` static clips belong to the split."""
+    assert len({(pair.winner, pair.rejected) for pair in pairs}) == len(pairs) <= sum(part["wanted"].values())
+    dynamic = sum(pair.kind == "dynamic" for pair in pairs)
+    wanted = max(part["wanted"]["identity"], sum(part["wanted"].values()) - dynamic)
+    static_cap = max(10, math.ceil(wanted / max(1, clips)))
+    for clip, uses in Counter(clip for pair in pairs for clip in (pair.winner, pair.rejected)).items():
+        assert uses <= (static_cap if candidates.origin[clip] == "static" else rule.video_cap)
+    losses = Counter(pair.rejected for pair in pairs if pair.kind == "identity")
+    assert max(losses.values(), default=0) <= rule.rejected_cap
+
+
+def check_pair(candidates: hpo.Candidates, rule: hpo.PairRule, selection: hpo.Selection, pair: hpo.Pair) -> None:
+    """The rule of the pair's kind, by its definition."""
+    w, r = pair.winner, pair.rejected
+    assert candidates.origin[r] != "static"
+    assert pair.gap == selection.scaled[w, 0] - selection.scaled[r, 0]
+    if pair.kind == "dynamic":
+        assert beats(candidates, rule, w, r)
+        return
+    assert candidates.origin[w] == "static"
+    assert candidates.raw[w, 0] > candidates.raw[r, 0]
+    if "dynamics" in rule.rewards:
+        assert selection.scaled[r, 1] - selection.scaled[w, 1] <= selection.report["tau"]
+
+
+@given(candidates=repositories(), rule=rules(st.integers(0, 6)), seed=st.integers(0, 5))
+@settings(max_examples=200, deadline=None)
+def test_every_pair_meets_its_rule_and_every_cap_holds(
+    candidates: hpo.Candidates, rule: hpo.PairRule, seed: int
+) -> None:
+    selection = hpo.select_pairs(candidates, rule, seed)
+    aside = len(selection.report["held_out"]["photos"])
+    clips = sum(origin == "static" for origin in candidates.origin)
+    check_caps(candidates, rule, selection.pairs, selection.report["training"], clips - aside)
+    check_caps(candidates, rule, selection.held_out, selection.report["held_out"], aside)
+    for pair in selection.pairs + selection.held_out:
+        check_pair(candidates, rule, selection, pair)
+    allowed = {0.0: {"dynamic"}, 1.0: {"identity"}}.get(rule.identity_share, {"identity", "dynamic"})
+    assert {pair.kind for pair in selection.pairs + selection.held_out} <= allowed
+    assert len(selection.held_out) <= rule.held_out
+
+
+@given(candidates=repositories(), rule=rules(st.integers(1, 6)), seed=st.integers(0, 5))
+@settings(max_examples=100, deadline=None)
+def test_held_out_pairs_share_no_clip_prompt_or_photo_with_training(
+    candidates: hpo.Candidates, rule: hpo.PairRule, seed: int
+) -> None:
+    selection = hpo.select_pairs(candidates, rule, seed)
+    training, held_out = (
+        {clip for pair in pairs for clip in (pair.winner, pair.rejected)}
+        for pairs in (selection.pairs, selection.held_out)
+    )
+    assert not training & held_out
+    for numbers in (candidates.prompt, candidates.photo):
+        of_training, of_held_out = ({int(numbers[clip]) for clip in clips} - {-1} for clips in (training, held_out))
+        assert not of_training & of_held_out
+    assert {int(candidates.prompt[clip]) for clip in held_out} - {-1} <= set(selection.report["held_out"]["prompts"])
+
+
+@given(candidates=repositories(), rule=rules(st.integers(0, 6)), seed=st.integers(0, 5))
+@settings(max_examples=100, deadline=None)
+def test_the_report_accounts_for_every_candidate(candidates: hpo.Candidates, rule: hpo.PairRule, seed: int) -> None:
+    """The fates add up to the candidates, the selected ones to the pairs; no pairs and a reason go together."""
+    selection = hpo.select_pairs(candidates, rule, seed)
+    for part, pairs in (("training", selection.pairs), ("held_out", selection.held_out)):
+        for kind in ("identity", "dynamic"):
+            fates = dict(selection.report[part][kind])
+            assert fates["selected"] == sum(pair.kind == kind for pair in pairs)
+            assert fates.pop("candidates") == sum(fates.values())
+            assert min(fates.values()) >= 0
+    assert bool(selection.pairs) == (selection.report["starved_by"] is None)
+    assert bool(selection.pairs) or "because" in selection.report["starved_by"]
+    assert json.loads(json.dumps(selection.report, allow_nan=False)) == selection.report
+
+
+@given(candidates=repositories(), rule=rules(st.integers(0, 6)), seed=st.integers(0, 5), data=st.data())
+@settings(max_examples=60, deadline=None)
+def test_the_order_of_the_candidates_does_not_matter(
+    candidates: hpo.Candidates, rule: hpo.PairRule, seed: int, data: st.DataObject
+) -> None:
+    """The same repository, listed in another order, gives the same pairs by name."""
+    order = data.draw(st.permutations(range(len(candidates.ids))))
+    shuffled = hpo.Candidates(
+        ids=[candidates.ids[n] for n in order],
+        origin=[candidates.origin[n] for n in order],
+        prompt=candidates.prompt[order],
+        photo=candidates.photo[order],
+        raw=candidates.raw[order],
+    )
+    names = [
+        [(of.ids[pair.winner], of.ids[pair.rejected]) for pair in hpo.select_pairs(of, rule, seed).pairs]
+        for of in (candidates, shuffled)
+    ]
+    assert names[0] == names[1]
+
+
+@given(candidates=repositories(), rewards=st.sampled_from([hpo.REWARDS, hpo.REWARDS[:2], hpo.REWARDS[:1]]))
+@settings(max_examples=100, deadline=None)
+def test_dynamic_pairs_do_not_depend_on_the_scale_of_the_rewards(
+    candidates: hpo.Candidates, rewards: tuple[str, ...]
+) -> None:
+    """Any strictly increasing change of each reward: the same set of possible dynamic pairs, the same numbers."""
+    rule = replace(RULE, count=10_000, identity_share=0.0, video_cap=1000, rewards=rewards)
+    ranks = np.stack([np.unique(column, return_inverse=True)[1] for column in candidates.raw.T], axis=1).astype(float)
+    selections = [
+        hpo.select_pairs(replace(candidates, raw=raw), rule, 0) for raw in (candidates.raw, 2.0**ranks, ranks**3 - 7)
+    ]
+    found = [{(pair.winner, pair.rejected) for pair in selection.pairs} for selection in selections]
+    assert found[0] == found[1] == found[2]
+    numbers = [selection.report["training"]["dynamic"] for selection in selections]
+    assert numbers[0] == numbers[1] == numbers[2]
+
+
+# --- cases by hand --------------------------------------------------------------------------------------------------
+
+
+def kinds(selection: hpo.Selection) -> list[str]:
+    return [pair.kind for pair in selection.pairs]
+
+
+def test_identity_pairs_by_hand() -> None:
+    """Raw dynamics 0, 3, 6, 9 and static 0 → scaled 1, 4, 7, 10 and 1: leads 0, 3, 6, 9, their median 4.5 = tau.
+
+    Identity 0.9 against 0.5, 0.1, 0.2, 0.0: v002 and v003 lead by more than tau; v001 (gap 8) comes before v000
+    (gap 4) on the scale where 0 → 1 and 0.9 → 10.
+    """
+    videos: list[Rewards] = [(0.5, 0, 0), (0.1, 3, 0), (0.2, 6, 0), (0.0, 9, 0)]
+    selection = hpo.select_pairs(repository({0: videos}, [(0.9, 0, 0)]), replace(RULE, identity_share=1.0), 0)
+    assert [(pair.winner, pair.rejected, pair.kind) for pair in selection.pairs] == [
+        (4, 1, "identity"),
+        (4, 0, "identity"),
+    ]
+    assert [pair.gap for pair in selection.pairs] == pytest.approx([8, 4])
+    assert selection.report["tau"] == 4.5
+    assert selection.report["training"]["identity"] == {
+        "candidates": 4,
+        "identity_not_higher": 0,
+        "over_tau": 2,
+        "static_cap": 0,
+        "rejected_cap": 0,
+        "video_cap": 0,
+        "not_needed": 0,
+        "selected": 2,
+    }
+    assert "+3.00" in selection.pairs[0].why
+    assert "tau 4.50" in selection.pairs[0].why
+
+
+def test_dynamic_pairs_by_hand() -> None:
+    """Prompt 0: a (3,3,3) dominates b (1,1,1), and c (4,0,2) is beside both: upper {a, c}, lower {b, c}.
+
+    Prompt 1: d (2,2,2) dominates e (1,2,1), with no more motion. Of 6 + 2 ordered pairs the fronts leave a-b, a-c, c-b
+    and d-e; a-c and c-b do not dominate; a-b is the pair.
+    """
+    sampled = {0: [(3.0, 3.0, 3.0), (1.0, 1.0, 1.0), (4.0, 0.0, 2.0)], 1: [(2.0, 2.0, 2.0), (1.0, 2.0, 1.0)]}
+    selection = hpo.select_pairs(repository(sampled, []), replace(RULE, count=1, identity_share=0.0), 0)
+    assert [(pair.winner, pair.rejected, pair.kind) for pair in selection.pairs] == [(0, 1, "dynamic")]
+    found = selection.report["training"]["dynamic"]
+    assert [found[name] for name in ("candidates", "not_on_front", "not_dominating", "no_more_motion")] == [8, 4, 2, 1]
+    assert "first fronts" in selection.pairs[0].why
+
+
+# A chain a > b > c > d of one prompt: the fronts are {a} and {d}; the second ones add b and c.
+CHAIN = {3: [(4.0, 4.0, 4.0), (3.0, 3.0, 3.0), (2.0, 2.0, 2.0), (1.0, 1.0, 1.0)]}
+
+
+def test_too_few_pairs_widen_to_the_second_fronts_and_say_so() -> None:
+    """One pair wanted: a-d. Four wanted: a-d, then by gap (3 per step) a-c and b-d (both 6, a first), then b-c (3)."""
+    rule = replace(RULE, count=1, identity_share=0.0)
+    narrow = hpo.select_pairs(repository(CHAIN, []), rule, 0)
+    assert [(pair.winner, pair.rejected) for pair in narrow.pairs] == [(0, 3)]
+    assert narrow.report["training"]["widened_prompts"] == []
+    wide = hpo.select_pairs(repository(CHAIN, []), replace(rule, count=4), 0)
+    assert [(pair.winner, pair.rejected) for pair in wide.pairs] == [(0, 3), (0, 2), (1, 3), (1, 2)]
+    assert [pair.gap for pair in wide.pairs] == pytest.approx([9, 6, 6, 3])
+    assert wide.report["training"]["widened_prompts"] == [3]
+    assert any("3 come from the second fronts" in warning for warning in wide.report["warnings"])
+    assert ["second" in pair.why for pair in wide.pairs] == [False, True, True, True]
+
+
+def test_a_static_clip_wins_at_most_ten_pairs_or_its_share_of_the_wanted() -> None:
+    """Two static clips, the first closer: of 12 wanted it takes the first 10; of 24 wanted the first 12."""
+    videos: Videos = {0: [(0.01 * n, 1.0, 0.0) for n in range(30)]}
+    candidates = repository(videos, [(0.9, 1.0, 0.0), (0.5, 1.0, 0.0)])
+    for count, most in ((12, 10), (24, 12)):
+        rule = replace(RULE, count=count, identity_share=1.0, rejected_cap=2)
+        selection = hpo.select_pairs(candidates, rule, 0)
+        assert [pair.winner for pair in selection.pairs] == [30] * most + [31] * (count - most)
+        assert selection.report["training"]["identity"]["static_cap"] == 30 - most + (30 - most) * (count == 24)
+
+
+def test_a_video_is_rejected_in_as_many_identity_pairs_as_the_cap_says() -> None:
+    """Three statics over two videos, cap 2: four pairs, and the third static finds both videos beaten."""
+    candidates = repository(
+        {0: [(0.0, 1.0, 0.0), (0.1, 1.0, 0.0)]}, [(0.9, 1.0, 0.0), (0.8, 1.0, 0.0), (0.7, 1.0, 0.0)]
+    )
+    selection = hpo.select_pairs(candidates, replace(RULE, identity_share=1.0), 0)
+    assert [(pair.winner, pair.rejected) for pair in selection.pairs] == [(2, 0), (2, 1), (3, 0), (3, 1)]
+    assert selection.report["training"]["identity"]["rejected_cap"] == 2
+
+
+def test_identity_and_dynamic_pairs_count_towards_one_video_cap() -> None:
+    """Cap 1: the identity pair uses the chain's last video up, so the dynamic pair must reject another one."""
+    candidates = repository(CHAIN, [(5.0, 4.0, 0.0)])
+    selection = hpo.select_pairs(candidates, replace(RULE, count=2, video_cap=1, tau=9.0), 0)
+    assert [(pair.kind, pair.winner, pair.rejected) for pair in selection.pairs] == [
+        ("identity", 4, 3),
+        ("dynamic", 0, 2),
+    ]
+    assert selection.report["training"]["dynamic"]["video_cap"] == 3
+
+
+@pytest.mark.parametrize(
+    ("sampled", "static", "kind", "other"),
+    [({0: [(0.0, 1.0, 0.0)] * 5}, [(1.0, 1.0, 0.0)], "identity", "dynamic"), (CHAIN, [], "dynamic", "identity")],
+)
+def test_one_kind_fills_up_for_the_other_and_says_so(
+    sampled: Videos, static: list[Rewards], kind: str, other: str
+) -> None:
+    """Two of each kind are wanted, but equal videos have no dynamic pair, and without a photo there is no identity pair."""
+    selection = hpo.select_pairs(repository(sampled, static), replace(RULE, count=4), 0)
+    assert kinds(selection) == [kind] * 4
+    assert selection.report["training"]["shortfall"] == {kind: 0, other: 2}
+    warnings = " ".join(selection.report["warnings"])
+    assert f"There is no {other} pair" in warnings
+    assert f"2 of 2 {other} pairs are missing; 2 {kind} pairs fill up." in warnings
+
+
+def test_a_pure_share_is_never_filled_up() -> None:
+    """The ablations: only the kind asked for, however few there are."""
+    candidates = repository(CHAIN, [(9.0, 9.0, 9.0)])
+    for share, kind, number in ((1.0, "identity", 4), (0.0, "dynamic", 4)):
+        selection = hpo.select_pairs(candidates, replace(RULE, identity_share=share, tau=9.0), 0)
+        assert kinds(selection) == [kind] * number
+        assert selection.report["warnings"][-1] == f"Only {number} of 100 pairs were found."
+
+
+def test_identity_alone_selects_by_identity_alone() -> None:
+    """The ablation: no tau, no motion rule; the likest video of the prompt over the least like one."""
+    sampled = {0: [(3.0, 0.0, 0.0), (2.0, 5.0, 5.0), (1.0, 9.0, 9.0)]}
+    rule = replace(RULE, count=2, tau=-100.0, rewards=("identity",))
+    selection = hpo.select_pairs(repository(sampled, [(4.0, 0.0, 0.0)]), rule, 0)
+    assert [(pair.kind, pair.winner, pair.rejected) for pair in selection.pairs] == [
+        ("identity", 3, 2),
+        ("dynamic", 0, 2),
+    ]
+    assert selection.report["tau"] is None
+    assert "no_more_motion" not in selection.report["training"]["dynamic"]
+
+
+@pytest.mark.parametrize(
+    ("sampled", "static", "rule", "because"),
+    [
+        ({}, [], RULE, ["no static clip, or no sampled video", "no prompt has two sampled videos"]),
+        ({0: [(0.5, 1, 1)]}, [(0.5, 0, 0)], RULE, ["no static clip scores higher", "no prompt has two"]),
+        ({0: [(0.1, 5, 1)]}, [(0.5, 0, 0)], replace(RULE, tau=2.0), ["by more than tau", "no prompt has two"]),
+        ({0: [(1, 0, 0), (0, 1, 0)]}, [], RULE, ["no static clip, or", "no video on an upper front dominates"]),
+        ({0: [(1, 1, 0), (0, 1, 0)]}, [], replace(RULE, identity_share=0.0), ["moves more than it"]),
+        ({0: [(1, 1, 1), (0, 0, 0)]}, [], replace(RULE, identity_share=1.0), ["no static clip, or"]),
+    ],
+)
+def test_no_pair_at_all_says_which_rule_starved_it(
+    sampled: Videos,
+    static: list[Rewards],
+    rule: hpo.PairRule,
+    because: list[str],
+) -> None:
+    selection = hpo.select_pairs(repository(sampled, static), rule, 0)
+    assert selection.pairs == ()
+    assert all(text in selection.report["starved_by"] for text in because)
+    assert selection.report["starved_by"].count("because") == len(because)
+
+
+def many(prompts: int, photos: int) -> hpo.Candidates:
+    """Every prompt a chain of four, static clips above all of them."""
+    chains: Videos = {n: [(i + 0.01 * n, float(i), float(i)) for i in range(4)] for n in range(prompts)}
+    return repository(chains, [(9.0 + n, 2.0, 2.0) for n in range(photos)])
+
+
+def test_held_out_pairs_come_on_top_and_the_seed_chooses_their_prompts() -> None:
+    """20 prompts, 100 + 10 pairs: 10/110 of the prompts are 2, of 11 photos 1."""
+    rule = replace(RULE, count=100, held_out=10)
+    selections = [hpo.select_pairs(many(20, 11), rule, seed) for seed in (0, 0, 1, 2, 3)]
+    for selection in selections:
+        assert len(selection.pairs) == 100
+        assert len(selection.held_out) == 10
+        assert {pair.kind for pair in selection.held_out} == {"identity", "dynamic"}
+        assert len(selection.report["held_out"]["prompts"]) == 2
+        assert len(selection.report["held_out"]["photos"]) == 1
+    chosen = [tuple(selection.report["held_out"]["prompts"]) for selection in selections]
+    assert chosen[0] == chosen[1]
+    assert len(set(chosen)) > 1
+
+
+@pytest.mark.parametrize(
+    ("candidates", "share", "held_out", "text"),
+    [
+        (many(6, 1), 0.5, {"dynamic"}, "Held-out pairs are dynamic only"),
+        (many(6, 1), 1.0, set(), "Nothing is held out: identity pairs need a photo"),
+        (many(1, 5), 0.5, set(), "Nothing is held out: that takes videos of at least two prompts"),
+        (many(6, 5), 0.0, {"dynamic"}, ""),
+        (many(6, 5), 1.0, {"identity"}, ""),
+    ],
+)
+def test_what_cannot_be_held_out_is_said(
+    candidates: hpo.Candidates, share: float, held_out: set[str], text: str
+) -> None:
+    selection = hpo.select_pairs(candidates, replace(RULE, count=12, identity_share=share, held_out=2), 0)
+    assert {pair.kind for pair in selection.held_out} == held_out
+    assert any(text in warning for warning in ["", *selection.report["warnings"]])
+    assert len(selection.pairs) > 0
+
+
+def test_a_reward_that_is_not_finite_is_refused_by_name() -> None:
+    candidates = many(2, 1)
+    candidates.raw[5, 1] = math.nan
+    with pytest.raises(ValueError, match="v005"):
+        hpo.select_pairs(candidates, RULE, 0)

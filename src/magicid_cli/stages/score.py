@@ -81,7 +81,7 @@ def run(workspace: Workspace, settings: Settings, events: Events) -> ScoreResult
                 }
                 append_line(workspace.scores, known[key])
                 made += 1
-            kept.append(known[key])
+            kept.append({**known[key], "id": row["id"]})  # equal clips of two videos have one score
             events.emit("step", stage=NAME, part=reward.name, step=len(kept), of=total, value=known[key]["value"])
     write_lines(workspace.scores, kept)
     return ScoreResult(len(kept), made, judges)

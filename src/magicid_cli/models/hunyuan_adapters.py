@@ -56,8 +56,7 @@ def read_back(file: Path, transformer_config: dict[str, Any]) -> dict[str, Updat
         file: in diffusers' or in the original layout.
         transformer_config: of the transformer that the adapter is for.
     """
-    with init_empty_weights():
-        transformer = HunyuanVideoTransformer3DModel.from_config(transformer_config)
+    transformer = _without_weights(transformer_config)
     state, metadata = HunyuanVideoPipeline.lora_state_dict(
         str(file.parent), weight_name=file.name, return_lora_metadata=True, local_files_only=True
     )
@@ -70,3 +69,18 @@ def read_back(file: Path, transformer_config: dict[str, Any]) -> dict[str, Updat
             a, b = module.lora_A["exported"].weight, module.lora_B["exported"].weight
             found[name] = Update(a.detach(), b.detach(), float(module.scaling["exported"]))
     return found
+
+
+def _without_weights(transformer_config: dict[str, Any]) -> HunyuanVideoTransformer3DModel:
+    """A transformer whose every weight is one number, repeated without taking memory.
+
+    Weights on the meta device would not do: peft moves an adapter to where its base layer is, and there its numbers
+    are lost.
+    """
+    with init_empty_weights():
+        transformer = HunyuanVideoTransformer3DModel.from_config(transformer_config)
+    for module in transformer.modules():
+        for name, weight in list(module.named_parameters(recurse=False)):
+            repeated = torch.zeros(()).expand(weight.shape)
+            setattr(module, name, torch.nn.Parameter(repeated, requires_grad=False))
+    return transformer

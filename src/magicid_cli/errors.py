@@ -69,6 +69,7 @@ CODES: dict[str, Code] = {
     "face-model-missing": Code(WEIGHTS, "a face recogniser that is neither a known name nor a file"),
     "face-model-unusable": Code(WEIGHTS, "a file that is no face detector or recogniser that OpenCV can run"),
     "raft-missing": Code(WEIGHTS, "RAFT was asked for, but torchvision or its weights are not installed"),
+    "ffmpeg-missing": Code(MACHINE, "there is no ffmpeg that can be started"),
     "video-unreadable": Code(FAILED, "a video file is missing, damaged or no video"),
     "video-unwritable": Code(FAILED, "a video file cannot be written"),
     "consent-missing": Code(REFUSED, "nobody said that the photos' person agrees, and nobody could be asked"),

@@ -145,7 +145,10 @@ def decode(path: Path) -> Photo:
             file.seek(0)
             kind = _kind(file.read(64))
             file.seek(0)
-            rgb, notes = _decode(file, kind)
+            with warnings.catch_warnings():
+                # Pillow's remarks on odd metadata, and its own, global pixel limit near ours; ours decides.
+                warnings.simplefilter("ignore")
+                rgb, notes = _decode(file, kind)
     except Unreadable:
         raise
     except MemoryError as error:
@@ -216,10 +219,7 @@ def _decode(file: BinaryIO, kind: str) -> "tuple[np.ndarray, list[str]]":
 
     limit = MAX_MEGAPIXELS[kind]
     try:
-        with warnings.catch_warnings():
-            # Pillow's own, global limit is near ours; ours decides.
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            image: Image.Image = Image.open(file, formats=[kind])
+        image: Image.Image = Image.open(file, formats=[kind])
     except Image.DecompressionBombError as error:
         raise _too_large(limit) from error
     if image.width * image.height > limit * 1_000_000:

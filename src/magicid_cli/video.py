@@ -32,7 +32,7 @@ def write_video(path: Path, frames: np.ndarray, fps: float, *, comment: str = ""
         comment: kept as the file's comment.
 
     Raises:
-        MagicIDError: `disk-full`, or `video-unwritable` with what ffmpeg says.
+        MagicIDError: `disk-full`, `ffmpeg-missing`, or `video-unwritable` with what ffmpeg says.
         ValueError: frames of another shape or type.
     """
     if frames.ndim != 4 or not len(frames) or frames.shape[3] != 3 or frames.dtype != np.uint8:
@@ -72,7 +72,7 @@ def read_video(path: Path) -> tuple[np.ndarray, float]:
         Frames as uint8 RGB `(F, H, W, 3)`, and frames per second.
 
     Raises:
-        MagicIDError: `video-unreadable`, also for a file that is damaged somewhere in the middle.
+        MagicIDError: `video-unreadable`, also for a file that is damaged somewhere in the middle, or `ffmpeg-missing`.
     """
     if not path.is_file():
         raise _unreadable(path, "there is no such file")
@@ -94,6 +94,7 @@ def _look(path: Path) -> tuple[int, int, float]:
     """Width, height and frames per second of a video file."""
     import imageio_ffmpeg
 
+    _program()
     reader = imageio_ffmpeg.read_frames(f"file:{path.resolve()}", input_params=_LOCAL_ONLY)
     try:
         facts = next(reader)
@@ -109,15 +110,27 @@ def _look(path: Path) -> tuple[int, int, float]:
 
 
 def _ffmpeg(arguments: list[str], frames: np.ndarray | None = None) -> "subprocess.CompletedProcess[bytes]":
-    import imageio_ffmpeg
-
     return subprocess.run(
-        [imageio_ffmpeg.get_ffmpeg_exe(), "-nostdin", "-hide_banner", "-v", "error", *arguments],
-        input=b"" if frames is None else frames.data,
+        [_program(), "-nostdin", "-hide_banner", "-v", "error", *arguments],
+        # As bytes: subprocess counts items, and an item of a whole array is a frame.
+        input=b"" if frames is None else frames.data.cast("B"),
         capture_output=True,
         process_group=0,
         check=False,
     )
+
+
+def _program() -> str:
+    import imageio_ffmpeg
+
+    try:
+        return str(imageio_ffmpeg.get_ffmpeg_exe())
+    except RuntimeError as error:
+        raise MagicIDError(
+            "ffmpeg-missing",
+            "ffmpeg cannot be started: imageio-ffmpeg came without it on this machine.",
+            "Install ffmpeg with your system's package manager, or name it in IMAGEIO_FFMPEG_EXE.",
+        ) from error
 
 
 def _reason(done: "subprocess.CompletedProcess[bytes]") -> str:

@@ -114,7 +114,8 @@ class _Raft:
         self.made_by = f"RAFT large {weights.name} ({self.UPDATES} updates)"
         self._device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         net = optical_flow.raft_large()
-        net.load_state_dict(torch.load(file, map_location="cpu", weights_only=True))
+        # The file is there, so nothing is fetched; torchvision publishes pickles: tensors only.
+        net.load_state_dict(weights.get_state_dict(progress=False, weights_only=True))
         self._net = net.to(self._device).eval()
 
     def __call__(self, first: np.ndarray, second: np.ndarray) -> np.ndarray:

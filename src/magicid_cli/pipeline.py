@@ -18,7 +18,8 @@ from magicid_cli import plan as planning
 from magicid_cli.config import Resolved, Settings, subset, with_values
 from magicid_cli.errors import MagicIDError
 from magicid_cli.events import Events
-from magicid_cli.workspace import Workspace, digest, file_digest
+from magicid_cli.photos import content_digest
+from magicid_cli.workspace import Workspace, digest
 
 ORDER = ("ingest", "reconstruct", "sample", "score", "select", "prefer")
 PREFERENCE = ("sample", "score", "select", "prefer")
@@ -132,9 +133,9 @@ def plan(workspace: Workspace, resolved: Resolved, photos: list[Path]) -> RunPla
 
 
 def consent_missing(workspace: Workspace, photos: Iterable[Path]) -> list[str]:
-    """SHA-256 of the photos that nobody has consented to yet."""
+    """SHA-256 of the photos that nobody has consented to yet; what cannot be read is not used and needs none."""
     known = {sha for entry in workspace.manifest().get("consent", []) for sha in entry["photos"]}
-    return sorted({file_digest(photo) for photo in photos} - known)
+    return sorted({content_digest(photo) for photo in photos} - known - {"unreadable"})
 
 
 def record_consent(workspace: Workspace, photos: Iterable[Path], who: str, how: str) -> None:

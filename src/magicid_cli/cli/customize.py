@@ -52,6 +52,7 @@ def customize(
     """
     from magicid_cli import pipeline
     from magicid_cli.cli import estimate
+    from magicid_cli.cli.identity import require_free
     from magicid_cli.photos import expand
     from magicid_cli.prompts.names import everyday
     from magicid_cli.workspace import Workspace
@@ -59,6 +60,8 @@ def customize(
     workspace = Workspace(name)
     resolved = resolve(flags.values, preset=flags.preset)
     files = expand(photos)
+    if not dry_run:
+        require_free(workspace)
     if everyday(workspace.name):
         terminal.warn(f"'{workspace.name}' is also a word: a prompt with it then always means the person.")
     planned = pipeline.plan(workspace, resolved, files)

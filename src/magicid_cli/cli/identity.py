@@ -3,6 +3,8 @@
 import fcntl
 import json
 import os
+import re
+import socket
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -50,16 +52,52 @@ def _manifest(workspace: Workspace) -> dict[str, Any]:
 
 
 def holder(workspace: Workspace) -> str | None:
-    """Who is working on the identity, in words, or None."""
+    """Who is working on the identity, in words, or None.
+
+    The lock itself is tried only if the process that took it last still exists, so that looking does not get in the
+    way of somebody who is just starting.
+    """
     try:
         with (workspace.path / "lock").open("r", encoding="utf-8") as file:
+            owner = file.read().strip()
+            if not _may_be_alive(owner):
+                return None
             try:
                 fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
             except BlockingIOError:
-                return file.read().strip() or "another process"
+                return owner
     except FileNotFoundError:
         pass
     return None
+
+
+def _may_be_alive(owner: str) -> bool:
+    """Whether the process named in a lock may still run; one on another machine always may."""
+    found = re.match(r"process (\d+) on (\S+)", owner)
+    if found is None or found[2] != socket.gethostname():
+        return found is not None
+    try:
+        os.kill(int(found[1]), 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
+def require_free(workspace: Workspace) -> None:
+    """Refuse at once, before anything heavy is imported, what the lock would refuse later.
+
+    Raises:
+        MagicIDError: `identity-busy`.
+    """
+    owner = holder(workspace)
+    if owner is not None:
+        raise MagicIDError(
+            "identity-busy",
+            f"{owner} is working on '{workspace.name}'.",
+            f"Wait for it, or watch it: magicid status {workspace.name}",
+        )
 
 
 def order(manifest: Mapping[str, Any]) -> tuple[str, ...]:

@@ -18,7 +18,7 @@ from typing import Annotated, Any, Literal, get_args
 import typer
 
 from magicid_cli.cli.output import Result, Terminal
-from magicid_cli.config import KNOBS, Knob
+from magicid_cli.config import KNOBS, PRESETS, Knob
 
 PANELS = {
     "seed": "Model, machine and seed",
@@ -54,7 +54,7 @@ DryRun = Annotated[bool, typer.Option("--dry-run", "-n", help="Print what would 
 Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask whether to go on")]
 Force = Annotated[bool, typer.Option("--force", help="Overwrite what is there")]
 Output = Annotated[Path | None, typer.Option("--output", "-o", help="Where to write; a free name by default")]
-Preset = Annotated[str | None, typer.Option("--preset", help="A named set of settings: default, paper")]
+Preset = Annotated[str | None, typer.Option("--preset", help="A named set of settings: " + ", ".join(PRESETS))]
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object, alone on stdout", rich_help_panel=_OUTPUT)]
 Quiet = Annotated[
@@ -110,7 +110,11 @@ def command(*sections: str, model: str | None = None) -> Callable[[Callable[...,
                 given = {knob.name: values.pop(name) for name, knob in knobs.items()}
                 given = {name: value for name, value in given.items() if value is not None}
                 values["flags"] = Flags(given, values.pop("preset"))
-            return function(terminal=terminal, **values)
+            try:
+                return function(terminal=terminal, **values)
+            except BrokenPipeError as error:
+                # Typer takes it for a reader of stdout that went away, and ends without a word.
+                raise RuntimeError("another program closed the pipe between us") from error
 
         parameters = [_annotated("ctx", typer.Context, Parameter.empty)]
         parameters += [value for name, value in own.items() if name not in ("terminal", "flags")]

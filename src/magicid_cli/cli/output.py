@@ -142,9 +142,7 @@ class Terminal:
         if yes:
             return
         if not self.interactive:
-            raise MagicIDError(
-                "confirmation-missing", f"'{question}' could not be asked: there is no terminal.", "Add --yes."
-            )
+            raise MagicIDError("confirmation-missing", f"There is no terminal to ask: {question}", "Add --yes.")
         self.say(*shown)
         if not self.ask(question):
             raise MagicIDError("declined", declined, "Add --yes to go on without the question.")

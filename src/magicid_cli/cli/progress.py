@@ -73,7 +73,8 @@ class Work:
             self.step = self.of = 0
             self.loss, self._key = None, ()
         elif event.kind == "step":
-            self._count(event.data, event.data.get("part") or event.data["stage"], "step")
+            part = event.data.get("part", "" if self.stage else event.data["stage"])
+            self._count(event.data, part, "step")
         elif event.kind == "download":
             self._count({**event.data, **_megabytes(event.data)}, f"download {event.data['repo']}", "MB")
 
@@ -81,7 +82,7 @@ class Work:
         """Take a step; a new part of the work starts the measurement of its speed anew."""
         key = (data.get("stage"), part, data.get("video"))
         number = f" {data['video']}/{data['videos']}" if "video" in data else ""
-        self.label = f"{self.stage}: {part}{number}" if self.stage else f"{part}{number}"
+        self.label = ": ".join(filter(None, [self.stage, part + number]))
         self.step, self.of, self.unit, self.loss = data["step"], data["of"], unit, data.get("loss")
         if key != self._key:
             self._key, self._first = key, (self.step, self.clock())

@@ -13,13 +13,16 @@ if TYPE_CHECKING:
 _CONTENTS = {
     "references": "photos' verdicts, crops and captions",
     "reconstruct": "stage 1: checkpoints, adapter, log",
-    "repository": "sampled clips, latents and text",
+    "repository": "sampled clips and latents",
+    "texts": "encoded prompts",
     "prefer": "stage 2: checkpoints, adapter, log",
     "videos": "generated videos",
     "scores.jsonl": "rewards",
+    "pairs.json": "how the pairs were chosen",
     "pairs.jsonl": "preference pairs",
     "events.jsonl": "log of events",
     "manifest.json": "consent, settings, records",
+    "lock": "who works on it",
 }
 
 
@@ -42,12 +45,13 @@ def rm(terminal: Terminal, name: options.Identity, yes: options.Yes = False, dry
     data = {"name": workspace.name, "path": workspace.path, "entries": entries, "bytes": total, "outside": outside}
     table = Table(
         ("DELETE", "WHAT", "FILES", "SIZE"),
-        [(entry["path"], entry["what"], entry["files"], gigabytes(entry["bytes"])) for entry in entries],
+        [(entry["path"].name, entry["what"], entry["files"], gigabytes(entry["bytes"])) for entry in entries],
     )
+    where = f"In {workspace.path}:"
     rest = ["Not deleted, because it lies outside:\n" + "\n".join(f"  {path}" for path in outside)] if outside else []
     if dry_run:
-        return Result({**data, "deleted": False}, [table, *rest], [workspace.path])
-    terminal.confirm(f"Delete '{workspace.name}' for good?", table, yes=yes, declined="Nothing was deleted.")
+        return Result({**data, "deleted": False}, [where, table, *rest], [workspace.path])
+    terminal.confirm(f"Delete '{workspace.name}' for good?", where, table, yes=yes, declined="Nothing was deleted.")
     with workspace.lock():
         _delete(workspace)
     done = f"Deleted '{workspace.name}' ({gigabytes(total)})."

@@ -92,9 +92,6 @@ def codes(photos: list[Path], settings: Settings, chosen: Faces, events: Events 
     return [verdict.code for verdict in ingest.examine(photos, settings, chosen, events or Events())]
 
 
-# --- verdicts -------------------------------------------------------------------------------------------------------
-
-
 def test_every_kind_of_photo_gets_its_verdict(tmp_path: Path, real: Faces, astronaut: Image.Image) -> None:
     two = Image.new("RGB", (1024, 512))
     two.paste(astronaut, (0, 0))
@@ -171,9 +168,6 @@ def test_over_the_limit_the_best_by_size_times_sharpness_stay(tmp_path: Path) ->
     assert [verdict.code for verdict in verdicts] == ["used" if n in best else "over-limit" for n in range(4)]
 
 
-# --- one person -----------------------------------------------------------------------------------------------------
-
-
 def unit(*degrees: float) -> np.ndarray:
     angles = np.deg2rad(np.array(degrees))
     return np.stack([np.cos(angles), np.sin(angles)], 1)
@@ -239,9 +233,6 @@ def test_no_usable_photo_is_an_error_that_lists_reasons(tmp_path: Path, alice: W
     assert str(tmp_path) not in caught.value.message
     with pytest.raises(MagicIDError, match="None of 0"):
         ingest.run(alice, wanted(), Events(), photos=[])
-
-
-# --- what is written ------------------------------------------------------------------------------------------------
 
 
 def test_references_are_written(
@@ -323,9 +314,6 @@ def test_read_only_photos_are_enough(tmp_path: Path, alice: Workspace, use: Use)
         photos[0].parent.chmod(0o700)
 
 
-# --- captions -------------------------------------------------------------------------------------------------------
-
-
 def edit(workspace: Workspace, crop: str, caption: str) -> None:
     path = workspace.references / "captions.jsonl"
     write_lines(path, [{**row, "caption": caption} if row["crop"] == crop else row for row in read_lines(path)])
@@ -363,9 +351,6 @@ def test_rows_written_by_hand_without_the_other_fields_do_no_harm(tmp_path: Path
     write_lines(alice.references / "captions.jsonl", [{"crop": "000.png", "caption": "mine"}, {"crop": "x"}])
     ingest.run(alice, wanted(), Events(), photos=photos)
     assert captions(alice) == {"000.png": template("person")}
-
-
-# --- freshness ------------------------------------------------------------------------------------------------------
 
 
 def test_inputs_are_the_photos_content(tmp_path: Path, alice: Workspace) -> None:

@@ -1,8 +1,6 @@
 """What every test starts from: one thread, a home of its own, no network and no settings of the developer's."""
 
-import atexit
 import os
-import shutil
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -23,9 +21,6 @@ def _clean(environment: dict[str, str]) -> list[str]:
     return [name for name in environment if name.startswith(("HF_", "MAGICID_", "HUGGING")) and name not in kept]
 
 
-_nobodys_home = tempfile.mkdtemp(prefix="magicid-tests-")
-atexit.register(shutil.rmtree, _nobodys_home, ignore_errors=True)
-
 # Libraries read these when they are imported, so they are set before any test module is: two cores are shared by
 # many processes, and one thread also makes times and results steady.
 for _name in _clean(dict(os.environ)):
@@ -37,7 +32,7 @@ os.environ.update(
     OPENCV_FOR_THREADS_NUM="1",
     TOKENIZERS_PARALLELISM="false",
     NO_COLOR="1",
-    HF_HOME=_nobodys_home,
+    HF_HOME=str(Path(tempfile.gettempdir(), "magicid-tests-nobody")),
     HF_ENDPOINT=NOWHERE,
     HF_HUB_DISABLE_TELEMETRY="1",
 )
@@ -103,7 +98,6 @@ def finished_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def alice(finished_home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A private copy of the finished home, already the one in use."""
-    import shutil
 
     home = tmp_path / "alice-home"
     shutil.copytree(finished_home, home)

@@ -1,6 +1,7 @@
 """What every test starts from: one thread, a home of its own, no network and no settings of the developer's."""
 
 import os
+import shutil
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -98,7 +99,6 @@ def finished_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def alice(finished_home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A private copy of the finished home, already the one in use."""
-
     home = tmp_path / "alice-home"
     shutil.copytree(finished_home, home)
     monkeypatch.setenv("MAGICID_HOME", str(home))

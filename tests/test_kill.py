@@ -31,7 +31,7 @@ def fsync(handle):
 os.fsync = fsync
 from magicid_cli.cli.app import main
 sys.argv = ["magicid", *sys.argv[1:]]
-main()
+sys.exit(main())
 """
 
 

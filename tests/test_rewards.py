@@ -123,7 +123,7 @@ def panned(fps: float, speed: float, seconds: float = 1.0, size: int = 256) -> C
 
 
 def motion(clip: Clip) -> float:
-    return float(DynamicsReward().score(clip)["value"])
+    return float(DynamicsReward("dis").score(clip)["value"])
 
 
 def test_a_still_clip_does_not_move() -> None:
@@ -157,12 +157,12 @@ def test_motion_of_a_small_part_counts() -> None:
 
 def test_a_clip_too_short_for_a_pair_has_no_motion() -> None:
     for clip in (panned(24, 80, 1 / 24), panned(24, 80, 3 / 24)):
-        score = DynamicsReward().score(clip)
+        score = DynamicsReward("dis").score(clip)
         assert score == {"value": 0.0, "pairs": [], "stride": 3}
 
 
 def test_the_score_keeps_every_pair() -> None:
-    score = DynamicsReward().score(panned(24, 40))
+    score = DynamicsReward("dis").score(panned(24, 40))
     assert len(score["pairs"]) == 7 and np.mean(score["pairs"]) == pytest.approx(score["value"], abs=1e-4)
     assert json.loads(json.dumps(score)) == score
 
@@ -181,7 +181,7 @@ def test_the_top_five_percent_by_hand() -> None:
 
 
 def test_the_dynamics_reward_names_who_judges() -> None:
-    reward: Reward = DynamicsReward()
+    reward: Reward = DynamicsReward("dis")
     assert reward.made_by == f"DIS medium (OpenCV {cv2.__version__}), short side 256, 8 frames/s, top 5%"
 
 

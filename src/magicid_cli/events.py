@@ -6,13 +6,14 @@ command line turns the first Ctrl-C or SIGTERM into `request_stop()`, and work t
 runs inside `finishing()`.
 """
 
-import json
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+from magicid_cli.workspace import append_line
 
 
 @dataclass(frozen=True)
@@ -50,9 +51,7 @@ class Events:
         for listener in self._listeners:
             listener(event)
         if self.path is not None:
-            line = json.dumps({"time": round(event.time, 3), "kind": kind, **data}, ensure_ascii=False)
-            with self.path.open("a", encoding="utf-8") as file:
-                file.write(line + "\n")
+            append_line(self.path, {"time": round(event.time, 3), "kind": kind, **data}, durable=False)
 
     def notice(self, message: str, **data: Any) -> None:
         """Something the user should read, in one sentence."""

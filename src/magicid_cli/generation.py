@@ -117,6 +117,7 @@ def generate(
     for seed, path, sampled in zip(seeds, paths, latents, strict=True):
         comment = f"AI-generated video (magicid {__version__}, {settings.model.name}, seed {seed})"
         video.write_video(path, family.decode(sampled), wanted.fps, comment=comment)
+        path.chmod(0o644)  # written private; what a user asked for is theirs to share
         row = {"file": str(path), "prompt": prompt, "seed": seed, "adapter": file_digest(adapter), "time": time.time()}
         append_line(workspace.videos / "videos.jsonl", {**row, "commit": family.commit, "settings": asdict(wanted)})
         made.append(Made(path, seed, prompt))

@@ -15,7 +15,6 @@ A person can read it with `ls` and `cat`:
 """
 
 import errno
-import fcntl
 import hashlib
 import json
 import os
@@ -126,8 +125,14 @@ def write_lines(path: Path, rows: Iterable[Any]) -> None:
     write_text(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
 
 
-def append_line(path: Path, row: Any) -> None:
-    """Append one row durably; a row cut short by a crash is dropped by `read_lines`."""
+def append_line(path: Path, row: Any, *, durable: bool = True) -> None:
+    """Append one row; a row cut short by a crash is dropped by `read_lines` and harms no later one.
+
+    Args:
+        path: the file; made if it is missing.
+        row: plain data.
+        durable: whether the row must survive power loss once this returns.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     text = json.dumps(row, ensure_ascii=False) + "\n"
     new = not path.exists()
@@ -138,9 +143,10 @@ def append_line(path: Path, row: Any) -> None:
             if file.read(1) != b"\n":
                 text = "\n" + text
         file.write(text.encode())
-        file.flush()
-        os.fsync(file.fileno())
-    if new:
+        if durable:
+            file.flush()
+            os.fsync(file.fileno())
+    if new and durable:
         fsync_folder(path.parent)
 
 
@@ -227,6 +233,8 @@ class Workspace:
         Raises:
             MagicIDError: `identity-busy`, naming the process that holds it.
         """
+        import fcntl  # not on Windows, where the command line explains itself instead of failing at import
+
         self.create()
         with (self.path / "lock").open("a+", encoding="utf-8") as file:
             try:

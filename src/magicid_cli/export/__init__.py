@@ -81,8 +81,9 @@ def export(
         _publish(temporary, folder)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
-    exports = [entry for entry in workspace.manifest().get("exports", []) if entry != str(folder.resolve())]
-    workspace.update(exports=[*exports, str(folder.resolve())])
+    with workspace.lock():
+        exports = [entry for entry in workspace.manifest().get("exports", []) if entry != str(folder.resolve())]
+        workspace.update(exports=[*exports, str(folder.resolve())])
     return Exported(folder, sorted(path for path in folder.rglob("*") if path.is_file()), checks)
 
 

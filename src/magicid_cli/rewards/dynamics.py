@@ -39,7 +39,7 @@ class DynamicsReward:
 
     name = "dynamics"
 
-    def __init__(self, flow: str = "dis") -> None:
+    def __init__(self, flow: str) -> None:
         self._flow: _Flow = _Raft() if flow == "raft" else _Dis()
         self.made_by = f"{self._flow.made_by}, short side {SHORT_SIDE}, {RATE:g} frames/s, top {TOP_SHARE:.0%}"
 

@@ -102,6 +102,4 @@ def judges_of(workspace: Workspace, settings: Settings, events: Events) -> Itera
         events=events,
     )
     yield judge
-    close = getattr(judge, "close", None)
-    if close is not None:
-        close()
+    judge.close()

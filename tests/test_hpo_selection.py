@@ -374,7 +374,7 @@ def test_identity_and_dynamic_pairs_count_towards_one_video_cap() -> None:
 def test_one_kind_fills_up_for_the_other_and_says_so(
     sampled: Videos, static: list[Rewards], kind: str, other: str
 ) -> None:
-    """Two of each kind are wanted, but equal videos have no dynamic pair, and without a photo there is no identity pair."""
+    """Two of each kind are wanted; equal videos have no dynamic pair, and without a photo there is no identity pair."""
     selection = hpo.select_pairs(repository(sampled, static), replace(RULE, count=4), 0)
     assert kinds(selection) == [kind] * 4
     assert selection.report["training"]["shortfall"] == {kind: 0, other: 2}

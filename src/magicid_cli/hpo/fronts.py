@@ -37,7 +37,7 @@ def upper_front(points: np.ndarray, groups: np.ndarray | None = None) -> np.ndar
     group, _, y, z = ranks[:, new]
     # Whoever dominates a point comes before it in this order, and of those before it, only one that is as good in the
     # other two rewards does. The offset keeps groups apart: a height of an earlier group is below all of a later one.
-    dominated = _dominated(group * n + y, group * n + (n - 1 - z))
+    dominated = _dominated(y, group * n + (n - 1 - z))
     mask = np.empty(n, dtype=bool)
     mask[order] = ~dominated[np.cumsum(new) - 1]
     return mask

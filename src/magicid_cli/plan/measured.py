@@ -11,15 +11,25 @@ from magicid_cli.plan.workload import STAGES
 from magicid_cli.workspace import read_json, read_lines
 
 # What the time of an item depends on: figures measured under other values say nothing.
+_ALWAYS = (
+    "model.name",
+    "model.dtype",
+    "model.device",
+    "shape.frames",
+    "shape.size",
+    "adapter.rank",
+    "adapter.targets",
+    "adapter.double_blocks_only",
+)
 _DEPENDS_ON = {
-    "reconstruct": ("model", "shape", "adapter", "reconstruct"),
-    "sample": ("model", "shape", "adapter", "repository"),
-    "prefer": ("model", "shape", "adapter", "prefer"),
+    "reconstruct": (*_ALWAYS, "training.gradient_checkpointing", "reconstruct.batch"),
+    "sample": (*_ALWAYS, "repository.steps"),
+    "prefer": (*_ALWAYS, "training.gradient_checkpointing", "prefer.batch"),
 }
 
 
 def seconds_of(home: Path, settings: Settings) -> dict[str, float]:
-    """Median seconds of a step or a video, by stage, from what this identity did before under the same settings.
+    """Median seconds of a step or a video, by stage, from what this identity did before at the same shape and size.
 
     Args:
         home: the identity's folder; one that was not begun has measured nothing.
@@ -30,14 +40,19 @@ def seconds_of(home: Path, settings: Settings) -> dict[str, float]:
     manifest = read_json(home / "manifest.json")
     before, now = manifest.get("settings", {}).get("values", {}), asdict(settings)
     found: dict[str, float] = {}
-    for stage, sections in _DEPENDS_ON.items():
+    for stage, names in _DEPENDS_ON.items():
         begun = _begun(manifest.get("stages", {}), stage)
-        if begun is None or any(before.get(section) != now[section] for section in sections):
+        if begun is None or any(_value(before, name) != _value(now, name) for name in names):
             continue
         seconds = list(_video_seconds(home, begun) if stage == "sample" else _step_seconds(home / stage))
         if seconds:
             found[stage] = median(seconds)
     return found
+
+
+def _value(values: dict[str, Any], name: str) -> Any:
+    section, _, field = name.partition(".")
+    return values.get(section, {}).get(field)
 
 
 def _begun(records: dict[str, Any], stage: str) -> float | None:

@@ -188,6 +188,21 @@ def test_a_stage_declares_exactly_what_it_reads(alice: Path, name: str, monkeypa
     assert used == declared
 
 
+def test_a_fallback_is_kept_in_the_manifest(alice: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    module = pipeline.stage("select")
+    real = module.run
+
+    def run(workspace: Workspace, settings: config.Settings, events: Events) -> Any:
+        events.emit("fallback", message="The second-best way was taken.")
+        return real(workspace, settings, events)
+
+    monkeypatch.setattr(module, "run", run)
+    workspace = Workspace("alice")
+    resolved = config.resolve({**SMALL, "pairs.video_cap": 9, "prefer.steps": 1}, project=alice)
+    pipeline.run(workspace, resolved, sorted((alice / "photos").glob("*.png")), Events())
+    assert workspace.manifest()["fallbacks"] == ["The second-best way was taken."]
+
+
 def test_events_tell_the_story(alice: Path) -> None:
     """`events.jsonl` has a start and an end for every stage, in order."""
     rows = [json.loads(line) for line in Workspace("alice").events.read_text().splitlines()]

@@ -53,6 +53,10 @@ class Events:
         if self.path is not None:
             append_line(self.path, {"time": round(event.time, 3), "kind": kind, **data}, durable=False)
 
+    def listen(self, listener: Listener) -> None:
+        """Send every event from now on to one more listener."""
+        self._listeners.append(listener)
+
     def notice(self, message: str, **data: Any) -> None:
         """Something the user should read, in one sentence."""
         self.emit("notice", message=message, **data)

@@ -17,7 +17,7 @@ from typing import Any
 from magicid_cli import plan as planning
 from magicid_cli.config import Resolved, Settings, subset, with_values
 from magicid_cli.errors import MagicIDError
-from magicid_cli.events import Events
+from magicid_cli.events import Event, Events
 from magicid_cli.photos import content_digest
 from magicid_cli.workspace import Workspace, digest
 
@@ -44,10 +44,11 @@ class StageState:
 
 @dataclass(frozen=True)
 class RunPlan:
-    """What a run would do and what it would cost."""
+    """What a run would do, what it would cost, and what this machine lacks for it (nothing, if `problems` is empty)."""
 
     stages: list[StageState]
     estimate: planning.Estimate
+    problems: list[MagicIDError]
 
 
 @dataclass(frozen=True)
@@ -121,15 +122,11 @@ def _state(
 
 
 def plan(workspace: Workspace, resolved: Resolved, photos: list[Path]) -> RunPlan:
-    """What a run would do and cost, before it starts.
-
-    Raises:
-        MagicIDError: this machine cannot do it (exit code 3), with what it lacks.
-    """
+    """What a run would do and cost, before it starts."""
     found = states(workspace, resolved.settings, photos)
     todo = {state.name for state in found if state.state != "cached"}
     estimate = planning.for_run(resolved.settings, photos=len(photos), todo=todo, home=workspace.path)
-    return RunPlan(found, estimate)
+    return RunPlan(found, estimate, planning.check(estimate))
 
 
 def consent_missing(workspace: Workspace, photos: Iterable[Path]) -> list[str]:
@@ -163,6 +160,7 @@ def run(workspace: Workspace, resolved: Resolved, photos: list[Path], events: Ev
     begun = time.monotonic()
     with workspace.lock():
         events.path = workspace.events
+        events.listen(lambda event: _record_fallback(workspace, event))
         settings = seeded(workspace, resolved.settings)
         values = {"values": asdict(settings), "origins": resolved.origins}
         workspace.update(
@@ -231,6 +229,12 @@ def _out_of_memory(error: Exception, name: str) -> MagicIDError | None:
         f"The GPU ran out of memory in stage '{name}': {str(error).splitlines()[0]}",
         "Train smaller (--size 544x320 --frames 33), or free the GPU; the same command resumes.",
     )
+
+
+def _record_fallback(workspace: Workspace, event: Event) -> None:
+    """A second-best way that was taken is announced by its event and kept in the manifest."""
+    if event.kind == "fallback":
+        workspace.record_fallback(event.data["message"])
 
 
 def _keep(workspace: Workspace, name: str, record: dict[str, Any]) -> None:

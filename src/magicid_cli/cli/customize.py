@@ -66,9 +66,13 @@ def customize(
         terminal.warn(f"'{workspace.name}' is also a word: a prompt with it then always means the person.")
     planned = pipeline.plan(workspace, resolved, files)
     shown = estimate.blocks(planned.estimate, planned.stages)
+    problem = next(iter(planned.problems), None)
     if dry_run:
         data = {"name": workspace.name, "stages": [asdict(one) for one in planned.stages]}
-        return Result({**data, "estimate": planned.estimate.as_dict()}, shown, [one.name for one in planned.stages])
+        names = [one.name for one in planned.stages]
+        return Result({**data, "estimate": planned.estimate.as_dict()}, shown, names, error=problem)
+    if problem:
+        raise problem
     how = _consent(terminal, workspace, files, planned.stages, given=consent)
     terminal.say(*shown)
     estimate.approve(terminal, planned.estimate, yes=yes)

@@ -10,7 +10,6 @@ from magicid_cli import __version__
 from magicid_cli.cli import options
 from magicid_cli.cli.output import Result, Table, Terminal
 from magicid_cli.config import resolve, user_config_path
-from magicid_cli.errors import MagicIDError
 
 _PACKAGES = (
     "torch",
@@ -119,11 +118,8 @@ def _problems() -> list[str]:
     from magicid_cli import plan
     from magicid_cli.workspace import data_home
 
-    try:
-        plan.for_run(resolve().settings, photos=10, todo=plan.STAGES, home=data_home())
-    except MagicIDError as error:
-        return [f"{error.message} {error.hint}"]
-    return []
+    estimated = plan.for_run(resolve().settings, photos=10, todo=plan.STAGES, home=data_home())
+    return [f"{problem.message} {problem.hint}" for problem in plan.check(estimated)]
 
 
 def _short(text: str) -> str:

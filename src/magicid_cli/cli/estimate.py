@@ -41,7 +41,10 @@ def _totals(estimate: "Estimate") -> list[tuple[str, str, str]]:
     bases = {row.basis for row in estimate.rows}
     time_basis = "unknown" if estimate.seconds is None else "measured" if bases == {"measured"} else "estimated"
     machine = estimate.machine
-    where = f"GPU memory ({machine.gpu}, {machine.gpu_memory_gb:.0f} GB free)" if machine.gpu else "memory, on the CPU"
+    free = "of one; none is here" if machine.assumed else "free"
+    where = (
+        f"GPU memory ({machine.gpu}, {machine.gpu_memory_gb:.0f} GB {free})" if machine.gpu else "memory, on the CPU"
+    )
     downloads = [(f"download {repo}", gigabytes(size * 1e9), "listed") for repo, size in estimate.downloads.items()]
     return [
         ("time", spoken(estimate.seconds), time_basis),

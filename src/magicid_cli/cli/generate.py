@@ -1,7 +1,7 @@
 """`magicid generate`: videos of an identity."""
 
 from dataclasses import asdict
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -38,9 +38,12 @@ def generate(
     resolved = resolve(flags.values, preset=flags.preset, identity_model=workspace.manifest().get("model"))
     estimated = plan.for_run(resolved.settings, photos=0, todo={"generate"}, home=workspace.path)
     shown = estimate.blocks(estimated)
-    data = {"identity": workspace.name, "prompt": named.text}
+    data: dict[str, Any] = {"identity": workspace.name, "prompt": named.text}
     if dry_run:
-        return Result({**data, "estimate": estimated.as_dict()}, [f"prompt: {named.text}", *shown], [workspace.name])
+        problem = next(iter(plan.check(estimated)), None)
+        data["estimate"] = estimated.as_dict()
+        return Result(data, [f"prompt: {named.text}", *shown], [workspace.name], error=problem)
+    plan.require(estimated)
     estimate.approve(terminal, estimated, yes=yes)
 
     from magicid_cli import generation

@@ -33,7 +33,8 @@ def prepare(
     shown = [weights.table(chosen), *estimate.blocks(estimated)]
     data: dict[str, Any] = {"weights": [one.as_dict() for one in chosen], "estimate": estimated.as_dict()}
     if dry_run:
-        return Result(data, shown, list(estimated.downloads))
+        return Result(data, shown, list(estimated.downloads), error=next(iter(plan.check(estimated)), None))
+    plan.require(estimated)
     terminal.say(*shown)
     return _verdicts(data, settings, files, terminal, _fetch(settings, terminal))
 

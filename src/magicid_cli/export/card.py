@@ -29,8 +29,8 @@ pipe.load_lora_weights("{folder}", weight_name="pytorch_lora_weights.safetensors
 
 The tokenizer is passed explicitly because transformers 5 loads the one that the repository names with another
 pre-tokenizer.""",
-    "comfyui": """Put `adapter-comfyui.safetensors` into ComfyUI's `models/loras/` and load it with *LoraLoaderModelOnly*,
-strength 1.0, after the HunyuanVideo model loader.""",
+    "comfyui": """Put `adapter-comfyui.safetensors` into ComfyUI's `models/loras/` and load it with
+*LoraLoaderModelOnly*, strength 1.0, after the HunyuanVideo model loader.""",
     "merged": """```python
 import torch
 from diffusers import HunyuanVideoPipeline, HunyuanVideoTransformer3DModel

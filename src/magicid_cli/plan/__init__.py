@@ -17,7 +17,7 @@ from magicid_cli.models.base import Shape
 from magicid_cli.models.catalog import FACE_MODELS, JUDGES, Source, VideoModel, video_model
 from magicid_cli.plan import costs
 from magicid_cli.plan.costs import GB, Architecture
-from magicid_cli.plan.machine import Machine, this_machine
+from magicid_cli.plan.machine import Machine, elsewhere, this_machine
 from magicid_cli.plan.measured import seconds_of
 from magicid_cli.plan.workload import STAGES, Work, data_gb, generated_shape, training_shape, work_of
 
@@ -194,6 +194,8 @@ def _assumptions(settings: Settings, model: VideoModel, machine: Machine, value_
         return (f"Times: how fast this model runs on {where} in {kind} is not known, so they are left open.", plan)
     rate = f"{machine.rates.linear:.0f} TFLOP/s on {machine.gpu}"
     times = f"Times: {rate}, from published runs of this model and the GPU's peak; loading and encoding come on top."
+    if machine.assumed:
+        return (f"There is no GPU here: the figures are for one {machine.gpu}.", times, plan)
     return (times, plan)
 
 
@@ -213,7 +215,7 @@ def require(estimate: Estimate) -> None:
 
 
 def _gpu(estimate: Estimate) -> MagicIDError | None:
-    if estimate.machine.gpu or not estimate.model.needs_gpu or estimate.settings.model.device == "cpu":
+    if not estimate.machine.assumed:
         return None
     return MagicIDError(
         "gpu-missing",
@@ -278,23 +280,27 @@ def _disk(estimate: Estimate) -> MagicIDError | None:
 
 
 def for_run(settings: Settings, *, photos: int, todo: Collection[str], home: Path) -> Estimate:
-    """What a run on this machine would take, with what the identity in `home` has measured before.
+    """What a run would take, with what the identity in `home` has measured before.
+
+    The figures are for this machine; where it lacks the GPU that the model needs they are for `REFERENCE_GPU`, so that
+    a plan can be made anywhere. `check` then says what is missing.
 
     Raises:
-        MagicIDError: `settings-unknown`; this machine cannot do it (`require`).
+        MagicIDError: `settings-unknown`.
     """
     model = video_model(settings.model.name)
-    found = estimate(
+    machine = this_machine(settings.model.device, hub.hub_cache())
+    if model.needs_gpu and machine.gpu is None and settings.model.device != "cpu":
+        machine = elsewhere(machine)
+    return estimate(
         settings,
-        machine=this_machine(settings.model.device, hub.hub_cache()),
+        machine=machine,
         model=model,
         photos=photos,
         todo=todo,
         downloads=downloads(settings, model, todo),
         measured=seconds_of(home, settings),
     )
-    require(found)
-    return found
 
 
 def downloads(settings: Settings, model: VideoModel, todo: Collection[str]) -> dict[str, float]:

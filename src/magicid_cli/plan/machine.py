@@ -2,7 +2,7 @@
 
 import os
 import shutil
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from magicid_cli.plan.costs import GB, Rates
@@ -31,6 +31,9 @@ KNOWN_GPUS: dict[str, tuple[float, float]] = {
     "NVIDIA GeForce RTX 4090": (165, AMPERE_SHARE),
 }
 
+# The paper's GPU, and the memory that one offers, in units of 1e9 bytes.
+REFERENCE_GPU, REFERENCE_GPU_GB = "NVIDIA H100 80GB HBM3", 85.0
+
 
 @dataclass(frozen=True)
 class Machine:
@@ -43,6 +46,7 @@ class Machine:
         ram_gb: main memory.
         data_disk_gb: free where identities are kept.
         cache_disk_gb: free where weights are kept, or None if that is the same disk.
+        assumed: whether the GPU is not here but only planned for.
     """
 
     gpu: str | None
@@ -51,6 +55,13 @@ class Machine:
     ram_gb: float
     data_disk_gb: float
     cache_disk_gb: float | None = None
+    assumed: bool = False
+
+
+def elsewhere(machine: Machine) -> Machine:
+    """The machine with the paper's GPU put into it, for a plan that is made where there is none."""
+    rates = usual_rates(REFERENCE_GPU)
+    return replace(machine, gpu=REFERENCE_GPU, gpu_memory_gb=REFERENCE_GPU_GB, rates=rates, assumed=True)
 
 
 def usual_rates(gpu: str | None) -> Rates | None:

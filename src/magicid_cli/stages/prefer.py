@@ -266,7 +266,7 @@ def choose_beta(
     if kept.is_file() and read_json(kept)["key"] == key:
         return read_json(kept)["beta"], "probe"
     folder = workspace.prefer / "probe"
-    events.notice(f"{settings.prefer.probe_steps} probe steps, to be forgotten, tell how strong the preference must be.")
+    events.notice(f"{settings.prefer.probe_steps} probe steps, to be forgotten, tell how strong beta must be.")
     training.train(
         stage=NAME,
         parameters=adapters.parameters(family.transformer, "policy"),

@@ -2,9 +2,12 @@
 
 import json
 import math
+import subprocess
+import sys
 from collections import Counter
 from dataclasses import replace
 from itertools import product
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -473,3 +476,24 @@ def test_a_reward_that_is_not_finite_is_refused_by_name() -> None:
     candidates.raw[5, 1] = math.nan
     with pytest.raises(ValueError, match="v005"):
         hpo.select_pairs(candidates, RULE, 0)
+
+
+def test_far_apart_candidates_of_one_winner_are_all_found() -> None:
+    """10,000 videos, the less alike the earlier; only four of them, thousands apart, move as little as tau asks."""
+    still = (0, 1, 4098, 9999)
+    videos: Videos = {0: [(n / 10_000, 0.0 if n in still else 1.0, 0.0) for n in range(10_000)]}
+    rule = replace(RULE, identity_share=1.0, tau=0.0)
+    selection = hpo.select_pairs(repository(videos, [(1.0, 0.0, 0.0)]), rule, 0)
+    assert [pair.rejected for pair in selection.pairs] == list(still)
+
+
+@pytest.mark.parametrize("case", ["20 prompts", "5 videos a prompt"])
+def test_100_000_videos_take_seconds_and_little_memory(case: str, tmp_path: Path) -> None:
+    """The benchmark's figures: under 10 s of processor time and 1 GiB, in a process of its own."""
+    root = Path(__file__).resolve().parents[1]
+    command = [sys.executable, "-m", "benchmarks.select", "--case", case, "--output", str(tmp_path / "select.json")]
+    subprocess.run(command, cwd=root, check=True, capture_output=True)
+    (row,) = json.loads((tmp_path / "select.json").read_text(encoding="utf-8"))["rows"]
+    assert (row["videos"], row["pairs"]) == (100_000, 100)
+    assert row["cpu_s"] < 10
+    assert row["peak_mib"] < 1024

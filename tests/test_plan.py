@@ -311,7 +311,7 @@ def test_only_stages_to_do_are_planned_in_the_runs_order() -> None:
 
 def test_what_was_measured_replaces_the_estimate() -> None:
     found = by_stage(estimated(settings(), seconds={"prefer": 7.5}))
-    assert (found["prefer"].basis, found["prefer"].seconds) == ("measured", 5000 * 7.5)
+    assert (found["prefer"].basis, found["prefer"].seconds) == ("measured", 4000 * 7.5)
     assert found["sample"].basis == "estimated"
 
 
@@ -522,12 +522,24 @@ def test_a_run_on_this_machine_joins_all_of_it(tmp_path: Path, monkeypatch: pyte
     monkeypatch.setattr(hub, "state", lambda *_: "cached")
     identity(tmp_path / "a", settings(), {"reconstruct": 10.0, "sample": 19.0, "prefer": 1000.0})
     found = plan.for_run(settings(), photos=8, todo=RUN, home=tmp_path / "a")
-    assert by_stage(found)["prefer"].seconds == 5000 * 2.0
+    assert by_stage(found)["prefer"].seconds == 4000 * 2.0
     assert by_stage(found)["sample"].basis == "measured"
     assert (found.downloads, found.machine) == ({}, H100)
     monkeypatch.setattr(plan, "this_machine", lambda device, cache: replace(H100, gpu_memory_gb=16.0))
     with pytest.raises(MagicIDError, match="GPU memory"):
-        plan.for_run(settings(), photos=8, todo=RUN, home=tmp_path / "a")
+        plan.require(plan.for_run(settings(), photos=8, todo=RUN, home=tmp_path / "a"))
+
+
+def test_without_a_gpu_the_plan_is_for_one_h100_and_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    here = replace(H100, gpu=None, gpu_memory_gb=0.0, rates=None)
+    monkeypatch.setattr(plan, "this_machine", lambda device, cache: here)
+    found = plan.for_run(settings(), photos=8, todo=RUN, home=tmp_path)
+    there = estimated(settings())
+    assert found.seconds == there.seconds and found.machine.assumed
+    assert found.assumptions[0].startswith("There is no GPU here")
+    assert [error.code for error in plan.check(found)] == ["gpu-missing"]
+    on_the_cpu = plan.for_run(settings(model__device="cpu"), photos=8, todo=RUN, home=tmp_path)
+    assert on_the_cpu.seconds is None and not on_the_cpu.machine.assumed
 
 
 def test_every_stage_has_work() -> None:

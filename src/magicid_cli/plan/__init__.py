@@ -215,7 +215,8 @@ def require(estimate: Estimate) -> None:
 
 
 def _gpu(estimate: Estimate) -> MagicIDError | None:
-    if not estimate.machine.assumed:
+    here = estimate.machine.gpu and not estimate.machine.assumed
+    if here or not estimate.model.needs_gpu or estimate.settings.model.device == "cpu":
         return None
     return MagicIDError(
         "gpu-missing",

@@ -15,8 +15,8 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
-from album import SMALL, drawn_photos
 
+from album import SMALL, drawn_photos
 from magicid_cli import config, pipeline
 from magicid_cli.workspace import file_digest
 

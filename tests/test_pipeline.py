@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from album import SMALL
 
 import magicid_cli
+from album import SMALL
 from magicid_cli import config, pipeline
 from magicid_cli.events import Event, Events
 from magicid_cli.workspace import Workspace, read_lines, write_lines

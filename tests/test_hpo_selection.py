@@ -431,6 +431,18 @@ def test_no_pair_at_all_says_which_rule_starved_it(
     assert selection.report["starved_by"].count("because") == len(because)
 
 
+def test_a_training_split_starved_by_what_is_held_out_says_so() -> None:
+    """Two prompts, one with a pair: a seed that holds that one out leaves nothing to train on."""
+    candidates = repository({0: CHAIN[3], 1: [(1.0, 1.0, 1.0)]}, [])
+    rule = replace(RULE, identity_share=0.0, held_out=1)
+    selections = [hpo.select_pairs(candidates, rule, seed) for seed in range(8)]
+    starved = [selection for selection in selections if not selection.pairs]
+    assert 0 < len(starved) < 8
+    assert all(
+        "(held out: 1 of the prompts, 0 of the photos)" in selection.report["starved_by"] for selection in starved
+    )
+
+
 def many(prompts: int, photos: int) -> hpo.Candidates:
     """Every prompt a chain of four, static clips above all of them."""
     chains: Videos = {n: [(i + 0.01 * n, float(i), float(i)) for i in range(4)] for n in range(prompts)}

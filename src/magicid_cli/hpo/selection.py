@@ -111,8 +111,10 @@ class Selection:
         pairs: to train on.
         held_out: sharing no clip, prompt or photo with `pairs`.
         scaled: rewards on the 1-10 scale `(N, 3)`.
-        report: JSON-able. `tau`; `warnings` (sentences); `starved_by` (why there is no pair at all, else None); and
-            for `training` and `held_out` what `_Part` says. `held_out` also names its `prompts` and `photos`.
+        report: JSON-able. `tau`; `warnings` (sentences); `starved_by` (why there is no pair at all, else None); for
+            each of `training` and `held_out`: `wanted` by kind, `shortfall` by kind before the other one filled up,
+            `widened_prompts` (whose second front gave a pair), and for `identity` and `dynamic` what became of all
+            considered pairs (`pools.fates`). `held_out` also lists its `prompts` and `photos`.
     """
 
     pairs: tuple[Pair, ...]
@@ -146,10 +148,11 @@ def select_pairs(candidates: Candidates, rule: PairRule, seed: int) -> Selection
     held_out = _hybrid(table, rule, aside, rule.held_out if len(prompts) else 0, share)
     numbers = {"prompts": prompts.tolist(), "photos": photos.tolist()}
     warnings = [*training.warnings, *message, *(f"Held-out pairs: {text}" for text in held_out.warnings)]
+    aside_too = f" (held out: {len(prompts)} of the prompts, {len(photos)} of the photos)" if len(prompts) else ""
     report = {
         "tau": table.tau,
         "warnings": warnings,
-        "starved_by": None if training.pairs else training.starved_by,
+        "starved_by": None if training.pairs else training.starved_by + aside_too,
         "training": training.report,
         "held_out": {**numbers, **held_out.report},
     }
@@ -215,11 +218,7 @@ def _hold_out(table: _Table, rule: PairRule, seed: int) -> tuple[np.ndarray, np.
 
 @dataclass(frozen=True)
 class _Part:
-    """One split.
-
-    Its report: `wanted` by kind; `shortfall`, what was missing of it before the other kind filled up;
-    `widened_prompts`, those whose second front gave a pair; for each kind what became of all considered pairs.
-    """
+    """The pairs of one split, its part of the report, and what to say; `starved_by` if it has no pair."""
 
     pairs: tuple[Pair, ...]
     report: dict[str, Any]

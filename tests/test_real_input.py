@@ -6,6 +6,7 @@ HunyuanVideo, a tiny Qwen3-VL, a recogniser in SFace's shape and the real YuNet.
 
 import json
 import os
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -21,48 +22,11 @@ from magicid_cli.models import tiny
 from magicid_cli.models.catalog import FACE_MODELS, JUDGES, VIDEO_MODELS
 from magicid_cli.workspace import read_json, read_lines
 
-SMALL = [
-    "--device",
-    "cpu",
-    "--frames",
-    "9",
-    "--size",
-    "64x64",
-    "--fps",
-    "8",
-    "--rank",
-    "4",
-    "--alpha",
-    "4",
-    "--reconstruct-steps",
-    "4",
-    "--reconstruct-lr",
-    "1e-3",
-    "--prompt-count",
-    "4",
-    "--tuned",
-    "8",
-    "--initial",
-    "4",
-    "--sample-steps",
-    "2",
-    "--pair-count",
-    "6",
-    "--held-out",
-    "1",
-    "--prefer-steps",
-    "4",
-    "--prefer-lr",
-    "1e-3",
-    "--probe-steps",
-    "4",
-    "--save-every",
-    "2",
-    "--held-out-every",
-    "2",
-    "--seed",
-    "1",
-]
+SMALL = shlex.split(
+    "--device cpu --frames 9 --size 64x64 --fps 8 --rank 4 --alpha 4 --reconstruct-steps 4 --reconstruct- "
+    "lr 1e-3 --prompt-count 4 --tuned 8 --initial 4 --sample-steps 2 --pair-count 6 --held-out 1 "
+    "--prefer-steps 4 --prefer-lr 1e-3 --probe-steps 4 --save-every 2 --held-out-every 2 --seed 1"
+)
 
 
 # The plan counts with the 13B model that is asked for by name, not with what the server really holds.

@@ -1,6 +1,6 @@
 """Facts about the weights that magicid knows by name: where they are, what they weigh, who may use them.
 
-No settings here: a shape or a dose is a setting (`config.py`).
+No settings here: a shape or a dose is a setting (`config/settings.py`).
 """
 
 from dataclasses import dataclass

@@ -1,0 +1,286 @@
+"""Where a setting's value comes from: the first layer that has one wins.
+
+    flag  >  MAGICID_<SECTION>_<FIELD>  >  ./magicid.toml  >  the user's config.toml  >  the model's own  >  default
+
+A layer that names a preset (`--preset paper`, `preset = "paper"`) behaves as if it had set all of that preset's values,
+which its own explicit values then override.
+"""
+
+import os
+import tomllib
+from collections.abc import Iterator, Mapping
+from dataclasses import Field, asdict, dataclass, fields, is_dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import platformdirs
+
+from magicid_cli.config.settings import MODEL_DEFAULTS, PRESETS, Settings, parse_size
+from magicid_cli.errors import MagicIDError
+
+
+@dataclass(frozen=True)
+class Knob:
+    """One setting as the outside sees it.
+
+    Attributes:
+        name: dotted name, `section.field` (or `seed`).
+        kind: its annotation, e.g. `int` or `float | None`.
+        default: the default of the dataclass.
+        help: one sentence.
+        flag: the command-line flag or None.
+        result: whether it can change what a run produces.
+    """
+
+    name: str
+    kind: Any
+    default: Any
+    help: str
+    flag: str | None
+    low: float | None
+    high: float | None
+    choices: tuple[str, ...]
+    result: bool
+
+    @property
+    def variable(self) -> str:
+        """The environment variable that sets it."""
+        return "MAGICID_" + self.name.replace(".", "_").upper()
+
+
+def _knob(prefix: str, spec: Field[Any]) -> Knob:
+    return Knob(name=prefix + spec.name, kind=spec.type, default=spec.default, **spec.metadata)
+
+
+def _knobs() -> Iterator[Knob]:
+    for spec in fields(Settings):
+        if is_dataclass(spec.default):
+            for inner in fields(spec.default):
+                yield _knob(f"{spec.name}.", inner)
+        else:
+            yield _knob("", spec)
+
+
+KNOBS: dict[str, Knob] = {knob.name: knob for knob in _knobs()}
+
+
+def value_of(settings: Settings, name: str) -> Any:
+    """The value of a dotted name."""
+    value: Any = settings
+    for part in name.split("."):
+        value = getattr(value, part)
+    return value
+
+
+def subset(settings: Settings, names: tuple[str, ...]) -> dict[str, Any]:
+    """The values of some dotted names or whole sections that can change a result, as plain data.
+
+    A stage lists what it reads this way; the digest of the subset is part of what makes the stage stale.
+    """
+    return {
+        name: value_of(settings, name)
+        for name, knob in KNOBS.items()
+        if knob.result and (name in names or name.partition(".")[0] in names)
+    }
+
+
+def with_values(settings: Settings, values: Mapping[str, Any]) -> Settings:
+    """A copy with some dotted names changed."""
+    for name, value in values.items():
+        section, _, inner = name.partition(".")
+        new = replace(getattr(settings, section), **{inner: value}) if inner else value
+        settings = replace(settings, **{section: new})
+    return settings
+
+
+@dataclass(frozen=True)
+class Resolved:
+    """Settings and, for every dotted name, where its value came from."""
+
+    settings: Settings
+    origins: dict[str, str]
+
+    def as_dict(self) -> dict[str, Any]:
+        """All values as plain data."""
+        return asdict(self.settings)
+
+
+def user_config_path() -> Path:
+    """The user's `config.toml`; `MAGICID_HOME` moves it."""
+    home = os.environ.get("MAGICID_HOME")
+    folder = Path(home).expanduser() if home else platformdirs.user_config_path("magicid")
+    return folder / "config.toml"
+
+
+def resolve(
+    flags: Mapping[str, Any] | None = None,
+    *,
+    preset: str | None = None,
+    project: Path | None = None,
+    identity_model: str | None = None,
+) -> Resolved:
+    """Look every setting up in all layers.
+
+    Args:
+        flags: values given on the command line, by dotted name; None values count as not given.
+        preset: the preset named by a flag.
+        project: the folder whose `magicid.toml` counts; the current one by default.
+        identity_model: the model that an existing identity was made with; it counts where no layer names a model.
+
+    Raises:
+        MagicIDError: a value, a file or a name is wrong.
+    """
+    given = {name: value for name, value in (flags or {}).items() if value is not None}
+    project_file = (project or Path.cwd()) / "magicid.toml"
+    layers = [
+        (f"{user_config_path()}", _from_file(user_config_path())),
+        (f"{project_file}", _from_file(project_file)),
+        ("environment", _from_environment()),
+        ("flag", {"preset": preset, **given}),
+    ]
+    values: dict[str, Any] = {}
+    origins: dict[str, str] = {}
+    for origin, layer in layers:
+        for name, value, source in _expand(origin, layer):
+            values[name], origins[name] = value, source
+    if identity_model is not None and "model.name" not in values:
+        values["model.name"], origins["model.name"] = identity_model, "identity"
+    model = values.get("model.name", KNOBS["model.name"].default)
+    for name, value in MODEL_DEFAULTS.get(str(model), {}).items():
+        values.setdefault(name, value)
+        origins.setdefault(name, f"model {model}")
+    checked = {name: _check(KNOBS[name], value, origins[name]) for name, value in values.items()}
+    settings = with_values(Settings(), checked)
+    origins = {name: origins.get(name, "default") for name in KNOBS}
+    _check_shape(settings, origins)
+    return Resolved(settings, origins)
+
+
+def _expand(origin: str, layer: Mapping[str, Any]) -> Iterator[tuple[str, Any, str]]:
+    """A layer's values: first its preset's, then its own."""
+    name = layer.get("preset")
+    if name is not None:
+        if not isinstance(name, str) or name not in PRESETS:
+            known = ", ".join(PRESETS)
+            raise MagicIDError("settings-unknown", f"No preset is called '{name}' ({origin}).", f"Presets: {known}.")
+        for key, value in PRESETS[name].items():
+            yield key, value, f"preset {name} ({origin})"
+    for key, value in layer.items():
+        if key != "preset":
+            where = f"environment {KNOBS[key].variable}" if origin == "environment" else origin
+            where = f"flag {KNOBS[key].flag}" if origin == "flag" else where
+            yield key, value, where
+
+
+def _from_file(path: Path) -> dict[str, Any]:
+    if not path.is_file():
+        return {}
+    try:
+        data = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, OSError) as error:
+        raise MagicIDError(
+            "settings-unreadable", f"{path} cannot be read: {error}.", f"Correct or remove {path}."
+        ) from error
+    flat: dict[str, Any] = {}
+    for key, value in data.items():
+        if isinstance(value, dict):
+            flat.update({f"{key}.{inner}": item for inner, item in value.items()})
+        else:
+            flat[key] = value
+    for name in flat:
+        if name != "preset" and name not in KNOBS:
+            raise MagicIDError(
+                "settings-unknown",
+                f"{path} sets '{name}', which is no setting.",
+                "`magicid config show` lists every setting.",
+            )
+    return flat
+
+
+def _from_environment() -> dict[str, Any]:
+    found: dict[str, Any] = {k.name: os.environ[k.variable] for k in KNOBS.values() if k.variable in os.environ}
+    if "MAGICID_PRESET" in os.environ:
+        found["preset"] = os.environ["MAGICID_PRESET"]
+    return found
+
+
+def _check(knob: Knob, value: Any, origin: str) -> Any:
+    """Convert to the setting's type and hold it against its bounds."""
+    try:
+        converted = _convert(knob, value)
+    except (TypeError, ValueError, OverflowError):
+        kind = knob.kind.__name__ if isinstance(knob.kind, type) else knob.kind
+        raise _invalid(knob, value, origin, f"a value of type {kind}") from None
+    if knob.choices and converted not in knob.choices:
+        raise _invalid(knob, value, origin, "one of " + ", ".join(knob.choices))
+    if isinstance(converted, int | float) and not isinstance(converted, bool):
+        if converted != converted or converted in (float("inf"), float("-inf")):
+            raise _invalid(knob, value, origin, "a finite number")
+        if knob.low is not None and converted < knob.low:
+            raise _invalid(knob, value, origin, f"at least {knob.low:g}")
+        if knob.high is not None and converted > knob.high:
+            raise _invalid(knob, value, origin, f"at most {knob.high:g}")
+    return converted
+
+
+def _convert(knob: Knob, value: Any) -> Any:
+    if knob.kind is bool:
+        if isinstance(value, bool):
+            return value
+        words = {
+            "1": True,
+            "true": True,
+            "yes": True,
+            "on": True,
+            "0": False,
+            "false": False,
+            "no": False,
+            "off": False,
+        }
+        if str(value).lower() not in words:
+            raise ValueError(value)
+        return words[str(value).lower()]
+    if isinstance(value, bool):
+        raise ValueError(value)
+    if knob.kind is str:
+        if not isinstance(value, str):
+            raise ValueError(value)
+        return value
+    if knob.kind in (int, int | None):
+        if isinstance(value, float) and not value.is_integer():
+            raise ValueError(value)
+        return int(value)
+    return float(value)
+
+
+def _invalid(knob: Knob, value: Any, origin: str, wanted: str) -> MagicIDError:
+    name = f"{knob.name} ({knob.flag})" if knob.flag else knob.name
+    return MagicIDError(
+        "settings-invalid",
+        f"{name} is '{value}' ({origin}); {wanted} is expected.",
+        "`magicid config show` lists every setting.",
+    )
+
+
+def _check_shape(settings: Settings, origins: Mapping[str, str]) -> None:
+    """Frame counts the VAE would silently cut, and sizes that the transformer refuses."""
+    for section in ("shape", "generate"):
+        size, frames = f"{section}.size", f"{section}.frames"
+        try:
+            parse_size(value_of(settings, size))
+        except MagicIDError as error:
+            raise MagicIDError("settings-invalid", f"{size} ({origins[size]}): {error.message}", error.hint) from None
+        count = value_of(settings, frames)
+        if count % 4 != 1:
+            below = count - (count - 1) % 4
+            raise MagicIDError(
+                "settings-invalid",
+                f"{frames} is {count} ({origins[frames]}); the model works with 4k + 1 frames.",
+                f"Try {below} or {below + 4}.",
+            )
+    if settings.generate.negative_prompt and settings.generate.true_guidance <= 1:
+        raise MagicIDError(
+            "settings-invalid",
+            "A negative prompt has no effect without true classifier-free guidance.",
+            "Add --true-guidance 6, or leave --negative-prompt out.",
+        )

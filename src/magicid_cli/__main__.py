@@ -1,7 +1,5 @@
 """`python -m magicid_cli`."""
 
-import sys
-
 from magicid_cli.cli.app import main
 
-sys.exit(main())
+raise SystemExit(main())

@@ -1,23 +1,22 @@
-"""The Typer app and `main`: signals, and every outcome turned into a message, a hint and an exit code."""
+"""The Typer app and `main`: every outcome turned into a result, or a message, a hint and an exit code."""
 
 import errno
 import os
 import shlex
 import shutil
-import signal
 import sys
 import traceback
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
-from types import FrameType
 from typing import Annotated, Any
 
 import typer
 
 from magicid_cli import __version__
 from magicid_cli.cli import cache, config, customize, doctor, export, generate, ls, prepare, rm, status
-from magicid_cli.cli.output import Result, Terminal, is_terminal, write_line
+from magicid_cli.cli.interrupt import obeyed
+from magicid_cli.cli.output import Result, Terminal, write_line
 from magicid_cli.errors import INTERRUPTED, MagicIDError
 
 app = typer.Typer(
@@ -67,10 +66,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given = list(sys.argv[1:] if arguments is None else arguments)
     terminal = Terminal(json="--json" in given, debug="--debug" in given)
     _settle(given)
-    _handle_signals(terminal)
     try:
-        _check_platform()
-        outcome: Any = app(args=given or ["--help"], prog_name="magicid", standalone_mode=False, obj=terminal)
+        with obeyed(terminal):
+            _check_platform()
+            outcome: Any = app(args=given or ["--help"], prog_name="magicid", standalone_mode=False, obj=terminal)
         if isinstance(outcome, Result):
             return terminal.show(outcome)
         if outcome == INTERRUPTED:
@@ -105,22 +104,6 @@ def _check_platform() -> None:
         f"magicid runs on Linux and macOS; this is {sys.platform}. It needs POSIX file locks and folder syncs.",
         "On Windows, install WSL (wsl --install) and run magicid inside it.",
     )
-
-
-def _handle_signals(terminal: Terminal) -> None:
-    """The first Ctrl-C or SIGTERM asks the work to stop at its next safe point, the second ends it at once."""
-
-    def stop(number: int, frame: FrameType | None) -> None:
-        if terminal.events.stop_requested:
-            if is_terminal(sys.stderr):
-                os.write(sys.stderr.fileno(), b"\x1b[?25h\n")  # the bars hide the cursor
-            os._exit(INTERRUPTED)
-        if not terminal.progress.stopping() and not terminal.quiet:
-            os.write(2, b"\nStopping after this step; once more stops at once.\n")
-        terminal.events.request_stop()
-
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, stop)
 
 
 def _explain(problem: BaseException, terminal: Terminal, given: Sequence[str]) -> MagicIDError:

@@ -50,4 +50,4 @@ def generate(
 
     made = generation.generate(workspace, resolved, named.text, output=output, force=force, events=terminal.events)
     paths = [one.path for one in made]
-    return Result({**data, "videos": [asdict(one) for one in made]}, [str(path) for path in paths], paths)
+    return Result({**data, "videos": [asdict(one) for one in made]}, ["\n".join(map(str, paths))], paths)

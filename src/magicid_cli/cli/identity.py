@@ -41,10 +41,11 @@ def choose(name: str | None) -> Workspace:
 
 def class_words() -> dict[str, str]:
     """What every identity is called in prompts; `person` where a damaged manifest does not tell."""
-    return {space.name: _manifest(space).get("class_word", "person") for space in identities()}
+    return {space.name: readable_manifest(space).get("class_word", "person") for space in identities()}
 
 
-def _manifest(workspace: Workspace) -> dict[str, Any]:
+def readable_manifest(workspace: Workspace) -> dict[str, Any]:
+    """The manifest, or an empty one if it is damaged: a list of all must not end at one."""
     try:
         return workspace.manifest()
     except MagicIDError:

@@ -9,18 +9,18 @@ from magicid_cli.cli.output import Result, Table, Terminal
 @command()
 def ls(terminal: Terminal) -> Result:
     """List the identities on this machine."""
-    from magicid_cli.cli.identity import gigabytes, holder, progress, size_of, when
+    from magicid_cli.cli.identity import gigabytes, holder, progress, readable_manifest, size_of, when
     from magicid_cli.workspace import data_home, identities
 
     rows: list[dict[str, Any]] = []
     for workspace in identities():
-        manifest = workspace.manifest()
+        manifest = readable_manifest(workspace)
         videos = len(list(workspace.videos.glob("*.mp4")))
         rows.append(
             {
                 "name": workspace.name,
                 "model": manifest.get("model"),
-                "state": progress(manifest),
+                "state": progress(manifest) if manifest else "manifest damaged",
                 "running": holder(workspace),
                 "videos": videos,
                 "bytes": size_of(workspace.path)[1],

@@ -1,6 +1,7 @@
 """`magicid rm`: an identity and every copy that magicid has of it."""
 
 import shutil
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from magicid_cli.cli import options
@@ -60,18 +61,15 @@ def rm(terminal: Terminal, name: options.Identity, yes: options.Yes = False, dry
 
 def _outside(workspace: "Workspace") -> list[str]:
     """Exports and videos of the identity that lie elsewhere, as far as they were recorded and still exist."""
+    from magicid_cli.cli.identity import readable_manifest
     from magicid_cli.workspace import read_lines
 
-    recorded: list[Any] = []
-    if workspace.exists:
-        recorded += workspace.manifest().get("exports", [])
+    recorded = [*readable_manifest(workspace).get("exports", [])]
     recorded += [row.get("file") for row in read_lines(workspace.videos / "videos.jsonl")]
     return sorted({str(path) for path in recorded if path and _is_elsewhere(workspace, str(path))})
 
 
 def _is_elsewhere(workspace: "Workspace", path: str) -> bool:
-    from pathlib import Path
-
     found = Path(path)
     return found.exists() and not found.resolve().is_relative_to(workspace.path.resolve())
 

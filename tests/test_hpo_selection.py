@@ -339,14 +339,14 @@ def test_too_few_pairs_widen_to_the_second_fronts_and_say_so() -> None:
 
 
 def test_a_static_clip_wins_at_most_ten_pairs_or_its_share_of_the_wanted() -> None:
-    """Two static clips, the first closer: of 12 wanted it takes the first 10; of 24 wanted the first 12."""
+    """Two static clips, the first closer: of 12 wanted it takes the first 10; of 25 wanted the first 13."""
     videos: Videos = {0: [(0.01 * n, 1.0, 0.0) for n in range(30)]}
     candidates = repository(videos, [(0.9, 1.0, 0.0), (0.5, 1.0, 0.0)])
-    for count, most in ((12, 10), (24, 12)):
+    for count, most in ((12, 10), (25, 13)):
         rule = replace(RULE, count=count, identity_share=1.0, rejected_cap=2)
         selection = hpo.select_pairs(candidates, rule, 0)
         assert [pair.winner for pair in selection.pairs] == [30] * most + [31] * (count - most)
-        assert selection.report["training"]["identity"]["static_cap"] == 30 - most + (30 - most) * (count == 24)
+        assert selection.report["training"]["identity"]["static_cap"] == 30 - most
 
 
 def test_a_video_is_rejected_in_as_many_identity_pairs_as_the_cap_says() -> None:
@@ -393,6 +393,8 @@ def test_a_pure_share_is_never_filled_up() -> None:
         selection = hpo.select_pairs(candidates, replace(RULE, identity_share=share, tau=9.0), 0)
         assert kinds(selection) == [kind] * number
         assert selection.report["warnings"][-1] == f"Only {number} of 100 pairs were found."
+        other = "dynamic" if kind == "identity" else "identity"
+        assert selection.report["training"][other]["candidates"] == 0
 
 
 def test_identity_alone_selects_by_identity_alone() -> None:
@@ -462,6 +464,13 @@ def test_held_out_pairs_come_on_top_and_the_seed_chooses_their_prompts() -> None
     chosen = [tuple(selection.report["held_out"]["prompts"]) for selection in selections]
     assert chosen[0] == chosen[1]
     assert len(set(chosen)) > 1
+
+
+def test_something_is_always_left_to_train_on() -> None:
+    """Nine held-out pairs for one of training: 9/10 of two prompts and two photos is still one of each."""
+    selection = hpo.select_pairs(many(2, 2), replace(RULE, count=1, held_out=9), 0)
+    assert len(selection.pairs) == 1
+    assert len(selection.report["held_out"]["prompts"]) == len(selection.report["held_out"]["photos"]) == 1
 
 
 @pytest.mark.parametrize(

@@ -253,7 +253,7 @@ def _hybrid(table: _Table, rule: PairRule, members: np.ndarray, count: int, shar
         pools["dynamic"] = _dynamic_pool(table, members, 2)
         add("dynamic", target)
     shortfall["dynamic"] = max(0, wanted["dynamic"] - len(chosen["dynamic"]))
-    if fill and shortfall["dynamic"]:
+    if shortfall["dynamic"]:
         add("identity", count - len(chosen["dynamic"]))
     return _part(table, wanted, shortfall, pools, ledger, chosen, narrow)
 

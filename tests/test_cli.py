@@ -13,7 +13,7 @@ import pytest
 
 import fake_run
 from fake_run import outcome
-from magicid_cli import export, pipeline
+from magicid_cli import export, pipeline, plan
 from magicid_cli.cli.app import main
 from magicid_cli.cli.output import Terminal
 from magicid_cli.errors import MagicIDError
@@ -298,6 +298,20 @@ def test_prepare_judges_every_photo(shared_data: Path, tmp_path: Path, capsys: p
     assert "bad.jpg  unreadable" in captured.out
     assert "None of 1 photos can be used" in captured.err
     assert not Workspace("alice").path.exists()
+
+
+def test_prepare_judges_photos_also_where_the_model_cannot_run(
+    shared_data: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    problem = MagicIDError("gpu-memory", "Too small.", "Take another.")
+    monkeypatch.setattr(plan, "check", lambda estimated: [problem])
+    assert main(["prepare", str(shared_data / "astronaut.png"), "--model", "tiny", "--json"]) == 3
+    whole = outcome(capsys)
+    assert whole["error"]["code"] == "gpu-memory"
+    assert whole["data"]["photos"][0]["code"] == "used"
+    assert "path" not in whole["data"]  # nothing was fetched
+    assert main(["prepare", "--model", "tiny"]) == 3
+    assert capsys.readouterr().out == ""
 
 
 def test_a_machine_that_cannot_exits_with_3_and_still_shows_the_plan(

@@ -24,8 +24,11 @@ def blocks(estimate: "Estimate", stages: "list[StageState] | None" = None) -> li
         cells = [(name, "todo", *_cost(row), row["note"]) for name, row in rows.items()]
     else:
         cells = [(one.name, one.state, *_cost(rows.get(one.name)), one.why) for one in stages]
+    table = Table(("STAGE", "STATE", "TIME", "MEMORY", "FIGURES", "WHY" if stages else "WHAT"), cells)
+    if not rows:
+        return [table, "Nothing is left to do."]
     return [
-        Table(("STAGE", "STATE", "TIME", "MEMORY", "FIGURES", "WHY" if stages else "WHAT"), cells),
+        table,
         Table(("IN ALL", "", "FIGURE"), _totals(estimate)),
         "\n".join(estimate.assumptions),
     ]

@@ -62,7 +62,10 @@ Quiet = Annotated[
 ]
 NoColor = Annotated[bool, typer.Option("--no-color", help="No colour (so does NO_COLOR)", rich_help_panel=_OUTPUT)]
 Debug = Annotated[
-    bool, typer.Option("--debug", help="Show tracebacks and write a detailed log", rich_help_panel=_OUTPUT)
+    bool,
+    typer.Option(
+        "--debug", help="Show tracebacks; log in detail, photo names and prompts included", rich_help_panel=_OUTPUT
+    ),
 ]
 _COMMON: dict[str, Any] = {"json": Json, "quiet": Quiet, "no_color": NoColor, "debug": Debug}
 

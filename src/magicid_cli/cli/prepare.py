@@ -1,16 +1,13 @@
 """`magicid prepare`: weights, machine, disk, licences and photos, before anything takes long."""
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from magicid_cli.cli import options
 from magicid_cli.cli.output import Result, Table, Terminal
 from magicid_cli.config import Settings, resolve
 from magicid_cli.errors import MagicIDError
-
-if TYPE_CHECKING:
-    from magicid_cli.faces import Faces
 
 
 @options.command("photos", "model", "shape", "rewards")
@@ -20,7 +17,10 @@ def prepare(
     photos: options.SomePhotos = None,
     dry_run: options.DryRun = False,
 ) -> Result:
-    """Bring the weights into the cache and check machine, disk and licences; with photos, judge each of them."""
+    """Bring the weights into the cache and check machine, disk and licences; with photos, judge each of them.
+
+    On a machine that cannot run the model, photos are judged all the same, and the weights are not fetched.
+    """
     from magicid_cli import plan
     from magicid_cli.cli import estimate, weights
     from magicid_cli.photos import expand
@@ -29,45 +29,47 @@ def prepare(
     settings = resolve(flags.values, preset=flags.preset).settings
     files = expand(photos) if photos else []
     chosen = weights.chosen(settings)
-    estimated = plan.for_run(settings, photos=len(files), todo=plan.STAGES, home=data_home())
+    todo = plan.STAGES if files else plan.STAGES[1:]  # without photos there are none to look at
+    estimated = plan.for_run(settings, photos=len(files), todo=todo, home=data_home())
+    problem = next(iter(plan.check(estimated)), None)
     shown = [weights.table(chosen), *estimate.blocks(estimated)]
     data: dict[str, Any] = {"weights": [one.as_dict() for one in chosen], "estimate": estimated.as_dict()}
     if dry_run:
-        return Result(data, shown, list(estimated.downloads), error=next(iter(plan.check(estimated)), None))
-    plan.require(estimated)
+        return Result(data, shown, list(estimated.downloads), error=problem)
     terminal.say(*shown)
-    return _verdicts(data, settings, files, terminal, _fetch(settings, terminal))
+    # Weights for a machine that cannot use them are not fetched; photos are judged anywhere.
+    done = Result(data, []) if problem else _fetch(data, settings, terminal)
+    if files:
+        done = _judge(done, settings, files, terminal)
+    return replace(done, error=problem or done.error)
 
 
-def _fetch(settings: Settings, terminal: Terminal) -> "Faces":
+def _fetch(data: dict[str, Any], settings: Settings, terminal: Terminal) -> Result:
     """Bring everything into the cache; each opener also checks that what it got can be used."""
     from magicid_cli import models
     from magicid_cli.faces import open_faces
+    from magicid_cli.hub import hub_cache
     from magicid_cli.models.catalog import video_model
     from magicid_cli.rewards.semantics import open_judge
+    from magicid_cli.workspace import cache_home
 
     model, offline = video_model(settings.model.name), settings.model.offline
-    faces = open_faces(settings.rewards, model, offline=offline, events=terminal.events)
+    open_faces(settings.rewards, model, offline=offline, events=terminal.events)
     device = models.device_for(settings.model)
     open_judge(settings.rewards, model, device=device, offline=offline, events=terminal.events)
     models.open_family(settings.model, terminal.events)
-    return faces
+    place = hub_cache() if model.source else cache_home()
+    return Result({**data, "path": place}, [f"The weights of {model.name} are in {place}."], [place])
 
 
-def _verdicts(
-    data: dict[str, Any], settings: Settings, files: list[Path], terminal: Terminal, faces: "Faces"
-) -> Result:
-    """What became of each photo, and an error if none can be used."""
-    from magicid_cli.hub import hub_cache
+def _judge(done: Result, settings: Settings, files: list[Path], terminal: Terminal) -> Result:
+    """Add a verdict for each photo, and an error if they cannot be used."""
+    from magicid_cli.faces import open_faces
     from magicid_cli.models.catalog import video_model
-    from magicid_cli.workspace import cache_home
-
-    place = hub_cache() if video_model(settings.model.name).source else cache_home()
-    done = f"The weights of {settings.model.name} are in {place}."
-    if not files:
-        return Result(data, [done], [place])
     from magicid_cli.stages import ingest
 
+    model = video_model(settings.model.name)
+    faces = open_faces(settings.rewards, model, offline=settings.model.offline, events=terminal.events)
     verdicts = ingest.examine(files, settings, faces, terminal.events)
     table = Table(
         ("PHOTO", "VERDICT", "WHY", "ADVICE"), [(one.file, one.code, one.reason, one.advice or "-") for one in verdicts]
@@ -78,5 +80,9 @@ def _verdicts(
     except MagicIDError as refused:
         error = refused
     usable = [one.file for one in verdicts if one.code == ingest.USED]
-    data["photos"] = [asdict(one) for one in verdicts]
-    return Result(data, [done, table, f"{len(usable)} of {len(verdicts)} photos can be used."], usable, error=error)
+    return Result(
+        {**done.data, "photos": [asdict(one) for one in verdicts]},
+        [*done.blocks, table, f"{len(usable)} of {len(verdicts)} photos can be used."],
+        usable,
+        error=error,
+    )

@@ -49,6 +49,8 @@ def chosen(settings: Settings) -> list[Weights]:
 
 def table(weights: list[Weights]) -> Table:
     """The weights with their licences."""
+    from magicid_cli.cli.identity import gigabytes
+
     return Table(
         ("WEIGHTS", "NAME", "REPOSITORY", "SIZE", "LICENCE"),
         [
@@ -56,7 +58,7 @@ def table(weights: list[Weights]) -> Table:
                 one.what,
                 one.name,
                 one.source.repo if one.source else "made on this machine",
-                f"{one.source.gigabytes:.3g} GB" if one.source else "-",
+                gigabytes(one.source.gigabytes * 1e9) if one.source else "-",
                 licence(one.source) if one.source else "-",
             )
             for one in weights

@@ -48,7 +48,7 @@ def _totals(estimate: "Estimate") -> list[tuple[str, str, str]]:
     where = (
         f"GPU memory ({machine.gpu}, {machine.gpu_memory_gb:.0f} GB {free})" if machine.gpu else "memory, on the CPU"
     )
-    downloads = [(f"download {repo}", gigabytes(size * 1e9), "listed") for repo, size in estimate.downloads.items()]
+    downloads = [(f"download {repo}", gigabytes(size * 1e9), "estimated") for repo, size in estimate.downloads.items()]
     return [
         ("time", spoken(estimate.seconds), time_basis),
         (where, gigabytes(estimate.memory_gb * 1e9), "estimated"),

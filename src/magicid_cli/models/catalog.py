@@ -21,7 +21,7 @@ class Source:
         repo: `owner/name`.
         revision: a commit (40 hex digits) where one is known, else a branch; the resolved commit is recorded.
         licence: name and, where it matters, the clause a user must know.
-        gigabytes: download size in units of 1e9 bytes, as listed by the Hub or by a public copy of the repository.
+        gigabytes: about what is downloaded, in units of 1e9 bytes; the plan shows it as an estimate.
         commercial: whether the licence allows commercial use.
     """
 

@@ -92,7 +92,7 @@ def test_a_dry_run_prints_the_plan_and_does_nothing(
     assert "time unknown unknown" in lines
     assert "GPU memory (NVIDIA H100 80GB HBM3, 79 GB free) 33.6 GB estimated" in lines
     assert "disk (500 GB free) 12.3 GB estimated" in lines
-    assert "download owner/weights 41.9 GB listed" in lines
+    assert "download owner/weights 41.9 GB estimated" in lines
 
 
 def test_without_consent_and_without_a_terminal_nothing_runs(

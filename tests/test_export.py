@@ -6,23 +6,25 @@ import stat
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from accelerate import init_empty_weights
 from diffusers import HunyuanVideoTransformer3DModel
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from album import SMALL
-from magicid_cli import adapters, config, generation, models, video
+from magicid_cli import adapters, config, generation, models, pipeline, video
 from magicid_cli.adapters import AdapterSpec
 from magicid_cli.errors import MagicIDError
-from magicid_cli.events import Events
-from magicid_cli.export import comfyui, diffusers, export
+from magicid_cli.events import Event, Events
+from magicid_cli.export import card, comfyui, diffusers, export
 from magicid_cli.models import hunyuan_adapters
 from magicid_cli.models.hunyuan_adapters import Update
-from magicid_cli.workspace import Workspace
+from magicid_cli.workspace import Workspace, file_digest, read_lines
 
 pytestmark = pytest.mark.xdist_group("finished")
 
@@ -130,10 +132,10 @@ def test_every_format_is_published_whole_with_a_card(alice: Path, tmp_path: Path
     workspace = Workspace("alice")
     made = export(workspace, kind, tmp_path / "out", force=False, events=Events(), settings=settings)
     assert {stat.S_IMODE(path.stat().st_mode) for path in made.files} == {0o644}
-    card = (tmp_path / "out" / "README.md").read_text()
-    assert "3 photos" in card and '"rank": 4' in card and "| after stage 1 |" in card
+    text = (tmp_path / "out" / "README.md").read_text()
+    assert "3 photos" in text and '"rank": 4' in text and "| after stage 1 |" in text
     for private in ("photo 0", "alice", str(alice), "caption"):
-        assert private not in card
+        assert private not in text
     assert workspace.manifest()["exports"] == [str((tmp_path / "out").resolve())]
     with pytest.raises(MagicIDError) as caught:
         export(workspace, kind, tmp_path / "out", force=False, events=Events(), settings=settings)
@@ -142,30 +144,29 @@ def test_every_format_is_published_whole_with_a_card(alice: Path, tmp_path: Path
     assert workspace.manifest()["exports"] == [str((tmp_path / "out").resolve())]
 
 
-PLAIN_DIFFUSERS = """
-import json, sys
-import numpy as np, torch
-torch.set_num_threads(1)
-from diffusers import HunyuanVideoPipeline, HunyuanVideoTransformer3DModel
-from transformers import PreTrainedTokenizerFast
-base, adapter, kind, out = sys.argv[1:]
-parts = {}
-if kind == "merged":
-    parts["transformer"] = HunyuanVideoTransformer3DModel.from_pretrained(adapter + "/transformer")
-pipe = HunyuanVideoPipeline.from_pretrained(
-    base, tokenizer=PreTrainedTokenizerFast.from_pretrained(base, subfolder="tokenizer"), dtype=torch.float32, **parts)
-if kind == "diffusers":
-    pipe.load_lora_weights(adapter, weight_name="pytorch_lora_weights.safetensors")
-    assert pipe.get_list_adapters(), "nothing was loaded"
+MAKE_LATENTS = """
 pipe.set_progress_bar_config(disable=True)
 latents = pipe("a person dances in the rain", height=64, width=64, num_frames=9, num_inference_steps=4,
                guidance_scale=7.5, generator=torch.Generator("cpu").manual_seed(3), output_type="latent").frames
-np.save(out, latents[0].numpy())
+import numpy as np
+np.save({out!r}, latents[0].numpy())
 """
+
+
+def card_code(folder: Path, base: Path) -> str:
+    """The model card's own lines for loading, with the paths that a reader would put in, at full precision."""
+    found = re.search(r"```python\n(.*?)```", (folder / "README.md").read_text(), re.DOTALL)
+    assert found is not None
+    code = found[1].replace("torch.bfloat16", "torch.float32")
+    for shown, real in (("path/to/the/tiny/model", base), ("path/to/this/folder", folder)):
+        assert shown in code
+        code = code.replace(shown, str(real))
+    return code
 
 
 @pytest.mark.parametrize("kind", ["diffusers", "merged"])
 def test_plain_diffusers_in_a_fresh_process_makes_the_same_video(alice: Path, tmp_path: Path, kind: str) -> None:
+    """As the model card says: its snippet is what runs."""
     settings = config.resolve(SMALL, project=alice).settings
     workspace = Workspace("alice")
     export(workspace, kind, tmp_path / "out", force=False, events=Events(), settings=settings)
@@ -177,13 +178,77 @@ def test_plain_diffusers_in_a_fresh_process_makes_the_same_video(alice: Path, tm
     adapters.select(family.transformer, None, trainable=False)
     bare = family.sample(text, models.base.Shape(9, 64, 64), steps=4, guidance=7.5, seed=3)
 
-    script = tmp_path / "plain.py"
-    script.write_text(PLAIN_DIFFUSERS)
-    out = tmp_path / "latents.npy"
-    arguments = [str(family.folder), str(tmp_path / "out"), kind, str(out)]  # type: ignore[attr-defined]
-    subprocess.run([sys.executable, str(script), *arguments], check=True, capture_output=True)
+    script, out = tmp_path / "plain.py", tmp_path / "latents.npy"
+    script.write_text(card_code(tmp_path / "out", family.folder) + MAKE_LATENTS.format(out=str(out)))  # type: ignore[attr-defined]
+    subprocess.run([sys.executable, str(script)], check=True, capture_output=True)
     assert np.abs(np.load(out) - ours.numpy()).max() < 1e-5
     assert (ours - bare).abs().max() > 1e-3, "the adapter changes nothing, so the comparison would prove nothing"
+
+
+def exported(output: Path | None, *, force: bool = False) -> Path:
+    """An export of `alice` for ComfyUI, the quickest kind."""
+    settings = config.resolve(SMALL).settings
+    return export(Workspace("alice"), "comfyui", output, force=force, events=Events(), settings=settings).folder
+
+
+def test_force_never_removes_what_no_export_wrote(alice: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "documents"
+    folder.mkdir()
+    (folder / "thesis.txt").write_text("years of work")
+    (tmp_path / "file").write_text("also mine")
+    for taken in (folder, tmp_path / "file"):
+        with pytest.raises(MagicIDError) as caught:
+            exported(taken, force=True)
+        assert caught.value.code == "output-invalid"
+    assert (folder / "thesis.txt").read_text() == "years of work" and (tmp_path / "file").read_text() == "also mine"
+    assert sorted(path.name for path in tmp_path.iterdir() if "tmp" in path.name) == []
+
+
+def test_a_busy_identity_is_not_exported(alice: Path, tmp_path: Path) -> None:
+    with Workspace("alice").lock(), pytest.raises(MagicIDError) as caught:
+        exported(tmp_path / "out")
+    assert caught.value.code == "identity-busy" and not (tmp_path / "out").exists()
+
+
+def test_the_leftover_of_a_killed_export_is_swept_by_the_next(alice: Path, tmp_path: Path) -> None:
+    left, others = tmp_path / ".tmp-magicid.alice.x1y2", [tmp_path / ".tmp-magicid.al.x1", tmp_path / ".tmp-editor"]
+    for folder in (left, *others):
+        folder.mkdir()
+        (folder / "half.safetensors").write_bytes(b"half")
+    exported(tmp_path / "out")
+    assert not left.exists() and all(folder.is_dir() for folder in others)
+
+
+def test_an_export_for_another_model_is_refused(alice: Path, tmp_path: Path) -> None:
+    Workspace("alice").update(model="hunyuan-video")
+    with pytest.raises(MagicIDError) as caught:
+        exported(tmp_path / "out")
+    assert caught.value.code == "model-mismatch"
+
+
+def test_a_full_disk_leaves_nothing_behind(alice: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
+
+    monkeypatch.setattr(comfyui, "save_file", full)
+    with pytest.raises(MagicIDError) as caught:
+        exported(tmp_path / "out")
+    assert caught.value.code == "disk-full" and not list(tmp_path.glob("*out*")) and not list(tmp_path.glob(".tmp-*"))
+
+
+def test_the_card_by_default_names_nobody(alice: Path) -> None:
+    card = (exported(None) / "README.md").read_text()
+    assert "alice" not in card.lower()
+
+
+def test_the_card_of_stage_1_alone_tells_nothing_of_stage_2(alice: Path) -> None:
+    workspace = Workspace("alice")
+    assert "Stage 2 ended at margin" in card.text(workspace, "diffusers")
+    photos = sorted((alice / "photos").glob("*.png"))
+    pipeline.run(workspace, config.resolve({**SMALL, "prefer.steps": 0}, project=alice), photos, Events())
+    text = card.text(workspace, "merged")
+    assert "reconstruction alone" in text and "Stage 2" not in text and "| after stage 1 |" not in text
+    assert "A transformer with a LoRA adapter merged into its weights" in text
 
 
 def test_generate_makes_the_video_of_the_exported_adapter(alice: Path, tmp_path: Path) -> None:
@@ -199,6 +264,8 @@ def test_generate_makes_the_video_of_the_exported_adapter(alice: Path, tmp_path:
     assert not np.array_equal(frames, video.read_video(made[1].path)[0])
     rows = [json.loads(line) for line in (Workspace("alice").videos / "videos.jsonl").read_text().splitlines()]
     assert [row["seed"] for row in rows] == [3, 4] and rows[0]["prompt"] == "a person waves"
+    assert rows[0]["adapter"] == file_digest(generation.adapter_of(Workspace("alice")))
+    assert rows[0]["model"] == "tiny" and rows[0]["settings"]["steps"] == 2 and Path(rows[0]["file"]).is_absolute()
     with pytest.raises(MagicIDError) as caught:
         generation.generate(
             Workspace("alice"), resolved, "again", output=tmp_path / "wave.mp4", force=False, events=Events()
@@ -230,3 +297,69 @@ def test_free_names_never_touch_what_is_there(alice: Path) -> None:
     assert generation.destinations(workspace, "A person dances, happily!", [5], None, False)[0].name == (
         "a-person-dances-happily-5-2.mp4"
     )
+
+
+def test_generate_while_the_adapter_is_replaced_and_its_name_is_taken(
+    alice: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The record names the adapter that was used, and a file that appeared meanwhile is left alone."""
+    workspace, output = Workspace("alice"), tmp_path / "new" / "folder" / "wave.mp4"
+    adapter = generation.adapter_of(workspace)
+    used = file_digest(adapter)
+    real = generation.sample
+
+    def meanwhile(*arguments: Any) -> torch.Tensor:
+        adapter.write_bytes(b"of the next customization")
+        output.parent.mkdir(parents=True)
+        output.write_bytes(b"somebody's video")
+        return real(*arguments)
+
+    monkeypatch.setattr(generation, "sample", meanwhile)
+    resolved = config.resolve({"model.name": "tiny", "generate.steps": 1, "generate.frames": 1}, project=alice)
+    made = generation.generate(workspace, resolved, "x", output=output, force=False, events=Events())
+    assert output.read_bytes() == b"somebody's video" and made[0].path.name == "wave-2.mp4"
+    assert read_lines(workspace.videos / "videos.jsonl")[-1]["adapter"] == used
+
+
+def test_what_was_sampled_before_an_interruption_is_kept(
+    alice: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    events = Events()
+    seen: list[int] = []
+
+    def stop_in_the_second(event: Event) -> None:
+        if event.kind == "step" and event.data["video"] == 2:
+            seen.append(event.data["step"])
+            events.request_stop()
+
+    events.listen(stop_in_the_second)
+    resolved = config.resolve(
+        {"model.name": "tiny", "seed": 3, "generate.steps": 2, "generate.frames": 1, "generate.count": 3}, project=alice
+    )
+    with pytest.raises(KeyboardInterrupt):
+        generation.generate(Workspace("alice"), resolved, "x", output=tmp_path, force=False, events=events)
+    assert seen == [1] and [path.name for path in tmp_path.glob("*.mp4")] == ["x-3.mp4"]
+
+
+def test_an_output_that_cannot_be_written_is_refused_before_the_work(alice: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(MagicIDError) as caught:
+        generation.destinations(Workspace("alice"), "x", [1], tmp_path / "file" / "x.mp4", False)
+    assert caught.value.code == "output-invalid"
+
+
+def test_a_full_gpu_is_named(alice: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: Any) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 9 GiB")
+
+    monkeypatch.setattr(generation, "sample", fail)
+    with pytest.raises(MagicIDError, match="Tried to allocate 9 GiB") as caught:
+        generation.generate(
+            Workspace("alice"),
+            config.resolve({"model.name": "tiny"}, project=alice),
+            "x",
+            output=tmp_path / "x.mp4",
+            force=False,
+            events=Events(),
+        )
+    assert caught.value.code == "gpu-memory"

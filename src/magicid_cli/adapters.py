@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from peft import LoraConfig
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save as serialise
 from torch import nn
 
 from magicid_cli.errors import MagicIDError
@@ -194,8 +194,10 @@ def save(path: Path, values: dict[str, torch.Tensor], spec: AdapterSpec) -> None
     """Write an adapter file, whole or not at all; the same adapter gives the same bytes."""
     about = json.dumps({"format": FORMAT, **asdict(spec)}, sort_keys=True)
     plain = {key: value.detach().to("cpu", torch.float32).contiguous() for key, value in sorted(values.items())}
+    # Serialised here: the library's own file writer does not report a full disk as an OSError.
+    content = serialise(plain, metadata={"magicid": about})
     with atomic_path(path) as temporary:
-        save_file(plain, temporary, metadata={"magicid": about})
+        temporary.write_bytes(content)
 
 
 def load(path: Path) -> tuple[dict[str, torch.Tensor], AdapterSpec]:

@@ -4,14 +4,16 @@ Every file is named after the content that made it: a changed caption, photo or 
 already there is never encoded twice.
 """
 
+import json
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from magicid_cli.errors import MagicIDError
 from magicid_cli.events import Events
 from magicid_cli.models.base import Family, Shape
-from magicid_cli.workspace import Workspace, atomic_path, digest, file_digest, read_lines
+from magicid_cli.workspace import Workspace, atomic_path, digest, file_digest
 
 if TYPE_CHECKING:
     import torch
@@ -33,10 +35,42 @@ class Reference:
 
 
 def references(workspace: Workspace) -> list[Reference]:
-    """The photos that ingest kept, in order."""
-    rows = read_lines(workspace.references / "captions.jsonl")
-    paths = [workspace.references / row["crop"] for row in rows]
-    return [Reference(path, file_digest(path), row["caption"]) for path, row in zip(paths, rows, strict=True)]
+    """The photos that ingest kept, in the order of their captions.
+
+    Raises:
+        MagicIDError: `captions-unusable`: people edit that file, and no photo may drop out of training by a slip.
+    """
+    path = workspace.references / "captions.jsonl"
+    crops = {crop.name: crop for crop in sorted(workspace.references.glob("[0-9]*.png"))}
+    captions: dict[str, str] = {}
+    for number, line in enumerate(path.read_text(encoding="utf-8", errors="replace").split("\n"), 1):
+        if not line.strip():
+            continue
+        row = _caption(line)
+        if row is None or row["crop"] not in crops or row["crop"] in captions:
+            raise _unusable(path, f"line {number} is no caption of a photo in {path.parent.name}/")
+        captions[row["crop"]] = row["caption"]
+    if crops.keys() != captions.keys():
+        raise _unusable(path, f"{', '.join(sorted(crops.keys() - captions.keys()))} has no caption")
+    return [Reference(crops[name], file_digest(crops[name]), caption) for name, caption in captions.items()]
+
+
+def _caption(line: str) -> dict[str, Any] | None:
+    """A line of `captions.jsonl`, or None if it is not one."""
+    try:
+        row = json.loads(line)
+    except json.JSONDecodeError:
+        return None
+    whole = isinstance(row, dict) and all(isinstance(row.get(name), str) for name in ("crop", "caption"))
+    return row if whole and row["caption"].strip() else None
+
+
+def _unusable(path: Path, why: str) -> MagicIDError:
+    return MagicIDError(
+        "captions-unusable",
+        f"{path} cannot be used: {why}.",
+        "Correct the line, or remove the file: the same command writes it anew.",
+    )
 
 
 def text_path(folder: Path, family: Family, prompt: str) -> Path:
@@ -95,12 +129,21 @@ def encode_statics(
     family.unload("vae")
 
 
+def keep_statics(family: Family, folder: Path, photos: list[Reference], shape: Shape) -> None:
+    """Remove the latents of photos that are not used any more: they still show the person."""
+    names = {static_path(folder, family, photo.sha256, shape) for photo in photos}
+    for path in set(folder.glob("*.safetensors")) - names:
+        path.unlink()
+
+
 def save_tensors(path: Path, tensors: "dict[str, torch.Tensor]", metadata: dict[str, str] | None = None) -> None:
     """Write a safetensors file, atomically."""
-    from safetensors.torch import save_file
+    from safetensors.torch import save
 
+    # Serialised here: the library's own file writer does not report a full disk as an OSError.
+    content = save({name: tensor.contiguous() for name, tensor in tensors.items()}, metadata=metadata)
     with atomic_path(path) as temporary:
-        save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, temporary, metadata=metadata)
+        temporary.write_bytes(content)
 
 
 def load_tensors(path: Path) -> "dict[str, torch.Tensor]":

@@ -63,6 +63,7 @@ CODES: dict[str, Code] = {
     "output-exists": Code(USAGE, "the output exists already"),
     "output-invalid": Code(USAGE, "the output's name is none for this kind of file"),
     "export-unfaithful": Code(FAILED, "an export, loaded back, is not the adapter; nothing was published"),
+    "captions-unusable": Code(REFUSED, "captions.jsonl was edited so that a photo has no caption"),
     "photos-missing": Code(REFUSED, "an argument names no photo"),
     "photos-none-usable": Code(REFUSED, "none of the photos can be used; each is named with its reason"),
     "photos-several-people": Code(REFUSED, "the photos seem to show different people"),

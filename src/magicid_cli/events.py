@@ -21,7 +21,7 @@ class Event:
     """One thing that happened.
 
     Attributes:
-        kind: `stage` (started, finished, skipped), `step` (training, sampling, scoring), `checkpoint`, `notice`
+        kind: `stage` (started, finished, cached), `step` (training, sampling, scoring), `checkpoint`, `notice`
             (something the user should read), `fallback` (a second-best way was taken; also in the manifest),
             `download`.
         data: the kind's own values, JSON-serialisable.

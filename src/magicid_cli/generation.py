@@ -1,18 +1,26 @@
 """Prompt → video with an identity's adapter."""
 
+import os
 import re
 import secrets
 import time
 from dataclasses import asdict, dataclass
+from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from magicid_cli import __version__, adapters, models, video
-from magicid_cli.config import Resolved, parse_size
+from magicid_cli.config import GenerateSettings, Resolved, Settings, parse_size
 from magicid_cli.errors import MagicIDError
 from magicid_cli.events import Events
-from magicid_cli.models.base import Family, Shape
+from magicid_cli.models.base import Family, Part, Shape
 from magicid_cli.workspace import Workspace, append_line, file_digest
+
+if TYPE_CHECKING:
+    import torch
+
+Text = dict[str, "torch.Tensor"]
+PARTS: tuple[Part, ...] = ("transformer", "vae")
 
 
 @dataclass(frozen=True)
@@ -35,10 +43,27 @@ def adapter_of(workspace: Workspace) -> Path:
     if path is None or not path.is_file():
         raise MagicIDError(
             "identity-unfinished",
-            f"'{workspace.name}' has no finished adapter yet.",
+            f"'{workspace.name}' has no finished adapter: its customization was not begun or not ended.",
             f"Run or resume: magicid customize PHOTOS --name {workspace.name}",
         )
     return path
+
+
+def require_model(workspace: Workspace, settings: Settings) -> Path:
+    """The identity's finished adapter, if it is one for the model of the settings.
+
+    Raises:
+        MagicIDError: `identity-unfinished`, `model-mismatch`.
+    """
+    adapter = adapter_of(workspace)
+    trained = workspace.manifest()["model"]
+    if settings.model.name != trained:
+        raise MagicIDError(
+            "model-mismatch",
+            f"'{workspace.name}' was trained on the model '{trained}', not '{settings.model.name}'.",
+            f"Leave --model out, or customize again with --model {settings.model.name}.",
+        )
+    return adapter
 
 
 def generate(
@@ -67,20 +92,40 @@ def generate(
         MagicIDError: no adapter, another model, or a file that exists.
     """
     settings = resolved.settings
-    adapter = adapter_of(workspace)
-    trained = workspace.manifest()["model"]
-    if settings.model.name != trained:
-        raise MagicIDError(
-            "model-mismatch",
-            f"'{workspace.name}' was trained on the model '{trained}', not '{settings.model.name}'.",
-            f"Leave --model out, or customize again with --model {settings.model.name}.",
-        )
+    adapter = require_model(workspace, settings)
     wanted = settings.generate
     first = secrets.randbelow(2**31) if settings.seed is None else settings.seed
     seeds = [first + number for number in range(wanted.count)]
     paths = destinations(workspace, prompt, seeds, output, force)
-
     family = models.open_family(settings.model, events)
+    made = []
+    smaller = "Make a smaller video (--size 960x544 --frames 33), or free the GPU."
+    with models.gpu_memory("generating", smaller):
+        text, negative = encode(family, prompt, wanted, events)
+        content = file_digest(adapter)  # now: a customization that is running may replace the file at any time
+        load_adapted(family, adapter)
+        for number, (seed, path) in enumerate(zip(seeds, paths, strict=True), 1):
+            latents = sample(family, wanted, text, negative, seed, number, events)
+            with events.finishing():
+                # The VAE is small beside the transformer; what is sampled becomes a file before the next one begins.
+                written = write(family, settings, latents, seed, path, force)
+                record = {
+                    **made_by(family, settings),
+                    "file": str(written.absolute()),
+                    "prompt": prompt,
+                    "seed": seed,
+                    "adapter": content,
+                    "time": time.time(),
+                }
+                append_line(workspace.videos / "videos.jsonl", record)
+            made.append(Made(written, seed, prompt))
+    for part in PARTS:
+        family.unload(part)
+    return made
+
+
+def encode(family: Family, prompt: str, wanted: GenerateSettings, events: Events) -> tuple[Text, Text | None]:
+    """The conditioning of the prompt, and of the negative prompt where true guidance uses one."""
     family.load("text")
     cut = family.text_overflow(prompt)
     if cut:
@@ -88,41 +133,54 @@ def generate(
     text = family.encode_text(prompt)
     negative = family.encode_text(wanted.negative_prompt) if wanted.true_guidance > 1 else None
     family.unload("text")
+    return text, negative
 
-    load_adapted(family, adapter)
+
+def sample(
+    family: Family,
+    wanted: GenerateSettings,
+    text: Text,
+    negative: Text | None,
+    seed: int,
+    number: int,
+    events: Events,
+) -> "torch.Tensor":
+    """Noise → latents of video `number`, every denoising step reported."""
     width, height = parse_size(wanted.size)
-    latents = []
-    for number, seed in enumerate(seeds, 1):
-        about: dict[str, Any] = {"stage": "generate", "of": wanted.steps, "video": number, "videos": len(seeds)}
+    about: dict[str, Any] = {"stage": "generate", "of": wanted.steps, "video": number, "videos": wanted.count}
+    return family.sample(
+        text,
+        Shape(wanted.frames, height, width),
+        steps=wanted.steps,
+        guidance=wanted.guidance,
+        seed=seed,
+        true_guidance=wanted.true_guidance,
+        negative=negative,
+        on_step=lambda step: events.emit("step", step=step, **about),
+    )
 
-        def report(step: int, about: dict[str, Any] = about) -> None:
-            events.emit("step", step=step, **about)
 
-        latents.append(
-            family.sample(
-                text,
-                Shape(wanted.frames, height, width),
-                steps=wanted.steps,
-                guidance=wanted.guidance,
-                seed=seed,
-                true_guidance=wanted.true_guidance,
-                negative=negative,
-                on_step=report,
-            )
-        )
-    family.unload("transformer")
-
+def write(family: Family, settings: Settings, latents: "torch.Tensor", seed: int, path: Path, force: bool) -> Path:
+    """Latents → a video file; where a file of that name has appeared meanwhile, a free name beside it."""
     family.load("vae")
-    made = []
-    for seed, path, sampled in zip(seeds, paths, latents, strict=True):
-        comment = f"AI-generated video (magicid {__version__}, {settings.model.name}, seed {seed})"
-        video.write_video(path, family.decode(sampled), wanted.fps, comment=comment)
-        path.chmod(0o644)  # written private; what a user asked for is theirs to share
-        row = {"file": str(path), "prompt": prompt, "seed": seed, "adapter": file_digest(adapter), "time": time.time()}
-        append_line(workspace.videos / "videos.jsonl", {**row, "commit": family.commit, "settings": asdict(wanted)})
-        made.append(Made(path, seed, prompt))
-    family.unload("vae")
-    return made
+    frames = family.decode(latents)
+    target = path if force else free_name(path)
+    comment = f"AI-generated video (magicid {__version__}, {settings.model.name}, seed {seed})"
+    video.write_video(target, frames, settings.generate.fps, comment=comment)
+    target.chmod(0o644)  # written private; what a user asked for is theirs to share
+    return target
+
+
+def made_by(family: Family, settings: Settings) -> dict[str, Any]:
+    """What a generated video depends on besides adapter, prompt and seed."""
+    return {
+        "model": settings.model.name,
+        "commit": family.commit,
+        "dtype": str(family.dtype),
+        "device": family.device.type,
+        "versions": {name: version(name) for name in ("magicid", "torch", "diffusers", "peft")},
+        "settings": asdict(settings.generate),
+    }
 
 
 def load_adapted(family: Family, adapter: Path) -> None:
@@ -138,16 +196,19 @@ def destinations(workspace: Workspace, prompt: str, seeds: list[int], output: Pa
     """Where the videos go: never onto an existing file unless asked.
 
     Raises:
-        MagicIDError: `output-exists`, or `output-invalid` for a name that is not .mp4.
+        MagicIDError: `output-exists`, or `output-invalid` for a name that is not .mp4 or a folder that cannot be
+            written: told before the work and not after it.
     """
     slug = "-".join(re.findall(r"[a-z0-9]+", prompt.lower())[:6]) or "video"
     if output is None or output.is_dir():
         folder = output or workspace.videos
+        _require_writable(folder)
         return [free_name(folder / f"{slug}-{seed}.mp4") for seed in seeds]
     if output.suffix.lower() != ".mp4":
         raise MagicIDError(
             "output-invalid", f"'{output.name}' is not a name for a video.", "Name a .mp4 file or an existing folder."
         )
+    _require_writable(output.parent)
     paths = [output]
     if len(seeds) > 1:
         paths = [output.with_stem(f"{output.stem}-{number}") for number in range(1, len(seeds) + 1)]
@@ -155,6 +216,14 @@ def destinations(workspace: Workspace, prompt: str, seeds: list[int], output: Pa
     if taken and not force:
         raise MagicIDError("output-exists", f"{taken[0]} exists already.", "Choose another --output, or add --force.")
     return paths
+
+
+def _require_writable(folder: Path) -> None:
+    there = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.exists())
+    if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
+        raise MagicIDError(
+            "output-invalid", f"Nothing can be written to '{folder}'.", "Name another file or folder with --output."
+        )
 
 
 def free_name(path: Path) -> Path:

@@ -5,7 +5,6 @@ is the one in the manifest and its outputs are as it left them. So a new option 
 it, an edited caption exactly those that read captions, and a new version of magicid alone none.
 """
 
-import errno
 import importlib
 import secrets
 import time
@@ -14,15 +13,20 @@ from dataclasses import asdict, dataclass, is_dataclass
 from pathlib import Path
 from typing import Any
 
+from magicid_cli import models
 from magicid_cli import plan as planning
+from magicid_cli.checkpoints import room_to_write
 from magicid_cli.config import Resolved, Settings, subset, with_values
 from magicid_cli.errors import MagicIDError
 from magicid_cli.events import Event, Events
+from magicid_cli.models.catalog import FACE_MODELS
 from magicid_cli.photos import content_digest
-from magicid_cli.workspace import Workspace, digest
+from magicid_cli.workspace import Workspace, digest, file_digest
 
 ORDER = ("ingest", "reconstruct", "sample", "score", "select", "prefer")
 PREFERENCE = ("sample", "score", "select", "prefer")
+# Settings that may name a file: what counts is what is in it.
+_FILES = ("rewards.face_model", "repository.prompts_file")
 
 
 @dataclass(frozen=True)
@@ -86,7 +90,16 @@ def key_of(name: str, workspace: Workspace, settings: Settings, photos: list[Pat
     """Digest of everything a stage reads; its inputs must be on disk."""
     module = stage(name)
     read = module.inputs(workspace, photos) if name == "ingest" else module.inputs(workspace, settings)
-    return digest([module.FORMAT, subset(settings, module.READS), read])
+    values = {name: _by_content(name, value) for name, value in subset(settings, module.READS).items()}
+    return digest([module.FORMAT, values, read])
+
+
+def _by_content(name: str, value: Any) -> Any:
+    """A setting's value as it counts in a key: the digest of a file that it names, else the value itself."""
+    if name not in _FILES or value in ("", "auto", *FACE_MODELS):
+        return value
+    path = Path(value).expanduser()
+    return file_digest(path) if path.is_file() else value
 
 
 def states(workspace: Workspace, settings: Settings, photos: list[Path]) -> list[StageState]:
@@ -122,11 +135,26 @@ def _state(
 
 
 def plan(workspace: Workspace, resolved: Resolved, photos: list[Path]) -> RunPlan:
-    """What a run would do and cost, before it starts."""
+    """What a run would do and cost, before it starts.
+
+    Raises:
+        MagicIDError: `settings-invalid` for a run that could only fail hours later.
+    """
+    _refuse_hopeless(resolved.settings)
     found = states(workspace, resolved.settings, photos)
     todo = {state.name for state in found if state.state != "cached"}
     estimate = planning.for_run(resolved.settings, photos=len(photos), todo=todo, home=workspace.path)
     return RunPlan(found, estimate, planning.check(estimate))
+
+
+def _refuse_hopeless(settings: Settings) -> None:
+    """Stop before hours of stage 1 where stage 2 could have no pair."""
+    if settings.prefer.steps and not settings.repository.tuned + settings.repository.initial:
+        raise MagicIDError(
+            "settings-invalid",
+            "Stage 2 learns from pairs of videos, and neither tuned nor initial ones would be sampled.",
+            "Sample some (--tuned 100 --initial 20), or stop after stage 1 (--prefer-steps 0).",
+        )
 
 
 def consent_missing(workspace: Workspace, photos: Iterable[Path]) -> list[str]:
@@ -157,6 +185,7 @@ def run(workspace: Workspace, resolved: Resolved, photos: list[Path], events: Ev
         MagicIDError: a stage failed; what was finished stays.
         KeyboardInterrupt: somebody asked to stop; the same call resumes.
     """
+    _refuse_hopeless(resolved.settings)
     begun = time.monotonic()
     with workspace.lock():
         events.path = workspace.events
@@ -178,6 +207,8 @@ def run(workspace: Workspace, resolved: Resolved, photos: list[Path], events: Ev
                 cached.append(name)
                 continue
             events.emit("stage", state="started", why=why, **about)
+            # The settings in the manifest are those of this run from now on, and no longer the old adapter's.
+            workspace.update(adapter=None, finished=None)
             _run_stage(name, workspace, settings, photos, events)
             events.emit("stage", state="finished", **about)
             done.append(name)
@@ -196,39 +227,14 @@ def _run_stage(name: str, workspace: Workspace, settings: Settings, photos: list
     record: dict[str, Any] = {"key": key_of(name, workspace, settings, photos), "state": "running", "begun": begun}
     _keep(workspace, name, record)
     module = stage(name)
-    try:
+    smaller = "Train smaller (--size 544x320 --frames 33), or free the GPU; the same command resumes."
+    with room_to_write(workspace.path), models.gpu_memory(f"working on stage '{name}'", smaller):
         if name == "ingest":
             result = module.run(workspace, settings, events, photos=photos)
         else:
             result = module.run(workspace, settings, events)
-    except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise MagicIDError(
-                "disk-full",
-                f"The disk is full: {error}. What was finished is kept.",
-                "Make room, then run the same command again.",
-            ) from error
-        raise
-    except Exception as error:
-        translated = _out_of_memory(error, name)
-        if translated is None:
-            raise
-        raise translated from error
     finished = {"state": "done", "finished": time.time(), "outputs": module.outputs(workspace)}
     _keep(workspace, name, {**record, **finished, "result": _plain(result)})
-
-
-def _out_of_memory(error: Exception, name: str) -> MagicIDError | None:
-    """The error to show for an exception that means the GPU's memory did not suffice, else None."""
-    import torch
-
-    if not isinstance(error, torch.OutOfMemoryError):
-        return None
-    return MagicIDError(
-        "gpu-memory",
-        f"The GPU ran out of memory in stage '{name}': {str(error).splitlines()[0]}",
-        "Train smaller (--size 544x320 --frames 33), or free the GPU; the same command resumes.",
-    )
 
 
 def _record_fallback(workspace: Workspace, event: Event) -> None:

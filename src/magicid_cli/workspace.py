@@ -5,11 +5,12 @@ A person can read it with `ls` and `cat`:
     identities/<name>/
         manifest.json   name, consent, model and commit, seed, settings with origins, stage records, fallbacks
         references/     photos.jsonl (a verdict for each), NNN.png (crops), captions.jsonl
-        reconstruct/    metrics.jsonl, checkpoints/, adapter.safetensors, adapter.json
+        reconstruct/    metrics.jsonl, checkpoints/, static/ (latents of the photos), adapter.safetensors
         repository/     prompts.jsonl, videos.jsonl, clips/*.mp4, latents/*.safetensors
         scores.jsonl    one line a video
         pairs.jsonl     one line a pair;  pairs.json: how they were chosen
-        prefer/         beta.json, metrics.jsonl, checkpoints/, adapter.safetensors, adapter.json
+        prefer/         beta.json, metrics.jsonl, checkpoints/, adapter.safetensors
+        texts/          prompts and captions, encoded
         videos/         what `generate` made
         events.jsonl    what happened
 """
@@ -25,6 +26,7 @@ import tempfile
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +35,7 @@ import platformdirs
 from magicid_cli.errors import MagicIDError
 
 FORMAT = 1
+_LARGE = 1 << 24  # bytes
 _NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
 _DEVICE_NAMES = {"con", "prn", "aux", "nul", *(f"{kind}{n}" for kind in ("com", "lpt") for n in range(1, 10))}
 
@@ -73,9 +76,21 @@ def digest(value: Any) -> str:
 
 
 def file_digest(path: Path) -> str:
-    """SHA-256 (hex) of a file's bytes."""
+    """SHA-256 (hex) of a file's bytes; a large file is read once in a process while nothing about it changes."""
+    facts = path.stat()
+    if facts.st_size < _LARGE:
+        return _digest_of(path)
+    return _known_digest(path, facts.st_dev, facts.st_ino, facts.st_size, facts.st_mtime_ns, facts.st_ctime_ns)
+
+
+def _digest_of(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+@lru_cache(maxsize=64)
+def _known_digest(path: Path, *_facts: int) -> str:
+    return _digest_of(path)
 
 
 def fsync_folder(folder: Path) -> None:

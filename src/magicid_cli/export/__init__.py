@@ -4,12 +4,17 @@ Every file is loaded back and compared before the export counts as done; it is p
 appears as a whole.
 """
 
+import errno
 import os
 import shutil
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from safetensors import SafetensorError
 
 from magicid_cli.errors import MagicIDError
 from magicid_cli.workspace import Workspace, data_home, fsync_folder
@@ -17,8 +22,10 @@ from magicid_cli.workspace import Workspace, data_home, fsync_folder
 if TYPE_CHECKING:
     from magicid_cli.config import Settings
     from magicid_cli.events import Events
+    from magicid_cli.models.base import Family
 
 KINDS = ("diffusers", "comfyui", "merged")
+_FILES = ("README.md", "pytorch_lora_weights.safetensors", "adapter-comfyui.safetensors", "transformer")
 
 
 @dataclass(frozen=True)
@@ -50,41 +57,90 @@ def export(
         settings: the model's name, device and number type.
 
     Raises:
-        MagicIDError: `output-exists`, `identity-unfinished`, or `export-unfaithful`: nothing is left behind then.
+        MagicIDError: `output-exists`, `output-invalid`, `identity-unfinished`, `identity-busy`, `disk-full`,
+            `model-mismatch`, or `export-unfaithful`: nothing is left behind then.
     """
-    from magicid_cli import adapters, generation, models
+    from magicid_cli import generation, models
 
-    adapter = generation.adapter_of(workspace)
-    folder = destination or data_home() / "exports" / f"{workspace.name}-{kind}"
-    if folder.exists() and not force:
-        raise MagicIDError("output-exists", f"{folder} exists already.", "Choose another --output, or add --force.")
-    family = models.open_family(settings.model, events)
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(prefix=".tmp-", dir=folder.parent))
-    try:
-        tensors, spec = adapters.load(adapter)
-        if kind == "merged":
-            from magicid_cli.export import merged
-
-            _, checks = merged.write(temporary, family, adapter)
-        elif kind == "comfyui":
-            from magicid_cli.export import comfyui
-
-            _, checks = comfyui.write(temporary, tensors, spec, family.transformer_config)
-        else:
-            from magicid_cli.export import diffusers
-
-            _, checks = diffusers.write(temporary, tensors, spec, family.transformer_config)
-        from magicid_cli.export import card
-
-        (temporary / "README.md").write_text(card.text(workspace, kind, folder), encoding="utf-8")
-        _publish(temporary, folder)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
-    with workspace.lock():
+    folder = (destination or data_home() / "exports" / f"{workspace.name}-{kind}").absolute()
+    _refuse_taken(folder, force)
+    generation.require_model(workspace, settings)
+    # The lock: nothing may change the adapter while it is read, and nobody else has a temporary folder of this name.
+    with workspace.lock(), models.gpu_memory("merging", "Export the adapter itself: --format diffusers"):
+        adapter = generation.adapter_of(workspace)
+        family = models.open_family(settings.model, events)
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        prefix = f".tmp-magicid.{workspace.name}."  # a dot is in no name
+        for left in folder.parent.glob(f"{prefix}*"):
+            shutil.rmtree(left, ignore_errors=True)  # of an export that was killed
+        temporary = Path(tempfile.mkdtemp(prefix=prefix, dir=folder.parent))
+        try:
+            with _room_to_write(folder):
+                checks = _fill(temporary, kind, workspace, family, adapter)
+                _publish(temporary, folder)
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
         exports = [entry for entry in workspace.manifest().get("exports", []) if entry != str(folder.resolve())]
         workspace.update(exports=[*exports, str(folder.resolve())])
     return Exported(folder, sorted(path for path in folder.rglob("*") if path.is_file()), checks)
+
+
+def _fill(temporary: Path, kind: str, workspace: Workspace, family: "Family", adapter: Path) -> dict[str, Any]:
+    """Write everything into the temporary folder; returns what loading it back found."""
+    from magicid_cli import adapters
+    from magicid_cli.export import card, comfyui, diffusers, merged
+
+    tensors, spec = adapters.load(adapter)
+    if kind == "merged":
+        _, checks = merged.write(temporary, family, adapter)
+    elif kind == "comfyui":
+        _, checks = comfyui.write(temporary, tensors, spec, family.transformer_config)
+    else:
+        _, checks = diffusers.write(temporary, tensors, spec, family.transformer_config)
+    (temporary / "README.md").write_text(card.text(workspace, kind), encoding="utf-8")
+    return checks
+
+
+def _refuse_taken(folder: Path, force: bool) -> None:
+    """Replace a folder only when asked, and only if everything in it is an export's: the rest cannot be made again.
+
+    Raises:
+        MagicIDError: `output-exists`, `output-invalid`.
+    """
+    if not os.path.lexists(folder):
+        return
+    if not force:
+        raise MagicIDError("output-exists", f"{folder} exists already.", "Choose another --output, or add --force.")
+    known = folder.is_dir() and not folder.is_symlink()
+    foreign = [path for path in folder.rglob("*") if not _is_ours(path.relative_to(folder))] if known else [folder]
+    if foreign:
+        raise MagicIDError(
+            "output-invalid",
+            f"{folder} would be replaced as a whole, and {foreign[0].name} is nothing that an export writes.",
+            "Name a folder of its own with --output.",
+        )
+
+
+def _is_ours(path: Path) -> bool:
+    """Whether an export may have written this path (relative to its folder)."""
+    return str(path) in _FILES or (path.parts[0] == "transformer" and path.suffix in (".json", ".safetensors"))
+
+
+@contextmanager
+def _room_to_write(folder: Path) -> Iterator[None]:
+    """A full disk as one error, also where safetensors' writer reports it in its own way.
+
+    Raises:
+        MagicIDError: `disk-full`.
+    """
+    try:
+        yield
+    except (OSError, SafetensorError) as error:
+        if "No space left" not in str(error) and getattr(error, "errno", None) not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        raise MagicIDError(
+            "disk-full", f"The disk is full: {folder} cannot be written.", "Make room, or choose another --output."
+        ) from error
 
 
 def _publish(temporary: Path, folder: Path) -> None:
@@ -95,10 +151,7 @@ def _publish(temporary: Path, folder: Path) -> None:
             with path.open("rb") as file:
                 os.fsync(file.fileno())
     if folder.exists():
-        old = Path(tempfile.mkdtemp(prefix=".tmp-", dir=folder.parent))
-        folder.replace(old / folder.name)
-        temporary.replace(folder)
-        shutil.rmtree(old)
-    else:
-        temporary.replace(folder)
+        folder.replace(temporary.with_name(f"{temporary.name}-old"))
+    temporary.replace(folder)
+    shutil.rmtree(temporary.with_name(f"{temporary.name}-old"), ignore_errors=True)
     fsync_folder(folder.parent)

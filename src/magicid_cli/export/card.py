@@ -1,10 +1,9 @@
 """The model card that every export carries: what it is, what it may be used for, how to load it.
 
-No photo, crop, caption, face embedding, file name or prompt goes into it.
+No photo, crop, caption, face embedding, file name, prompt or name of the identity goes into it.
 """
 
 import json
-from pathlib import Path
 from typing import Any
 
 from magicid_cli import __version__
@@ -24,7 +23,7 @@ pipe = HunyuanVideoPipeline.from_pretrained(
     tokenizer=PreTrainedTokenizerFast.from_pretrained(base, subfolder="tokenizer", revision={revision!r}),
     dtype=torch.bfloat16,
 )
-pipe.load_lora_weights("{folder}", weight_name="pytorch_lora_weights.safetensors")
+pipe.load_lora_weights("path/to/this/folder", weight_name="pytorch_lora_weights.safetensors")
 ```
 
 The tokenizer is passed explicitly because transformers 5 loads the one that the repository names with another
@@ -37,7 +36,7 @@ from diffusers import HunyuanVideoPipeline, HunyuanVideoTransformer3DModel
 from transformers import PreTrainedTokenizerFast
 
 base = "{base}"
-transformer = HunyuanVideoTransformer3DModel.from_pretrained("{folder}/transformer", dtype=torch.bfloat16)
+transformer = HunyuanVideoTransformer3DModel.from_pretrained("path/to/this/folder/transformer", dtype=torch.bfloat16)
 pipe = HunyuanVideoPipeline.from_pretrained(
     base,
     revision={revision!r},
@@ -48,14 +47,19 @@ pipe = HunyuanVideoPipeline.from_pretrained(
 ```""",
 }
 
+_WHAT = {
+    "diffusers": "A LoRA adapter",
+    "comfyui": "A LoRA adapter",
+    "merged": "A transformer with a LoRA adapter merged into its weights,",
+}
 
-def text(workspace: Workspace, kind: str, folder: Path) -> str:
+
+def text(workspace: Workspace, kind: str) -> str:
     """The card, Markdown with the Hub's front matter.
 
     Args:
         workspace: a customized identity.
         kind: the export's format.
-        folder: where the export lies, for the loading example; only its name is used.
     """
     manifest = workspace.manifest()
     model = VIDEO_MODELS[manifest["model"]]
@@ -69,12 +73,12 @@ def text(workspace: Workspace, kind: str, folder: Path) -> str:
     parts = [
         "\n".join(front),
         f"# A {values['photos']['class_word']} for {base}",
-        f"A LoRA adapter made by magicid {__version__} (MagicID, arXiv 2503.12689) from {photos} photos of one person, "
+        f"{_WHAT[kind]} made by magicid {__version__} (MagicID, arXiv 2503.12689) from {photos} photos of one person, "
         "whose consent is on record with the maker. In a prompt the person is called "
         f'"a {values["photos"]["class_word"]}".',
         "## Licences\n\n" + "\n".join(_licences(manifest, licence)),
-        "## How to load\n\n" + _LOADING[kind].format(base=base, revision=revision, folder=folder.name),
-        "## Scores\n\n" + _scores(workspace),
+        "## How to load\n\n" + _LOADING[kind].format(base=base, revision=revision),
+        "## Scores\n\n" + _scores(workspace, preferred=bool(values["prefer"]["steps"])),
         "## Settings\n\n```json\n" + json.dumps(shown, indent=2) + "\n```",
         "## Use\n\nVideos made with it show a real person. Use it only with that person's permission, and say that "
         "the videos are generated.",
@@ -96,13 +100,18 @@ def _licences(manifest: dict[str, Any], licence: str) -> list[str]:
     return lines
 
 
-def _scores(workspace: Workspace) -> str:
-    """Mean raw rewards of the repository by origin, and where stage 2 ended."""
+def _scores(workspace: Workspace, *, preferred: bool) -> str:
+    """Mean raw rewards of the repository by origin, and where stage 2 ended.
+
+    Args:
+        workspace: of the identity.
+        preferred: whether the adapter went through stage 2; else what lies in the workspace belongs to another one.
+    """
     origins = {row["id"]: row["origin"] for row in read_lines(workspace.repository / "videos.jsonl")}
     sums: dict[tuple[str, str], list[float]] = {}
     for row in read_lines(workspace.scores):
         sums.setdefault((origins.get(row["id"], "?"), row["reward"]), []).append(row["value"])
-    if not sums:
+    if not preferred or not sums:
         return "No videos were scored: the adapter was trained by reconstruction alone."
     names = ("identity", "dynamics", "semantics")
     table = ["| videos | identity | dynamics | semantics |", "|---|---|---|---|"]

@@ -1,6 +1,8 @@
 """Model families: one file each, the only users of diffusers."""
 
 import hashlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -69,6 +71,28 @@ def device_for(model: "ModelSettings") -> str:
             "For a small model that runs anywhere: --model tiny. To insist on the CPU: --device cpu",
         )
     return "cpu"
+
+
+@contextmanager
+def gpu_memory(what: str, hint: str) -> Iterator[None]:
+    """Turn "CUDA out of memory" inside the block into an error the user can act on.
+
+    Args:
+        what: was being done, for the message.
+        hint: what takes less memory.
+
+    Raises:
+        MagicIDError: `gpu-memory`.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        import torch
+
+        if not isinstance(error, torch.OutOfMemoryError):
+            raise
+        first = next(iter(str(error).splitlines()), "")
+        raise MagicIDError("gpu-memory", f"The GPU ran out of memory while {what}: {first}", hint) from error
 
 
 def _weights(model: "ModelSettings", events: "Events") -> tuple[Path, str]:

@@ -72,6 +72,7 @@ def run(workspace: Workspace, settings: Settings, events: Events) -> Reconstruct
     texts, statics = workspace.path / "texts", workspace.reconstruct / "static"
     conditioning.encode_texts(family, texts, [photo.caption for photo in references], events, NAME)
     conditioning.encode_statics(family, statics, references, shape, events, NAME)
+    conditioning.keep_statics(family, statics, references, shape)
     clips = [
         (
             conditioning.load_tensors(conditioning.static_path(statics, family, photo.sha256, shape))["latents"],

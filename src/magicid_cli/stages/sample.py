@@ -68,7 +68,7 @@ def inputs(workspace: Workspace, settings: Settings) -> dict[str, Any]:
 def outputs(workspace: Workspace) -> dict[str, str]:
     """Content of the records, and the size of every file that they name."""
     records = workspace.repository / "videos.jsonl"
-    found = {"records": file_digest(records)} if records.is_file() else {}
+    found = {path.name: file_digest(path) for path in (records, records.with_name("prompts.jsonl")) if path.is_file()}
     for row in read_lines(records):
         for name in (row["clip"], row["latents"]):
             path = workspace.repository / name
@@ -86,18 +86,21 @@ def run(workspace: Workspace, settings: Settings, events: Events) -> SampleResul
     folder = workspace.repository
     prompts = chosen_prompts(settings)
     write_lines(folder / "prompts.jsonl", [{"id": number, "text": text} for number, text in enumerate(prompts)])
-    items = work(workspace, settings, family, prompts)
+    references = conditioning.references(workspace)
+    items = work(workspace, settings, family, prompts, references)
     records = {row["id"]: row for row in read_lines(folder / "videos.jsonl")}
     missing = [item for item in items if not is_made(folder, item, records.get(item.id))]
 
     texts = workspace.path / "texts"
     conditioning.encode_texts(family, texts, prompts, events, NAME)
+    statics = workspace.reconstruct / "static"
+    conditioning.encode_statics(family, statics, references, shape_of(settings), events, NAME)
     generated = [item for item in missing if item.origin != "static"]
     denoise(workspace, settings, family, [item for item in generated if not has_latents(folder, item)], texts, events)
     if generated:
         family.load("vae")
     for number, item in enumerate(missing, 1):
-        finish(workspace, settings, family, item)
+        finish(workspace, settings, family, item, references)
         events.emit("step", stage=NAME, part="clips", step=number, of=len(missing), id=item.id)
     family.unload("vae")
 
@@ -110,15 +113,28 @@ def run(workspace: Workspace, settings: Settings, events: Events) -> SampleResul
 def chosen_prompts(settings: Settings) -> list[str]:
     """The repository's prompts: from the user's file, or picked by seed from the shipped list."""
     if settings.repository.prompts_file:
-        return choose.from_file(Path(settings.repository.prompts_file), settings.photos.class_word)
+        path = Path(settings.repository.prompts_file).expanduser()
+        # A prompt that occurs twice is one prompt: held-out pairs must not share theirs with training.
+        return list(dict.fromkeys(choose.from_file(path, settings.photos.class_word)))
     return choose.pick(settings.repository.prompts, settings.seed or 0, settings.photos.class_word)
 
 
-def work(workspace: Workspace, settings: Settings, family: Family, prompts: list[str]) -> list[Item]:
+def work(
+    workspace: Workspace,
+    settings: Settings,
+    family: Family,
+    prompts: list[str],
+    references: list[conditioning.Reference],
+) -> list[Item]:
     """Every item of the repository, dealt round the prompts; an item's seed depends on its name alone."""
     shape = shape_of(settings)
-    common = {"model": settings.model.name, "commit": family.commit, "dtype": str(family.dtype), "shape": str(shape)}
-    common["fps"] = str(settings.shape.fps)
+    common = {
+        "model": settings.model.name,
+        "commit": family.commit,
+        "dtype": str(family.dtype),
+        "shape": str(shape),
+        "fps": settings.shape.fps,
+    }
     adapter = file_digest(workspace.reconstruct / "adapter.safetensors")
     items = []
     for origin, count in (("tuned", settings.repository.tuned), ("initial", settings.repository.initial)):
@@ -134,7 +150,7 @@ def work(workspace: Workspace, settings: Settings, family: Family, prompts: list
             }
             seed = int(digest([settings.seed, name])[:12], 16)
             items.append(Item(name, origin, prompt_id, prompts[prompt_id], None, seed, made_by))
-    for number, photo in enumerate(conditioning.references(workspace)):
+    for number, photo in enumerate(references):
         made_by = {**common, "photo": photo.sha256}
         items.append(Item(f"static-{number:03d}", "static", None, photo.caption, number, None, made_by))
     return items
@@ -190,12 +206,18 @@ def denoise(
     family.unload("transformer")
 
 
-def finish(workspace: Workspace, settings: Settings, family: Family, item: Item) -> None:
+def finish(
+    workspace: Workspace,
+    settings: Settings,
+    family: Family,
+    item: Item,
+    references: list[conditioning.Reference],
+) -> None:
     """Latents → clip and record. A static clip is the photo itself, repeated."""
     folder = workspace.repository
     latents = folder / latents_name(item)
     if item.origin == "static":
-        photo = conditioning.references(workspace)[item.photo or 0]
+        photo = references[item.photo or 0]
         source = conditioning.static_path(workspace.reconstruct / "static", family, photo.sha256, shape_of(settings))
         conditioning.save_tensors(latents, conditioning.load_tensors(source), {"key": item.key})
         frames = video.static_clip(decode(photo.crop).rgb, settings.shape.frames)
@@ -208,6 +230,7 @@ def finish(workspace: Workspace, settings: Settings, family: Family, item: Item)
         "key": item.key,
         "clip": clip,
         "latents": latents_name(item),
+        "device": family.device.type,
         "versions": {name: version(name) for name in ("magicid", "torch", "diffusers", "peft")},
     }
     append_line(folder / "videos.jsonl", row)

@@ -66,8 +66,9 @@ def run(workspace: Workspace, settings: Settings, events: Events) -> ScoreResult
     for reward in judges_of(workspace, settings, events):
         judges[reward.name] = reward.made_by
         against = references if reward.name == "identity" else None
+        shown = settings.rewards.sampled_frames if reward.name == "semantics" else None
         for row in videos:
-            key = digest([FORMAT, row["key"], reward.name, reward.made_by, against, settings.rewards.sampled_frames])
+            key = digest([FORMAT, row["key"], reward.name, reward.made_by, against, shown])
             if key not in known:
                 frames, _ = video.read_video(workspace.repository / row["clip"])
                 raw = reward.score(Clip(frames, settings.shape.fps, row["prompt"]))

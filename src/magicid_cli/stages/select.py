@@ -35,8 +35,9 @@ def inputs(workspace: Workspace, settings: Settings) -> dict[str, Any]:
 
 
 def outputs(workspace: Workspace) -> dict[str, str]:
-    """Content of the pairs."""
-    return {"pairs": file_digest(workspace.pairs)} if workspace.pairs.is_file() else {}
+    """Content of the pairs and of the report."""
+    files = (workspace.pairs, workspace.path / "pairs.json")
+    return {path.name: file_digest(path) for path in files if path.is_file()}
 
 
 def run(workspace: Workspace, settings: Settings, events: Events) -> SelectResult:

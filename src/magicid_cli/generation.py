@@ -10,17 +10,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from magicid_cli import __version__, adapters, models, video
+from magicid_cli.adapters import AdapterSpec
 from magicid_cli.config import GenerateSettings, Resolved, Settings, parse_size
 from magicid_cli.errors import MagicIDError
 from magicid_cli.events import Events
-from magicid_cli.models.base import Family, Part, Shape
+from magicid_cli.models.base import Family, Shape
 from magicid_cli.workspace import Workspace, append_line, file_digest
 
 if TYPE_CHECKING:
     import torch
 
 Text = dict[str, "torch.Tensor"]
-PARTS: tuple[Part, ...] = ("transformer", "vae")
 
 
 @dataclass(frozen=True)
@@ -102,12 +102,14 @@ def generate(
     smaller = "Make a smaller video (--size 960x544 --frames 33), or free the GPU."
     with models.gpu_memory("generating", smaller):
         text, negative = encode(family, prompt, wanted, events)
-        content = file_digest(adapter)  # now: a customization that is running may replace the file at any time
-        load_adapted(family, adapter)
+        # Read once: a customization that is running may replace the file at any time.
+        content, tensors_and_spec = file_digest(adapter), adapters.load(adapter)
         for number, (seed, path) in enumerate(zip(seeds, paths, strict=True), 1):
+            put_on(family, *tensors_and_spec)
             latents = sample(family, wanted, text, negative, seed, number, events)
+            # The next video loads it again, which takes seconds: this one is a file before anything can go wrong.
+            family.unload("transformer")
             with events.finishing():
-                # The VAE is small beside the transformer; what is sampled becomes a file before the next one begins.
                 written = write(family, settings, latents, seed, path, force)
                 record = {
                     **made_by(family, settings),
@@ -119,8 +121,6 @@ def generate(
                 }
                 append_line(workspace.videos / "videos.jsonl", record)
             made.append(Made(written, seed, prompt))
-    for part in PARTS:
-        family.unload(part)
     return made
 
 
@@ -164,6 +164,7 @@ def write(family: Family, settings: Settings, latents: "torch.Tensor", seed: int
     """Latents → a video file; where a file of that name has appeared meanwhile, a free name beside it."""
     family.load("vae")
     frames = family.decode(latents)
+    family.unload("vae")
     target = path if force else free_name(path)
     comment = f"AI-generated video (magicid {__version__}, {settings.model.name}, seed {seed})"
     video.write_video(target, frames, settings.generate.fps, comment=comment)
@@ -185,8 +186,12 @@ def made_by(family: Family, settings: Settings) -> dict[str, Any]:
 
 def load_adapted(family: Family, adapter: Path) -> None:
     """Load the transformer with an adapter on it, ready to sample."""
+    put_on(family, *adapters.load(adapter))
+
+
+def put_on(family: Family, tensors: "dict[str, torch.Tensor]", spec: AdapterSpec) -> None:
+    """Load the transformer and give it an adapter that was read before."""
     family.load("transformer")
-    tensors, spec = adapters.load(adapter)
     adapters.attach(family.transformer, "policy", spec, seed=0)
     adapters.load_tensors(family.transformer, "policy", tensors)
     adapters.select(family.transformer, "policy", trainable=False)

@@ -1,6 +1,6 @@
 """Scores → preference pairs, by hybrid pair selection (`hpo.select_pairs`)."""
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -15,7 +15,6 @@ NAME = "select"
 TITLE = "Preference pairs"
 FORMAT = 1
 READS = ("seed", "pairs")
-REWARDS = ("identity", "dynamics", "semantics")
 
 
 @dataclass(frozen=True)
@@ -79,14 +78,14 @@ def run(workspace: Workspace, settings: Settings, events: Events) -> SelectResul
 
 
 def columns(videos: list[dict[str, Any]], scores: list[dict[str, Any]]) -> hpo.Candidates:
-    """Records and scores → the columns that selection works on; `raw` is `(N, 3)` in the order of `REWARDS`."""
+    """Records and scores → the columns that selection works on; `raw` is `(N, 3)` in the order of `hpo.REWARDS`."""
     values = {(row["id"], row["reward"]): row["value"] for row in scores}
     return hpo.Candidates(
         ids=[row["id"] for row in videos],
         origin=[row["origin"] for row in videos],
         prompt=np.array([-1 if row["prompt_id"] is None else row["prompt_id"] for row in videos]),
         photo=np.array([-1 if row["photo"] is None else row["photo"] for row in videos]),
-        raw=np.array([[values[row["id"], reward] for reward in REWARDS] for row in videos], dtype=np.float64),
+        raw=np.array([[values[row["id"], reward] for reward in hpo.REWARDS] for row in videos], dtype=np.float64),
     )
 
 
@@ -104,7 +103,7 @@ def describe(
 
     def side(row: dict[str, Any], index: int) -> dict[str, Any]:
         rewards = {
-            name: {"raw": float(raw[index, n]), "scaled": float(scaled[index, n])} for n, name in enumerate(REWARDS)
+            name: {"raw": float(raw[index, n]), "scaled": float(scaled[index, n])} for n, name in enumerate(hpo.REWARDS)
         }
         return {"id": row["id"], "origin": row["origin"], "latents": row["latents"], "rewards": rewards}
 
@@ -115,5 +114,5 @@ def describe(
         "winner": side(winner, pair.winner),
         "rejected": side(rejected, pair.rejected),
         "identity_gap": pair.gap,
-        "why": pair.why if isinstance(pair.why, str) else asdict(pair.why),
+        "why": pair.why,
     }

@@ -159,13 +159,9 @@ class Sample:
         return hpo.error(target, model(x_t, self.t, self.text))
 
 
-def draw_samples(count: int) -> list[Sample]:
-    torch.manual_seed(1)
-    d = torch.float64
-    return [
-        Sample(*torch.randn(3, 8, dtype=d), t=torch.rand((), dtype=d), text=torch.randn(3, dtype=d))
-        for _ in range(count)
-    ]
+def draw_sample() -> Sample:
+    x0_w, x0_l, noise = torch.randn(3, 8, dtype=torch.float64)
+    return Sample(x0_w, x0_l, noise, torch.rand((), dtype=torch.float64), torch.randn(3, dtype=torch.float64))
 
 
 @pytest.mark.parametrize("noised", [hpo.velocity_noised, hpo.noise_noised])
@@ -177,7 +173,7 @@ def test_one_graph_at_a_time_is_joint_autograd(noised: Noised, beta: float, coun
     parameters = list(policy.parameters())
     into = [torch.zeros_like(parameter) for parameter in parameters]
     losses, steps = [], []
-    for sample in draw_samples(count):
+    for sample in [draw_sample() for _ in range(count)]:
         winner = partial(sample.error, noised, sample.x0_w)
         rejected = partial(sample.error, noised, sample.x0_l)
         with torch.no_grad():

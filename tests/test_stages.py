@@ -3,6 +3,8 @@ that the same command then ends with the very adapter of the undisturbed run.
 """
 
 import errno
+import os
+import random
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -270,3 +272,38 @@ def test_a_large_file_is_hashed_once_and_again_when_it_changes(tmp_path: Path, m
     assert workspace.file_digest(path) == first and len(reads) == 1
     workspace.write_text(path, "54321")
     assert workspace.file_digest(path) != first and len(reads) == 2
+
+
+class Crash(RuntimeError):
+    """Stands for a process that ends in the middle of a write."""
+
+
+@pytest.mark.slow
+def test_a_crash_between_any_two_writes_leaves_a_run_that_ends_the_same(
+    alice: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every durable write passes through fsync; the run dies at one of them, again and again."""
+    chance, left, where = random.Random(2), 0, list[str]()
+    real = os.fsync
+
+    def fsync(handle: int) -> None:
+        nonlocal left
+        left -= 1
+        if left == 0:
+            raise Crash
+        real(handle)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    bob = Workspace("bob")
+    resolved = config.resolve(SMALL, project=alice)
+    for _ in range(100):
+        left = chance.randint(18, 60)
+        try:
+            pipeline.run(bob, resolved, photos_of(alice), Events())
+            break
+        except Crash:
+            states = bob.manifest()["stages"]
+            where += [name for name in pipeline.ORDER if states.get(name, {}).get("state") == "running"]
+    assert len(set(where)) >= 4, where
+    assert results(bob) == results(Workspace("alice"))
+    assert not list(bob.path.rglob(".tmp-*"))

@@ -154,6 +154,16 @@ def test_the_probe_leaves_no_trace_in_the_policy(alice: Path) -> None:
     assert (workspace.prefer / "adapter.safetensors").read_bytes() == solved
 
 
+def test_more_steps_keep_the_strength_that_was_found(alice: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A probe on a GPU is not repeatable in every bit: another one would give another beta."""
+    found = read_json(Workspace("alice").prefer / "beta.json")
+    settings = config.resolve({**SMALL, "prefer.steps": 2}, project=alice).settings
+    monkeypatch.setattr(prefer, "margins", lambda *_: pytest.fail("it was probed again"))
+    monkeypatch.setattr(prefer, "HeldOut", lambda *_: None)
+    result = prefer.run(Workspace("alice"), settings, Events())
+    assert (result.steps, result.beta, result.beta_from) == (2, found["beta"], "probe")
+
+
 def test_no_strength_can_be_solved_from_a_policy_that_did_not_learn(alice: Path) -> None:
     settings = config.resolve({**SMALL, "prefer.learning_rate": 0.0}, project=alice).settings
     with pytest.raises(MagicIDError) as caught:

@@ -35,6 +35,8 @@ READS = (
     "prefer",
 )
 PROBE_PAIRS = 16
+# What the probe steps do not read: more steps later keep the strength that was found.
+_AFTER_PROBE = ("prefer.steps", "prefer.beta")
 _PROBE_SALT, _HELD_OUT_SALT = 1, 2
 
 
@@ -92,8 +94,10 @@ def run(workspace: Workspace, settings: Settings, events: Events) -> PreferResul
         adapters.load_tensors(family.transformer, name, tensors)
     adapters.select(family.transformer, "policy", trainable=True)
 
-    key = digest([FORMAT, subset(settings, READS), inputs(workspace, settings), family.commit])
-    beta, beta_from = choose_beta(workspace, settings, family, train_pairs, key, events)
+    values, made_from = subset(settings, READS), [inputs(workspace, settings), family.commit]
+    probed = {name: value for name, value in values.items() if name not in _AFTER_PROBE}
+    probe_key = digest([FORMAT, probed, made_from])
+    beta, beta_from = choose_beta(workspace, settings, family, train_pairs, probe_key, events)
     adapters.load_tensors(family.transformer, "policy", tensors)
     watch = HeldOut(family, held_out, settings) if held_out else None
     result = training.train(
@@ -102,7 +106,7 @@ def run(workspace: Workspace, settings: Settings, events: Events) -> PreferResul
         schedule=schedule_of(settings, settings.prefer.steps),
         items=len(train_pairs),
         seed=settings.seed or 0,
-        key=digest([key, beta]),
+        key=digest([FORMAT, values, made_from, beta]),
         folder=workspace.prefer,
         accumulate=lambda batch: accumulate(family, train_pairs, batch, settings, beta),
         events=events,

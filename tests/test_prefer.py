@@ -17,10 +17,12 @@ from magicid_cli.workspace import Workspace, read_json, read_lines
 
 pytestmark = pytest.mark.xdist_group("finished")
 
+Ready = tuple[Family, list[prefer.Pair], Settings, dict[str, torch.Tensor]]
+
 
 @pytest.fixture
-def ready(alice: Path) -> tuple[Family, list[prefer.Pair], Settings, dict[str, torch.Tensor]]:
-    """The tiny model in float64 with both adapters on it, the training pairs, settings, stage-1 tensors."""
+def ready(alice: Path) -> Ready:
+    """The tiny model with both adapters on it, the training pairs, settings, stage-1 tensors."""
     settings = config.resolve(SMALL, project=alice).settings
     workspace = Workspace("alice")
     family = models.open_family(settings.model, Events())
@@ -43,7 +45,7 @@ def fingerprint(family: Family, name: str) -> str:
     return hashlib.sha256(content).hexdigest()
 
 
-def test_the_first_step_sees_margin_exactly_zero(ready) -> None:
+def test_the_first_step_sees_margin_exactly_zero(ready: Ready) -> None:
     family, pairs, settings, _ = ready
     for item in range(len(pairs)):
         metrics = prefer.accumulate(family, pairs, batch((item,), item), settings, beta=500.0)
@@ -53,7 +55,7 @@ def test_the_first_step_sees_margin_exactly_zero(ready) -> None:
         assert metrics["loss"] == pytest.approx(0.6931471805599453, abs=1e-12)
 
 
-def test_the_reference_never_changes_while_the_policy_learns(ready) -> None:
+def test_the_reference_never_changes_while_the_policy_learns(ready: Ready) -> None:
     family, pairs, settings, _ = ready
     before = fingerprint(family, "reference")
     parameters = adapters.parameters(family.transformer, "policy")
@@ -67,7 +69,7 @@ def test_the_reference_never_changes_while_the_policy_learns(ready) -> None:
     assert trainable and all(".policy." in name for name in trainable)
 
 
-def test_the_gradient_is_that_of_the_joint_loss(ready) -> None:
+def test_the_gradient_is_that_of_the_joint_loss(ready: Ready) -> None:
     """Both graphs alive, `preference_loss` differentiated by autograd: the same gradient for a batch of two pairs."""
     family, pairs, settings, tensors = ready
     shaken = {
@@ -91,7 +93,7 @@ def test_the_gradient_is_that_of_the_joint_loss(ready) -> None:
     assert float(wanted.norm()) > 0
 
 
-def test_winner_and_rejected_share_noise_and_time(ready, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_winner_and_rejected_share_noise_and_time(ready: Ready, monkeypatch: pytest.MonkeyPatch) -> None:
     family, pairs, settings, _ = ready
     seen: list[tuple[float, torch.Tensor]] = []
     real = family.noised
@@ -106,14 +108,17 @@ def test_winner_and_rejected_share_noise_and_time(ready, monkeypatch: pytest.Mon
     assert all(t == seen[0][0] and torch.equal(noise, seen[0][1]) for t, noise in seen)
 
 
-def test_every_forward_sees_the_training_guidance(ready, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_forward_sees_the_training_guidance(ready: Ready, monkeypatch: pytest.MonkeyPatch) -> None:
     family, pairs, settings, _ = ready
     changed = config.with_values(settings, {"training.guidance": 3.5})
     seen: list[float] = []
     real = family.predict
-    monkeypatch.setattr(
-        family, "predict", lambda x, t, text, guidance: (seen.append(guidance), real(x, t, text, guidance))[1]
-    )
+
+    def spy(x_t: torch.Tensor, t: torch.Tensor, text: dict[str, torch.Tensor], guidance: float) -> torch.Tensor:
+        seen.append(guidance)
+        return real(x_t, t, text, guidance)
+
+    monkeypatch.setattr(family, "predict", spy)
     prefer.accumulate(family, pairs, batch((0,)), changed, 100.0)
     assert seen == [3.5] * 4
 
@@ -121,7 +126,7 @@ def test_every_forward_sees_the_training_guidance(ready, monkeypatch: pytest.Mon
 def test_a_finished_run_says_what_it_did(alice: Path) -> None:
     workspace = Workspace("alice")
     rows = read_lines(workspace.prefer / "metrics.jsonl")
-    assert [row["step"] for row in rows] == list(range(1, SMALL["prefer.steps"] + 1))
+    assert [row["step"] for row in rows] == list(range(1, 9))
     assert rows[0]["margin"] == 0.0
     for name in (
         "loss",

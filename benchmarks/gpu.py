@@ -11,23 +11,24 @@ memory includes both adapters and, once a training row has run, the optimizer's 
 the same code runs on the tiny configuration and says so.
 """
 
+import sys
+from pathlib import Path
+
+if not __package__:  # run by path: this folder would come first, and `select.py` would hide Python's own `select`
+    sys.path[0] = str(Path(__file__).resolve().parents[1])
+
 import argparse
 import gc
 import shutil
 import statistics
 import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
 from contextlib import redirect_stdout
 from dataclasses import dataclass
 from io import StringIO
-from pathlib import Path
 from typing import Any
-
-if not __package__:
-    sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 import torch
 from diffusers import HunyuanVideoTransformer3DModel

@@ -192,11 +192,12 @@ def test_only_the_command_line_prints() -> None:
 
 
 def raised_codes() -> set[str]:
-    found = set()
+    found: set[str] = set()
     for _, tree in modules():
         for node in ast.walk(tree):
             if isinstance(node, ast.Call) and ast.unparse(node.func).endswith("MagicIDError") and node.args:
-                found |= {n.value for n in ast.walk(node.args[0]) if isinstance(n, ast.Constant)}
+                constants = [n.value for n in ast.walk(node.args[0]) if isinstance(n, ast.Constant)]
+                found |= {value for value in constants if isinstance(value, str)}
     return found
 
 

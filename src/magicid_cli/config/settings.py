@@ -228,7 +228,7 @@ class PreferSettings:
     warmup: int = setting(0, "Stage 2 steps of linear warm-up", flag="--prefer-warmup", low=0)
     batch: int = setting(1, "Pairs a step", flag="--prefer-batch", low=1)
     beta: float | None = setting(
-        None, "Strength of the preference; default: solved from probe steps", flag="--beta", low=0
+        None, "Strength of the preference; default: solved from probe steps", flag="--beta", low=1e-6
     )
     probe_steps: int = setting(32, "Discarded steps from which beta is solved", flag="--probe-steps", low=1)
     gradient_factor: float = setting(

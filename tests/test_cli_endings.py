@@ -72,6 +72,8 @@ def test_debug_shows_the_traceback_and_logs_it(
         (KeyboardInterrupt(), "interrupted", 130),
         (PermissionError(errno.EACCES, "Permission denied", "/x"), "file-access", 1),
         (OSError(errno.ENOSPC, "No space left on device"), "disk-full", 3),
+        (FileNotFoundError(errno.ENOENT, "No such file or directory", "/proc/x.mp4"), "file-access", 1),
+        (OSError(errno.ENAMETOOLONG, "File name too long", "/x"), "file-access", 1),
         (BrokenPipeError(errno.EPIPE, "Broken pipe"), "internal", 1),
         (MagicIDError("training-diverged", "NaN.", "Lower the rate."), "training-diverged", 1),
         (ValueError("x"), "internal", 1),
@@ -125,3 +127,10 @@ def test_elsewhere_than_on_linux_and_macos_it_exits_with_3(
     error = outcome(capsys)["error"]
     assert (error["code"], error["exit_code"]) == ("platform-unsupported", 3)
     assert "WSL" in error["hint"]
+
+
+def test_a_closed_stdout_is_no_failure(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    with monkeypatch.context() as patched:
+        patched.setattr("sys.stdout", None)
+        assert main(["ls"]) == 0
+    assert capsys.readouterr().err == ""

@@ -66,7 +66,16 @@ def test_help_comes_in_a_third_of_a_second() -> None:
     assert seconds("--help") < 0.3
 
 
-@pytest.mark.parametrize("arguments", [("--help",), ("customize", "--help"), ("ls", "--bogus"), ("config", "show")])
+_LIGHT = [
+    ("--help",),
+    ("customize", "--help"),
+    ("ls", "--bogus"),
+    ("config", "show"),
+    ("customize", ".", "--name", "alice", "--model", "nonsense"),
+]
+
+
+@pytest.mark.parametrize("arguments", _LIGHT)
 def test_nothing_heavy_is_imported_for_it(arguments: tuple[str, ...]) -> None:
     code = (
         "import sys; from magicid_cli.cli.app import main\n"
@@ -106,6 +115,8 @@ def test_a_usage_error_is_quick_and_says_where_help_is(name: str) -> None:
         ("customize", ".", "--name", "alice", "--preset", "nonsense"),
         ("customize", ".", "--name", "../alice"),
         ("customize", ".", "--name", "CON"),
+        ("customize", ".", "--name", "alice", "--model", "nonsense"),
+        ("generate", "--prompt", "alice \udcff"),
         ("customize", ".", "--name", ""),
         ("rm", "../../etc"),
         ("status", "a/b"),
@@ -171,3 +182,16 @@ def test_shared_options_are_on_every_command(shown: dict[str, str]) -> None:
 def test_a_negative_number_is_a_value(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["customize", "nowhere-at-all", "--name", "alice", "--tau", "-1"]) == 4  # only the photos are missing
     assert "nowhere-at-all" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("off", [{"NO_COLOR": "1"}, {}])
+def test_a_usage_error_too_is_without_colour_where_none_is_wanted(
+    off: dict[str, str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setattr("magicid_cli.cli.output.is_terminal", lambda stream: True)
+    for name, value in off.items():
+        monkeypatch.setenv(name, value)
+    assert main(["nonsense"]) == 2
+    assert ("\033[" in capsys.readouterr().err) != bool(off)

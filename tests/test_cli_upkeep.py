@@ -154,12 +154,17 @@ def test_rm_deletes_nothing_without_a_yes(
 
 @pytest.mark.parametrize("typed", ["y", None])
 def test_rm_deletes_every_copy_and_nothing_else(
-    alice: Workspace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, typed: str | None
+    alice: Workspace,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    typed: str | None,
 ) -> None:
     fake_run.identity("bob")
     monkeypatch.setattr(Terminal, "interactive", typed is not None)
     monkeypatch.setattr("sys.stdin", io.StringIO(f"{typed}\n"))
     assert main(["rm", "alice", *([] if typed else ["-y"])]) == 0
+    assert "references photos' verdicts, crops and captions 1 1 kB" in rows(capsys.readouterr().err)
     assert not alice.path.exists()
     assert Workspace("bob").exists
     assert sorted(path.name for path in (tmp_path / "outside").iterdir()) == ["export", "linked", "video.mp4"]

@@ -64,8 +64,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         The exit code.
     """
     given = list(sys.argv[1:] if arguments is None else arguments)
-    terminal = Terminal(json="--json" in given, debug="--debug" in given)
     _settle(given)
+    # What a usage error looks like is settled here: Typer does not come to the point of reading the options.
+    terminal = Terminal(json="--json" in given, debug="--debug" in given, colour=not os.environ.get("NO_COLOR"))
     try:
         with obeyed(terminal):
             _check_platform()
@@ -122,6 +123,8 @@ def _explain(problem: BaseException, terminal: Terminal, given: Sequence[str]) -
         )
     if isinstance(problem, OSError) and problem.errno in _FULL:
         return MagicIDError("disk-full", f"The disk is full: {problem}.", "Make room, then run the same command again.")
+    if isinstance(problem, OSError) and problem.filename is not None:
+        return _unusable_file(problem)
     return _bug(problem)
 
 
@@ -135,6 +138,18 @@ def _usage(problem: typer.TyperException, terminal: Terminal) -> MagicIDError:
     terminal.command = path.partition(" ")[2]
     return MagicIDError(
         "usage", problem.format_message().replace("\n\t", " ").replace(": Value error, ", ": "), f"See: {path} --help"
+    )
+
+
+def _unusable_file(problem: OSError) -> MagicIDError:
+    """A name that is too long, a folder that vanished, a disk that fails: in the log too, since it may be our bug."""
+    from magicid_cli.cli import log
+
+    log.failure(problem)
+    return MagicIDError(
+        "file-access",
+        f"A file or folder cannot be used: {problem}.",
+        f"Check that it exists, and its name and its disk. If it is none of yours, see {log.path()}.",
     )
 
 

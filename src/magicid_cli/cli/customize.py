@@ -13,6 +13,7 @@ from magicid_cli.cli import options
 from magicid_cli.cli.output import Result, Terminal
 from magicid_cli.config import resolve
 from magicid_cli.errors import MagicIDError
+from magicid_cli.models.catalog import video_model
 
 if TYPE_CHECKING:
     from magicid_cli.pipeline import StageState
@@ -50,15 +51,17 @@ def customize(
 
     The same command goes on where it was interrupted; what nothing has changed for is not done again.
     """
-    from magicid_cli import pipeline
-    from magicid_cli.cli import estimate
-    from magicid_cli.cli.identity import require_free
     from magicid_cli.photos import expand
     from magicid_cli.prompts.names import everyday
     from magicid_cli.workspace import Workspace
 
     workspace = Workspace(name)
     resolved = resolve(flags.values, preset=flags.preset)
+    video_model(resolved.settings.model.name)  # what is misspelled is told at once, before anything heavy is imported
+    from magicid_cli import pipeline
+    from magicid_cli.cli import estimate
+    from magicid_cli.cli.identity import require_free
+
     files = expand(photos)
     if not dry_run:
         require_free(workspace)

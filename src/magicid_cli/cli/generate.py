@@ -8,6 +8,7 @@ import typer
 from magicid_cli.cli import options
 from magicid_cli.cli.output import Result, Terminal
 from magicid_cli.config import resolve
+from magicid_cli.errors import MagicIDError
 
 Prompt = Annotated[
     str, typer.Option("--prompt", help="What the video shows; the identity's name stands for the person")
@@ -32,6 +33,7 @@ def generate(
     from magicid_cli.prompts.names import resolve as resolve_name
     from magicid_cli.workspace import Workspace, check_name
 
+    _require_text(prompt)
     chosen = None if name is None else check_name(name)
     named = resolve_name(prompt, class_words(), chosen)
     workspace = Workspace(named.identity)
@@ -51,3 +53,9 @@ def generate(
     made = generation.generate(workspace, resolved, named.text, output=output, force=force, events=terminal.events)
     paths = [one.path for one in made]
     return Result({**data, "videos": [asdict(one) for one in made]}, ["\n".join(map(str, paths))], paths)
+
+
+def _require_text(prompt: str) -> None:
+    """Refuse bytes that are no UTF-8: Python keeps them as lone surrogates, which no tokenizer takes."""
+    if any("\ud800" <= char <= "\udfff" for char in prompt):
+        raise MagicIDError("usage", "The prompt is not valid UTF-8 text.", "Type it anew, or convert it with iconv.")

@@ -123,6 +123,7 @@ class Terminal:
         try:
             return typer.confirm(clean(question), default=False, err=True)
         except typer.Abort:
+            write_line("")  # what comes next would stand on the question's line
             if self.events.stop_requested:
                 raise KeyboardInterrupt from None
             return False
@@ -248,7 +249,9 @@ def _envelope(command: str, data: Mapping[str, Any] | None, error: MagicIDError 
 
 
 def _print(text: str) -> None:
-    """Write a result to stdout. A reader that has seen enough (`| head`) is no failure."""
+    """Write a result to stdout. A reader that has seen enough (`| head`) is no failure, and neither is none at all."""
+    if sys.stdout is None:  # `>&-`
+        return
     try:
         if text:
             sys.stdout.write(text + "\n")

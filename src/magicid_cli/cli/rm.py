@@ -52,6 +52,8 @@ def rm(terminal: Terminal, name: options.Identity, yes: options.Yes = False, dry
     rest = ["Not deleted, because it lies outside:\n" + "\n".join(f"  {path}" for path in outside)] if outside else []
     if dry_run:
         return Result({**data, "deleted": False}, [where, table, *rest], [workspace.path])
+    if yes:
+        terminal.say(where, table)
     terminal.confirm(f"Delete '{workspace.name}' for good?", where, table, yes=yes, declined="Nothing was deleted.")
     with workspace.lock():
         _delete(workspace)

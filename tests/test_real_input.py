@@ -23,9 +23,9 @@ from magicid_cli.models.catalog import FACE_MODELS, JUDGES, VIDEO_MODELS
 from magicid_cli.workspace import read_json, read_lines
 
 SMALL = shlex.split(
-    "--device cpu --frames 9 --size 64x64 --fps 8 --rank 4 --alpha 4 --reconstruct-steps 4 --reconstruct- "
-    "lr 1e-3 --prompt-count 4 --tuned 8 --initial 4 --sample-steps 2 --pair-count 6 --held-out 1 "
-    "--prefer-steps 4 --prefer-lr 1e-3 --probe-steps 4 --save-every 2 --held-out-every 2 --seed 1"
+    "--device cpu --frames 9 --size 64x64 --fps 8 --rank 4 --alpha 4 --reconstruct-steps 4 --reconstruct-lr 1e-3 "
+    "--prompt-count 4 --tuned 8 --initial 4 --sample-steps 2 --pair-count 6 --held-out 1 --prefer-steps 4 "
+    "--prefer-lr 1e-3 --probe-steps 4 --save-every 2 --held-out-every 2 --seed 1"
 )
 
 

@@ -117,6 +117,7 @@ def test_a_usage_error_is_quick_and_says_where_help_is(name: str) -> None:
         ("customize", ".", "--name", "CON"),
         ("customize", ".", "--name", "alice", "--model", "nonsense"),
         ("generate", "--prompt", "alice \udcff"),
+        ("generate", "--prompt", "alice", "--true-guidance", "2", "--negative-prompt", "\udcff"),
         ("customize", ".", "--name", ""),
         ("rm", "../../etc"),
         ("status", "a/b"),

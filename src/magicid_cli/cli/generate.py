@@ -33,7 +33,8 @@ def generate(
     from magicid_cli.prompts.names import resolve as resolve_name
     from magicid_cli.workspace import Workspace, check_name
 
-    _require_text(prompt)
+    for text in (prompt, flags.values.get("generate.negative_prompt", "")):
+        _require_text(text)
     chosen = None if name is None else check_name(name)
     named = resolve_name(prompt, class_words(), chosen)
     workspace = Workspace(named.identity)

@@ -138,6 +138,12 @@ def test_plain_diffusers_loads_it(folder: Path) -> None:
     assert pipeline.vae.config.scaling_factor == 0.476986
 
 
+def test_it_runs_on_one_thread_whatever_was_set() -> None:
+    torch.set_num_threads(2)
+    models.open_family(ModelSettings(name="tiny", device="cpu"), Events())
+    assert torch.get_num_threads() == 1
+
+
 def test_open_family_builds_it_in_the_cache_once(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     first = models.open_family(ModelSettings(name="tiny", device="cpu"), Events())
     second = models.open_family(ModelSettings(name="tiny", device="cpu", dtype="bfloat16"), Events())

@@ -46,7 +46,7 @@ def _totals(estimate: "Estimate") -> list[tuple[str, str, str]]:
     machine = estimate.machine
     free = "of one; none is here" if machine.assumed else "free"
     where = (
-        f"GPU memory ({machine.gpu}, {machine.gpu_memory_gb:.0f} GB {free})" if machine.gpu else "memory, on the CPU"
+        f"GPU memory ({machine.gpu}, {machine.gpu_memory_gb:.0f} GB {free})" if machine.gpu else "memory of the model, on the CPU"
     )
     downloads = [(f"download {repo}", gigabytes(size * 1e9), "estimated") for repo, size in estimate.downloads.items()]
     return [

@@ -32,6 +32,10 @@ PATTERNS = [
 ]
 
 
+# Parameters below which one thread is quickest.
+_SMALL = 1_000_000
+
+
 def open_family(model: "ModelSettings", events: "Events") -> "Family":
     """Weights on disk (fetched or built if they are not), device and number type chosen; no part loaded yet.
 
@@ -43,6 +47,9 @@ def open_family(model: "ModelSettings", events: "Events") -> "Family":
     from magicid_cli.models.hunyuan import Hunyuan
 
     device = device_for(model)
+    if catalog.video_model(model.name).parameters < _SMALL:
+        # Threads cost a model this small more time than they save, six times more on a busy machine.
+        torch.set_num_threads(1)
     name = model.dtype if model.dtype != "auto" else {"cuda": "bfloat16", "cpu": "float32"}[device]
     folder, commit = _weights(model, events)
     return Hunyuan(folder, commit=commit, device=device, dtype=getattr(torch, name))

@@ -9,7 +9,8 @@ import pytest
 
 import magicid_cli
 from album import SMALL
-from magicid_cli import config, pipeline
+from magicid_cli import config, generation, pipeline
+from magicid_cli.errors import MagicIDError
 from magicid_cli.events import Event, Events
 from magicid_cli.workspace import Workspace, read_lines, write_lines
 
@@ -201,6 +202,65 @@ def test_a_fallback_is_kept_in_the_manifest(alice: Path, monkeypatch: pytest.Mon
     resolved = config.resolve({**SMALL, "pairs.video_cap": 9, "prefer.steps": 1}, project=alice)
     pipeline.run(workspace, resolved, sorted((alice / "photos").glob("*.png")), Events())
     assert workspace.manifest()["fallbacks"] == ["The second-best way was taken."]
+
+
+@pytest.mark.parametrize(
+    ("change", "code"),
+    [
+        ({"repository.prompts_file": "/no/such/file"}, "prompts-file"),
+        ({"repository.prompts": 5000}, "prompts-too-few"),
+        ({"rewards.vlm": "nonsense"}, "settings-unknown"),
+        ({"rewards.flow": "raft"}, "raft-missing"),
+        ({"repository.tuned": 0, "repository.initial": 0}, "settings-invalid"),
+    ],
+)
+def test_what_a_late_stage_would_refuse_is_refused_at_once(alice: Path, change: dict[str, Any], code: str) -> None:
+    """In the plan too; and the finished identity stays as it is."""
+    workspace = Workspace("alice")
+    before = workspace.manifest_path.read_bytes()
+    resolved = config.resolve({**SMALL, "reconstruct.steps": 9, **change}, project=alice)
+    photos = sorted((alice / "photos").glob("*.png"))
+    for call in (
+        lambda: pipeline.plan(workspace, resolved, photos),
+        lambda: pipeline.run(workspace, resolved, photos, Events()),
+    ):
+        with pytest.raises(MagicIDError) as caught:
+            call()
+        assert caught.value.code == code
+    assert workspace.manifest_path.read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("change", "code"),
+    [
+        ({"rewards.vlm": "qwen3-vl-4b", "model.offline": True}, "weights-offline"),
+        ({"rewards.face_model": "/no/such/file.onnx"}, "face-model-missing"),
+    ],
+)
+def test_weights_of_every_stage_are_brought_in_before_the_first_one(
+    alice: Path, change: dict[str, Any], code: str
+) -> None:
+    """The judge is missing two stages later, but stage 1 does not begin; the adapter stays in use."""
+    workspace = Workspace("alice")
+    resolved = config.resolve({**SMALL, "reconstruct.steps": 9, **change}, project=alice)
+    seen: list[Event] = []
+    with pytest.raises(MagicIDError) as caught:
+        pipeline.run(workspace, resolved, sorted((alice / "photos").glob("*.png")), Events(seen.append))
+    assert caught.value.code == code
+    assert [event for event in seen if event.kind == "stage"] == []
+    assert generation.adapter_of(workspace).is_file()
+
+
+def test_photos_that_are_refused_leave_the_adapter_in_use(alice: Path) -> None:
+    workspace = Workspace("alice")
+    before = workspace.manifest()["settings"]
+    (alice / "photos" / "no photo.jpg").write_bytes(b"<html>")
+    resolved = config.resolve({**SMALL, "photos.class_word": "man"}, project=alice)
+    with pytest.raises(MagicIDError) as caught:
+        pipeline.run(workspace, resolved, [alice / "photos" / "no photo.jpg"], Events())
+    assert caught.value.code == "photos-none-usable"
+    assert generation.adapter_of(workspace).is_file()
+    assert workspace.manifest()["settings"] == before and workspace.manifest()["class_word"] == "person"
 
 
 def test_events_tell_the_story(alice: Path) -> None:

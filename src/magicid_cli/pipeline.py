@@ -138,23 +138,27 @@ def plan(workspace: Workspace, resolved: Resolved, photos: list[Path]) -> RunPla
     """What a run would do and cost, before it starts.
 
     Raises:
-        MagicIDError: `settings-invalid` for a run that could only fail hours later.
+        MagicIDError: a setting that a later stage could only refuse hours later.
     """
-    _refuse_hopeless(resolved.settings)
+    _check(resolved.settings)
     found = states(workspace, resolved.settings, photos)
     todo = {state.name for state in found if state.state != "cached"}
     estimate = planning.for_run(resolved.settings, photos=len(photos), todo=todo, home=workspace.path)
     return RunPlan(found, estimate, planning.check(estimate))
 
 
-def _refuse_hopeless(settings: Settings) -> None:
-    """Stop before hours of stage 1 where stage 2 could have no pair."""
-    if settings.prefer.steps and not settings.repository.tuned + settings.repository.initial:
-        raise MagicIDError(
-            "settings-invalid",
-            "Stage 2 learns from pairs of videos, and neither tuned nor initial ones would be sampled.",
-            "Sample some (--tuned 100 --initial 20), or stop after stage 1 (--prefer-steps 0).",
-        )
+def _check(settings: Settings) -> None:
+    """Let every stage refuse at once what it could only refuse hours later; nothing is fetched."""
+    for name in needed(settings):
+        if hasattr(stage(name), "check"):
+            stage(name).check(settings)
+
+
+def _prepare(workspace: Workspace, settings: Settings, photos: list[Path], events: Events) -> None:
+    """Bring in the weights of every stage that may be done, before the first one starts."""
+    for state in states(workspace, settings, photos):
+        if state.state != "cached" and hasattr(stage(state.name), "prepare"):
+            stage(state.name).prepare(settings, events)
 
 
 def consent_missing(workspace: Workspace, photos: Iterable[Path]) -> list[str]:
@@ -185,21 +189,21 @@ def run(workspace: Workspace, resolved: Resolved, photos: list[Path], events: Ev
         MagicIDError: a stage failed; what was finished stays.
         KeyboardInterrupt: somebody asked to stop; the same call resumes.
     """
-    _refuse_hopeless(resolved.settings)
+    _check(resolved.settings)
     begun = time.monotonic()
     with workspace.lock():
         events.path = workspace.events
         events.listen(lambda event: _record_fallback(workspace, event))
         settings = seeded(workspace, resolved.settings)
-        values = {"values": asdict(settings), "origins": resolved.origins}
-        workspace.update(
-            seed=settings.seed, model=settings.model.name, class_word=settings.photos.class_word, settings=values
-        )
+        _prepare(workspace, settings, photos, events)
         order = needed(settings)
         done: list[str] = []
         cached: list[str] = []
         for number, name in enumerate(order, 1):
             about = {"stage": name, "title": stage(name).TITLE, "i": number, "n": len(order)}
+            if number == 2:
+                # The photos were accepted: from here on the manifest describes this run.
+                _describe(workspace, settings, resolved.origins)
             record = workspace.manifest()["stages"].get(name)
             state, why = _state(name, workspace, settings, photos, record)
             if state == "cached":
@@ -207,8 +211,9 @@ def run(workspace: Workspace, resolved: Resolved, photos: list[Path], events: Ev
                 cached.append(name)
                 continue
             events.emit("stage", state="started", why=why, **about)
-            # The settings in the manifest are those of this run from now on, and no longer the old adapter's.
-            workspace.update(adapter=None, finished=None)
+            if number >= 2:
+                # What the manifest says is no longer true of the adapter of an earlier run.
+                workspace.update(adapter=None, finished=None)
             _run_stage(name, workspace, settings, photos, events)
             events.emit("stage", state="finished", **about)
             done.append(name)
@@ -219,6 +224,16 @@ def run(workspace: Workspace, resolved: Resolved, photos: list[Path], events: Ev
         return CustomizeResult(
             workspace.name, workspace.path, adapter, done, cached, pairs, round(time.monotonic() - begun, 1)
         )
+
+
+def _describe(workspace: Workspace, settings: Settings, origins: dict[str, str]) -> None:
+    """Keep in the manifest what the run is made with."""
+    workspace.update(
+        seed=settings.seed,
+        model=settings.model.name,
+        class_word=settings.photos.class_word,
+        settings={"values": asdict(settings), "origins": origins},
+    )
 
 
 def _run_stage(name: str, workspace: Workspace, settings: Settings, photos: list[Path], events: Events) -> None:

@@ -216,8 +216,11 @@ def require(estimate: Estimate) -> None:
 
 def _gpu(estimate: Estimate) -> MagicIDError | None:
     here = estimate.machine.gpu and not estimate.machine.assumed
-    if here or not estimate.model.needs_gpu or estimate.settings.model.device == "cpu":
+    device = estimate.settings.model.device
+    if here or device == "cpu" or not (estimate.model.needs_gpu or device == "cuda"):
         return None
+    if not estimate.model.needs_gpu:
+        return MagicIDError("gpu-missing", "No CUDA GPU is usable here.", "Leave --device out, or set it to cpu.")
     return MagicIDError(
         "gpu-missing",
         f"No CUDA GPU is usable here; {estimate.model.name} needs one with {estimate.memory_gb:.0f} GB for this run.",
@@ -240,7 +243,9 @@ def _memory(estimate: Estimate) -> MagicIDError | None:
         )
     if not machine.gpu and need > machine.ram_gb:
         return MagicIDError(
-            "memory", f"{stage} of memory; this machine has {machine.ram_gb:.0f} GB.", "Use --model tiny."
+            "memory",
+            f"{stage} of memory; this machine has {machine.ram_gb:.0f} GB.",
+            "Use fewer frames, a smaller size, or --model tiny.",
         )
     return None
 

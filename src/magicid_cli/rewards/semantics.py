@@ -25,6 +25,7 @@ from magicid_cli.events import Events
 from magicid_cli.models import catalog
 from magicid_cli.rewards.base import Clip
 
+STAND_IN = "stand-in"
 SHORT_SIDE = 448  # pixels of a frame shown to the model; 1 visual token covers 32 x 32 of them
 PATTERNS = ["*config.json", "tokenizer.json", "*.index.json", "*.safetensors"]
 
@@ -197,20 +198,30 @@ def open_judge(
     Raises:
         MagicIDError: `settings-unknown`, or what `hub.fetch_repo` raises.
     """
-    name = model.vlm if rewards.vlm == "auto" else rewards.vlm
-    if name == "stand-in":
+    name = judge_name(rewards, model)
+    if name == STAND_IN:
         return StandInJudge()
-    if name not in catalog.JUDGES:
-        raise MagicIDError(
-            "settings-unknown",
-            f"No judge of prompt following is called '{name}'.",
-            "Use --vlm with one of: auto, " + ", ".join([*catalog.JUDGES, "stand-in"]) + ".",
-        )
     source = catalog.JUDGES[name].source
     fetched = hub.fetch_repo(source, patterns=PATTERNS, offline=offline, events=events)
     return QwenJudge(
         fetched.path, name=source.repo, commit=fetched.commit, device=device, frames=rewards.sampled_frames
     )
+
+
+def judge_name(rewards: RewardSettings, model: catalog.VideoModel) -> str:
+    """The name of the judge that the settings mean.
+
+    Raises:
+        MagicIDError: `settings-unknown`.
+    """
+    name = model.vlm if rewards.vlm == "auto" else rewards.vlm
+    if name != STAND_IN and name not in catalog.JUDGES:
+        raise MagicIDError(
+            "settings-unknown",
+            f"No judge of prompt following is called '{name}'.",
+            "Use --vlm with one of: auto, " + ", ".join([*catalog.JUDGES, STAND_IN]) + ".",
+        )
+    return name
 
 
 def evenly_spaced(count: int, wanted: int) -> list[int]:

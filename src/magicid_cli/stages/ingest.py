@@ -106,6 +106,11 @@ def outputs(workspace: Workspace) -> dict[str, Any]:
     return {**digests, "captions": (folder / "captions.jsonl").is_file()}
 
 
+def prepare(settings: Settings, events: Events) -> None:
+    """Bring in what the stage needs from outside, before any stage starts."""
+    open_faces(settings.rewards, video_model(settings.model.name), offline=settings.model.offline, events=events)
+
+
 def run(workspace: Workspace, settings: Settings, events: Events, *, photos: list[Path]) -> IngestResult:
     """Check the photos and write `references/`.
 

@@ -78,6 +78,11 @@ def outputs(workspace: Workspace) -> dict[str, str]:
     return {"adapter": file_digest(path)} if path.is_file() else {}
 
 
+def prepare(settings: Settings, events: Events) -> None:
+    """Bring in what the stage needs from outside, before any stage starts."""
+    models.open_family(settings.model, events)
+
+
 def run(workspace: Workspace, settings: Settings, events: Events) -> PreferResult:
     """Train the final adapter.
 

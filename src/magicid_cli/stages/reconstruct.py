@@ -55,6 +55,11 @@ def outputs(workspace: Workspace) -> dict[str, str]:
     return {"adapter": file_digest(path)} if path.is_file() else {}
 
 
+def prepare(settings: Settings, events: Events) -> None:
+    """Bring in what the stage needs from outside, before any stage starts."""
+    models.open_family(settings.model, events)
+
+
 def run(workspace: Workspace, settings: Settings, events: Events) -> ReconstructResult:
     """Train the stage-1 adapter.
 

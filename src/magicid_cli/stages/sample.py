@@ -13,6 +13,7 @@ from typing import Any
 
 from magicid_cli import adapters, conditioning, models, video
 from magicid_cli.config import Settings
+from magicid_cli.errors import MagicIDError
 from magicid_cli.events import Events
 from magicid_cli.models.base import Family, Shape
 from magicid_cli.photos import decode
@@ -74,6 +75,26 @@ def outputs(workspace: Workspace) -> dict[str, str]:
             path = workspace.repository / name
             found[name] = str(path.stat().st_size) if path.is_file() else "missing"
     return found
+
+
+def check(settings: Settings) -> None:
+    """Refuse what could only fail after hours of stage 1.
+
+    Raises:
+        MagicIDError: `settings-invalid` if no video would be sampled; `prompts-file`, `prompts-too-few`.
+    """
+    if not settings.repository.tuned + settings.repository.initial:
+        raise MagicIDError(
+            "settings-invalid",
+            "Stage 2 learns from pairs of videos, and neither tuned nor initial ones would be sampled.",
+            "Sample some (--tuned 100 --initial 20), or stop after stage 1 (--prefer-steps 0).",
+        )
+    chosen_prompts(settings)
+
+
+def prepare(settings: Settings, events: Events) -> None:
+    """Bring in what the stage needs from outside, before any stage starts."""
+    models.open_family(settings.model, events)
 
 
 def run(workspace: Workspace, settings: Settings, events: Events) -> SampleResult:

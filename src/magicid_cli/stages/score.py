@@ -16,7 +16,7 @@ from magicid_cli.models.catalog import video_model
 from magicid_cli.rewards.base import Clip, Reward
 from magicid_cli.rewards.dynamics import DynamicsReward
 from magicid_cli.rewards.identity import IdentityReward
-from magicid_cli.rewards.semantics import open_judge
+from magicid_cli.rewards.semantics import judge_name, open_judge
 from magicid_cli.workspace import Workspace, append_line, digest, file_digest, read_lines, write_lines
 
 NAME = "score"
@@ -49,6 +49,23 @@ def inputs(workspace: Workspace, settings: Settings) -> dict[str, Any]:
 def outputs(workspace: Workspace) -> dict[str, str]:
     """Content of the scores."""
     return {"scores": file_digest(workspace.scores)} if workspace.scores.is_file() else {}
+
+
+def check(settings: Settings) -> None:
+    """Refuse what could only fail after hours of sampling.
+
+    Raises:
+        MagicIDError: `settings-unknown` for a judge that does not exist, `raft-missing`.
+    """
+    judge_name(settings.rewards, video_model(settings.model.name))
+    DynamicsReward(settings.rewards.flow)
+
+
+def prepare(settings: Settings, events: Events) -> None:
+    """Bring in what the stage needs from outside, before any stage starts."""
+    model, offline = video_model(settings.model.name), settings.model.offline
+    open_faces(settings.rewards, model, offline=offline, events=events)
+    open_judge(settings.rewards, model, device=models.device_for(settings.model), offline=offline, events=events)
 
 
 def run(workspace: Workspace, settings: Settings, events: Events) -> ScoreResult:

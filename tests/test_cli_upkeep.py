@@ -94,6 +94,26 @@ def test_status_from_another_process_while_it_runs_and_after_it_was_killed(
     assert 99 < data["last_event_age_s"] < 160
 
 
+def test_while_a_stage_is_redone_what_follows_it_is_stale(capsys: pytest.CaptureFixture[str]) -> None:
+    def states() -> list[str]:
+        assert main(["status", "--json"]) == 0
+        return [row["state"] for row in outcome(capsys)["data"]["stages"]]
+
+    workspace = fake_run.identity("alice")
+    stages = workspace.manifest()["stages"]
+    again = {"state": "running", "begun": 5.0}
+    workspace.update(stages={**stages, "reconstruct": again}, finished=None)
+    assert states() == ["done", "interrupted", *["stale"] * 4]
+    assert main(["ls"]) == 0
+    assert " 1/6, next reconstruct " in rows(capsys.readouterr().out)[1]
+    # Photos gave the same crops as before: stage 1 was found good on the way to the stage that runs now.
+    ingest = {"state": "done", "begun": 7.0, "finished": 8.0}
+    workspace.update(stages={**stages, "ingest": ingest, "sample": {"state": "running", "begun": 9.0}})
+    assert states() == ["done", "done", "interrupted", *["stale"] * 3]
+    workspace.update(stages={**stages, "ingest": ingest}, finished=10.0)
+    assert states() == ["done"] * 6
+
+
 def test_status_of_several_needs_a_name(capsys: pytest.CaptureFixture[str]) -> None:
     fake_run.identity("alice")
     fake_run.identity("bob")

@@ -107,10 +107,25 @@ def order(manifest: Mapping[str, Any]) -> tuple[str, ...]:
     return ORDER if steps else tuple(name for name in ORDER if name not in PREFERENCE)
 
 
+def stage_states(manifest: Mapping[str, Any]) -> dict[str, str]:
+    """The state of each stage in the manifest: `not begun`, `running`, `done` or `stale`.
+
+    A run goes through the stages in order, so those before the one begun last were found or made good. Until the run
+    is finished, what later ones made is older than what they read; whether it still holds, the run finds out when
+    it comes to them.
+    """
+    records, stages = manifest["stages"], order(manifest)
+    begun = [name for name in stages if name in records]
+    newest = max(reversed(begun), key=lambda name: records[name].get("begun", 0.0), default=None)
+    stale = [] if manifest.get("finished") or newest is None else begun[begun.index(newest) + 1 :]
+    states = {name: records.get(name, {}).get("state", "not begun") for name in stages}
+    return states | dict.fromkeys(stale, "stale")
+
+
 def progress(manifest: Mapping[str, Any]) -> str:
     """How far an identity is: `finished`, or the stage that is next and how many are done."""
-    stages = order(manifest)
-    done = [name for name in stages if manifest["stages"].get(name, {}).get("state") == "done"]
+    stages = stage_states(manifest)
+    done = [name for name, state in stages.items() if state == "done"]
     rest = [name for name in stages if name not in done]
     return f"{len(done)}/{len(stages)}, next {rest[0]}" if rest else "finished"
 

@@ -12,15 +12,15 @@ from magicid_cli.cli.progress import spoken
 @options.command()
 def status(terminal: Terminal, name: options.SomeIdentity = None) -> Result:
     """Show how far an identity is and whether something is working on it."""
-    from magicid_cli.cli.identity import choose, holder, last_events, order, when
+    from magicid_cli.cli.identity import choose, holder, last_events, stage_states, when
 
     workspace = choose(name)
     manifest = workspace.manifest()
     running = holder(workspace)
     events = last_events(workspace)
     stages = [
-        {"stage": stage, **_state(manifest["stages"].get(stage, {}), running, _newest_step(events, stage))}
-        for stage in order(manifest)
+        {"stage": stage, **_row(state, manifest["stages"].get(stage, {}), running, _newest_step(events, stage))}
+        for stage, state in stage_states(manifest).items()
     ]
     silent_s = max(0.0, time.time() - events[-1]["time"]) if events else None
     data = {
@@ -50,9 +50,8 @@ def status(terminal: Terminal, name: options.SomeIdentity = None) -> Result:
     return Result(data, ["\n".join(lines), table], [row["state"] for row in stages if row["state"] == "running"])
 
 
-def _state(record: Mapping[str, Any], running: str | None, step: Mapping[str, Any] | None) -> dict[str, Any]:
+def _row(state: str, record: Mapping[str, Any], running: str | None, step: Mapping[str, Any] | None) -> dict[str, Any]:
     """One row: a stage that was begun and not finished is running, or was interrupted if nothing works on it."""
-    state = record.get("state", "not begun")
     if state == "running" and not running:
         state = "interrupted"
     counted = f"{step['step']:g}/{step['of']:g}" if step and state in ("running", "interrupted") else None

@@ -109,7 +109,7 @@ def use_generation(monkeypatch: pytest.MonkeyPatch, seconds: float | None = 1.0)
         return [Made((output or workspace.videos) / f"{seed}.mp4", seed, prompt) for seed in seeds]
 
     module = types.ModuleType("magicid_cli.generation")
-    vars(module)["generate"] = generate
+    vars(module).update(generate=generate, require=lambda *a, **k: None)
     monkeypatch.setitem(sys.modules, "magicid_cli.generation", module)
     monkeypatch.setattr("magicid_cli.generation", module, raising=False)
     monkeypatch.setattr(plan, "for_run", lambda *a, **k: estimate(seconds, ("generate",)))

@@ -6,6 +6,8 @@ stand-ins that record what they were asked for; it has its own tests.
 
 import io
 import json
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any, get_args, get_type_hints
 
@@ -229,6 +231,53 @@ def test_which_identity_a_prompt_means(monkeypatch: pytest.MonkeyPatch, capsys: 
     capsys.readouterr()
 
 
+def test_a_prompt_without_the_person_is_warned_about(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    fake_run.identity("alice", class_word="woman")
+    made = fake_run.use_generation(monkeypatch)
+    assert main(["generate", "--prompt", "a dog runs"]) == 0
+    assert "warning: The prompt says neither alice nor woman" in (shown := capsys.readouterr().err)
+    assert '--prompt "alice walks along a beach"' in shown
+    for unwarned in (["alice runs"], ["a Woman runs"], ["a dog runs", "-q"]):
+        assert main(["generate", "--prompt", *unwarned]) == 0
+        assert "warning" not in capsys.readouterr().err, unwarned
+    assert len(made) == 4
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code"),
+    [
+        (["generate", "--prompt", "bob"], "identity-unfinished"),
+        (["generate", "--prompt", "alice", "--model", "hunyuan-video"], "model-mismatch"),
+        (["generate", "--prompt", "alice", "-o", "taken.mp4"], "output-exists"),
+        (["generate", "--prompt", "alice", "-o", "x" * 300 + ".mp4"], "output-invalid"),
+        (["generate", "--prompt", "alice", "-o", "clip.gif"], "output-invalid"),
+        (["export", "bob"], "identity-unfinished"),
+        (["export", "alice", "--model", "hunyuan-video"], "model-mismatch"),
+        (["export", "alice", "-o", "."], "output-exists"),
+        (["export", "alice", "-o", "x" * 300], "output-invalid"),
+    ],
+)
+def test_what_can_be_refused_at_once_is_refused_before_torch_is_imported(
+    tmp_path: Path, arguments: list[str], code: str
+) -> None:
+    workspace = fake_run.identity("alice")
+    (workspace.path / "adapter.safetensors").write_bytes(b"")
+    workspace.update(adapter="adapter.safetensors")
+    fake_run.identity("bob")
+    (tmp_path / "taken.mp4").write_bytes(b"")
+    script = f"""
+import sys
+from magicid_cli.cli.app import main
+main({[*arguments, "--json"]!r})
+sys.exit(any(name in sys.modules for name in ("torch", "diffusers", "transformers", "peft")))
+"""
+    ended = subprocess.run([sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert json.loads(ended.stdout)["error"]["code"] == code
+    assert ended.returncode == 0, "something heavy was imported"
+
+
 def test_a_damaged_neighbour_does_not_keep_an_identity_from_videos(monkeypatch: pytest.MonkeyPatch) -> None:
     made = fake_run.use_generation(monkeypatch)
     fake_run.identity("alice")
@@ -271,7 +320,7 @@ def test_export_prints_the_folder(
         folder = destination or tmp_path / f"{workspace.name}-{kind}-{more['settings'].model.name}"
         folder.mkdir()
         (folder / "README.md").write_text("card")
-        return export.Exported(folder, [folder / "README.md"], {"largest_difference": 0.0})
+        return export.Exported(folder, [folder / "README.md"], {"largest_difference": 1.0008257333993242e-07})
 
     monkeypatch.setattr(export, "export", write)
     fake_run.identity("alice")
@@ -281,7 +330,7 @@ def test_export_prints_the_folder(
     shown = capsys.readouterr().out
     assert shown.startswith(f"{tmp_path / 'out'}\n")
     assert "README.md  4 B" in shown
-    assert "largest difference: 0.0" in shown
+    assert "largest difference: 1e-07" in shown
 
 
 def test_prepare_judges_every_photo(shared_data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

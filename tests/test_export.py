@@ -238,7 +238,13 @@ def test_a_full_disk_leaves_nothing_behind(alice: Path, tmp_path: Path, monkeypa
 
 def test_the_card_by_default_names_nobody(alice: Path) -> None:
     card = (exported(None) / "README.md").read_text()
-    assert "alice" not in card.lower()
+    assert "alice" not in card.lower() and " for the tiny model\n" in card
+
+
+def test_a_second_export_takes_a_free_name_unless_forced(alice: Path) -> None:
+    folders = [exported(None), exported(None), exported(None, force=True)]
+    assert [folder.name for folder in folders] == ["alice-comfyui", "alice-comfyui-2", "alice-comfyui"]
+    assert {str(folder) for folder in folders} == set(Workspace("alice").manifest()["exports"])
 
 
 def test_the_card_of_stage_1_alone_tells_nothing_of_stage_2(alice: Path) -> None:
@@ -343,9 +349,31 @@ def test_what_was_sampled_before_an_interruption_is_kept(
 
 def test_an_output_that_cannot_be_written_is_refused_before_the_work(alice: Path, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
+    (tmp_path / "link").symlink_to("nowhere")
+    nowhere = [tmp_path / "file", tmp_path / "link", tmp_path / ("é" * 128)]
+    if sys.platform == "linux":
+        nowhere.append(Path("/proc"))  # root, too, can make no file there, though its permissions say so
+    for folder in nowhere:
+        for refuses in (
+            lambda path: generation.destinations(Workspace("alice"), "x", [1], path / "x.mp4", False),
+            lambda path: exported(path / "x"),
+        ):
+            with pytest.raises(MagicIDError) as caught:
+                refuses(folder)
+            assert caught.value.code == "output-invalid", folder
+    assert sorted(path.name for path in tmp_path.iterdir() if path.name.startswith(".tmp")) == []
+
+
+def test_names_may_be_as_long_as_file_systems_take_them(alice: Path, tmp_path: Path) -> None:
+    workspace = Workspace("alice")
+    longest = tmp_path / ("x" * 251 + ".mp4")
+    assert generation.destinations(workspace, "x", [1], longest, False) == [longest]
+    longest.touch()
     with pytest.raises(MagicIDError) as caught:
-        generation.destinations(Workspace("alice"), "x", [1], tmp_path / "file" / "x.mp4", False)
+        generation.destinations(workspace, "x", [1, 2], longest, False)  # -1 and -2 make it too long
     assert caught.value.code == "output-invalid"
+    (of_a_word,) = generation.destinations(workspace, "x" * 300, [1], None, False)
+    assert len(of_a_word.name) < 200
 
 
 def test_a_full_gpu_is_named(alice: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

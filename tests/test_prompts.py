@@ -218,6 +218,21 @@ def test_a_prompt_without_a_name_stays_as_it_is() -> None:
     assert names.resolve(prompt, KNOWN, "rose") == names.Named("rose", prompt)
 
 
+@pytest.mark.parametrize(
+    ("prompt", "said"),
+    [
+        ("alice runs", True),
+        ("a Woman's dog", True),
+        ("a dog runs", False),
+        ("womanly grace", False),
+        ("malice", False),
+        ("two women", False),
+    ],
+)
+def test_whether_a_prompt_asks_for_the_person(prompt: str, said: bool) -> None:
+    assert names.says(names.resolve(prompt, {"alice": "woman"}, None).text, "woman") is said
+
+
 def test_who_is_meant_must_be_clear() -> None:
     with refused("identity-missing", 2):
         names.resolve("a woman runs", {}, None)

@@ -1,16 +1,19 @@
-"""Prompt → video with an identity's adapter."""
+"""Prompt → video with an identity's adapter.
+
+Nothing heavy is imported at the top: what can be refused is refused at once.
+"""
 
 import os
 import re
 import secrets
+import tempfile
 import time
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from magicid_cli import __version__, adapters, models, video
-from magicid_cli.adapters import AdapterSpec
+from magicid_cli import __version__, models
 from magicid_cli.config import GenerateSettings, Resolved, Settings, parse_size
 from magicid_cli.errors import MagicIDError
 from magicid_cli.events import Events
@@ -19,6 +22,10 @@ from magicid_cli.workspace import Workspace, append_line, file_digest
 
 if TYPE_CHECKING:
     import torch
+
+    from magicid_cli.adapters import AdapterSpec
+
+_LONGEST = 255  # bytes of one name, on every usual file system
 
 Text = dict[str, "torch.Tensor"]
 
@@ -66,6 +73,16 @@ def require_model(workspace: Workspace, settings: Settings) -> Path:
     return adapter
 
 
+def require(workspace: Workspace, settings: Settings, prompt: str, *, output: Path | None, force: bool) -> None:
+    """Refuse in milliseconds what `generate` would refuse, with the same arguments.
+
+    Raises:
+        MagicIDError: `identity-unfinished`, `model-mismatch`, `output-exists`, `output-invalid`.
+    """
+    require_model(workspace, settings)
+    destinations(workspace, prompt, list(range(settings.generate.count)), output, force)
+
+
 def generate(
     workspace: Workspace,
     resolved: Resolved,
@@ -91,6 +108,8 @@ def generate(
     Raises:
         MagicIDError: no adapter, another model, or a file that exists.
     """
+    from magicid_cli import adapters
+
     settings = resolved.settings
     adapter = require_model(workspace, settings)
     wanted = settings.generate
@@ -162,6 +181,8 @@ def sample(
 
 def write(family: Family, settings: Settings, latents: "torch.Tensor", seed: int, path: Path, force: bool) -> Path:
     """Latents → a video file; where a file of that name has appeared meanwhile, a free name beside it."""
+    from magicid_cli import video
+
     family.load("vae")
     frames = family.decode(latents)
     family.unload("vae")
@@ -186,11 +207,15 @@ def made_by(family: Family, settings: Settings) -> dict[str, Any]:
 
 def load_adapted(family: Family, adapter: Path) -> None:
     """Load the transformer with an adapter on it, ready to sample."""
+    from magicid_cli import adapters
+
     put_on(family, *adapters.load(adapter))
 
 
-def put_on(family: Family, tensors: "dict[str, torch.Tensor]", spec: AdapterSpec) -> None:
+def put_on(family: Family, tensors: "dict[str, torch.Tensor]", spec: "AdapterSpec") -> None:
     """Load the transformer and give it an adapter that was read before."""
+    from magicid_cli import adapters
+
     family.load("transformer")
     adapters.attach(family.transformer, "policy", spec, seed=0)
     adapters.load_tensors(family.transformer, "policy", tensors)
@@ -201,40 +226,56 @@ def destinations(workspace: Workspace, prompt: str, seeds: list[int], output: Pa
     """Where the videos go: never onto an existing file unless asked.
 
     Raises:
-        MagicIDError: `output-exists`, or `output-invalid` for a name that is not .mp4 or a folder that cannot be
-            written: told before the work and not after it.
+        MagicIDError: `output-exists`, or `output-invalid` for a name that is not .mp4 or that cannot be written: told
+            before the work and not after it.
     """
-    slug = "-".join(re.findall(r"[a-z0-9]+", prompt.lower())[:6]) or "video"
-    if output is None or output.is_dir():
+    slug = "-".join(re.findall(r"[a-z0-9]+", prompt.lower())[:6])[:100] or "video"
+    if output is None or os.path.isdir(output):
         folder = output or workspace.videos
-        _require_writable(folder)
-        return [free_name(folder / f"{slug}-{seed}.mp4") for seed in seeds]
+        paths = [free_name(folder / f"{slug}-{seed}.mp4") for seed in seeds]
+        require_writable(paths[0])
+        return paths
     if output.suffix.lower() != ".mp4":
         raise MagicIDError(
             "output-invalid", f"'{output.name}' is not a name for a video.", "Name a .mp4 file or an existing folder."
         )
-    _require_writable(output.parent)
     paths = [output]
     if len(seeds) > 1:
         paths = [output.with_stem(f"{output.stem}-{number}") for number in range(1, len(seeds) + 1)]
-    taken = [path for path in paths if path.exists()]
+    require_writable(paths[-1])  # the longest name
+    taken = [path for path in paths if os.path.lexists(path)]
     if taken and not force:
         raise MagicIDError("output-exists", f"{taken[0]} exists already.", "Choose another --output, or add --force.")
     return paths
 
 
-def _require_writable(folder: Path) -> None:
-    there = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.exists())
-    if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
-        raise MagicIDError(
-            "output-invalid", f"Nothing can be written to '{folder}'.", "Name another file or folder with --output."
-        )
+def require_writable(path: Path) -> None:
+    """Find out by trying whether a file or folder of this name can be made; permissions alone do not tell.
+
+    Args:
+        path: what is to be made; folders above it may be missing.
+
+    Raises:
+        MagicIDError: `output-invalid`.
+    """
+    long = [part for part in path.absolute().parts if len(os.fsencode(part)) > _LONGEST]
+    if long:
+        what = f"'{long[0][:40]}…' is too long for a name: file systems take {_LONGEST} bytes."
+        raise MagicIDError("output-invalid", what, "Name a shorter one with --output.")
+    folder = path.absolute().parent
+    there = next(above for above in (folder, *folder.parents) if os.path.lexists(above))
+    try:
+        with tempfile.NamedTemporaryFile(prefix=".tmp-", dir=there):
+            pass
+    except OSError as error:
+        what = f"Nothing can be written to '{path.parent}': {error.strerror}."
+        raise MagicIDError("output-invalid", what, "Name another file or folder with --output.") from error
 
 
 def free_name(path: Path) -> Path:
-    """The path, or the first of path-2, path-3, … that is free."""
+    """The path of a file or folder, or the first of path-2, path-3, … that is free."""
     candidate, number = path, 1
-    while candidate.exists():
+    while os.path.lexists(candidate):
         number += 1
         candidate = path.with_stem(f"{path.stem}-{number}")
     return candidate

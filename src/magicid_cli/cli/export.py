@@ -31,7 +31,12 @@ def export(
     resolved = resolve(flags.values, preset=flags.preset, identity_model=workspace.manifest().get("model"))
     done = write(workspace, format, output, force=force, events=terminal.events, settings=resolved.settings)
     rows = [(file.relative_to(done.folder), gigabytes(file.stat().st_size)) for file in done.files]
-    checks = [f"{name.replace('_', ' ')}: {value}" for name, value in done.checks.items()]
+    checks = [f"{name.replace('_', ' ')}: {_spoken(value)}" for name, value in done.checks.items()]
     data = {"identity": workspace.name, "format": format, "folder": done.folder, "files": done.files}
     blocks: list[str | Table] = [str(done.folder), Table(("FILE", "SIZE"), rows), "\n".join(checks)]
     return Result({**data, "checks": done.checks}, blocks, [done.folder])
+
+
+def _spoken(value: object) -> str:
+    """A finding for people: two digits of a difference are all that matters."""
+    return f"{value:.2g}" if isinstance(value, float) else str(value)

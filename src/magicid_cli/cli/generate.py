@@ -27,18 +27,28 @@ def generate(
     yes: options.Yes = False,
 ) -> Result:
     """Make videos of a person and print their paths."""
-    from magicid_cli import plan
+    from magicid_cli import generation, plan
     from magicid_cli.cli import estimate
     from magicid_cli.cli.identity import class_words
     from magicid_cli.prompts.names import resolve as resolve_name
+    from magicid_cli.prompts.names import says
     from magicid_cli.workspace import Workspace, check_name
 
     for text in (prompt, flags.values.get("generate.negative_prompt", "")):
         _require_text(text)
     chosen = None if name is None else check_name(name)
-    named = resolve_name(prompt, class_words(), chosen)
+    words = class_words()
+    named = resolve_name(prompt, words, chosen)
+    class_word = words[named.identity]
+    if not says(named.text, class_word):
+        terminal.warn(
+            f"The prompt says neither {named.identity} nor {class_word}, so the person may not appear. "
+            f'Write it as in: --prompt "{named.identity} walks along a beach"'
+        )
     workspace = Workspace(named.identity)
     resolved = resolve(flags.values, preset=flags.preset, identity_model=workspace.manifest().get("model"))
+    if not dry_run:
+        generation.require(workspace, resolved.settings, named.text, output=output, force=force)
     estimated = plan.for_run(resolved.settings, photos=0, todo={"generate"}, home=workspace.path)
     shown = estimate.blocks(estimated)
     data: dict[str, Any] = {"identity": workspace.name, "prompt": named.text}
@@ -48,8 +58,6 @@ def generate(
         return Result(data, [f"prompt: {named.text}", *shown], [workspace.name], error=problem)
     plan.require(estimated)
     estimate.approve(terminal, estimated, yes=yes)
-
-    from magicid_cli import generation
 
     made = generation.generate(workspace, resolved, named.text, output=output, force=force, events=terminal.events)
     paths = [one.path for one in made]

@@ -51,7 +51,8 @@ def export(
     Args:
         workspace: a customized identity.
         kind: the format.
-        destination: the folder to make; by default `exports/<name>-<kind>` in magicid's data folder.
+        destination: the folder to make; by default `exports/<name>-<kind>` in magicid's data folder, with -2,
+            -3, … where that is taken.
         force: whether an existing folder may be replaced.
         events: where progress goes.
         settings: the model's name, device and number type.
@@ -62,11 +63,10 @@ def export(
     """
     from magicid_cli import generation, models
 
-    folder = (destination or data_home() / "exports" / f"{workspace.name}-{kind}").absolute()
-    _refuse_taken(folder, force)
     generation.require_model(workspace, settings)
     # The lock: nothing may change the adapter while it is read, and nobody else has a temporary folder of this name.
     with workspace.lock(), models.gpu_memory("merging", "Export the adapter itself: --format diffusers"):
+        folder = _folder(workspace, kind, destination, force)
         adapter = generation.adapter_of(workspace)
         family = models.open_family(settings.model, events)
         folder.parent.mkdir(parents=True, exist_ok=True)
@@ -99,6 +99,22 @@ def _fill(temporary: Path, kind: str, workspace: Workspace, family: "Family", ad
         _, checks = diffusers.write(temporary, tensors, spec, family.transformer_config)
     (temporary / "README.md").write_text(card.text(workspace, kind), encoding="utf-8")
     return checks
+
+
+def _folder(workspace: Workspace, kind: str, destination: Path | None, force: bool) -> Path:
+    """Where the export goes: a free name by default, and never onto anything unless asked.
+
+    Raises:
+        MagicIDError: `output-exists`, `output-invalid`.
+    """
+    from magicid_cli import generation
+
+    folder = (destination or data_home() / "exports" / f"{workspace.name}-{kind}").absolute()
+    if destination is None and not force:
+        folder = generation.free_name(folder)
+    generation.require_writable(folder)
+    _refuse_taken(folder, force)
+    return folder
 
 
 def _refuse_taken(folder: Path, force: bool) -> None:

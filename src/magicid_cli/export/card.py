@@ -72,7 +72,7 @@ def text(workspace: Workspace, kind: str) -> str:
     shown = {name: values[name] for name in ("seed", "shape", "adapter", "training", "reconstruct", "pairs", "prefer")}
     parts = [
         "\n".join(front),
-        f"# A {values['photos']['class_word']} for {base}",
+        f"# A {values['photos']['class_word']} for {model.source.repo if model.source else 'the tiny model'}",
         f"{_WHAT[kind]} made by magicid {__version__} (MagicID, arXiv 2503.12689) from {photos} photos of one person, "
         "whose consent is on record with the maker. In a prompt the person is called "
         f'"a {values["photos"]["class_word"]}".',

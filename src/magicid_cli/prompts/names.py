@@ -69,6 +69,11 @@ def resolve(prompt: str, known: Mapping[str, str], chosen: str | None) -> Named:
     return Named(identity, _replaced(prompt, pattern, known[identity]) if named else prompt)
 
 
+def says(text: str, class_word: str) -> bool:
+    """Whether a resolved prompt has the trained word in it, as a whole word in any case: else nobody was asked for."""
+    return re.search(rf"(?<!\w){re.escape(class_word)}(?!\w)", text, re.IGNORECASE) is not None
+
+
 def everyday(name: str) -> bool:
     """Whether a name is also an everyday English word, which a prompt may mean as such."""
     return name.lower() in _EVERYDAY

@@ -54,6 +54,9 @@ def test_a_damaged_identity_is_listed_and_can_be_deleted(capsys: pytest.CaptureF
     assert outcome(capsys)["data"]["identities"][0]["state"] == "manifest damaged"
     assert main(["status", "alice", "--json"]) == 1
     assert outcome(capsys)["error"]["code"] == "manifest-unreadable"
+    fake_run.identity("bob").update(format=99)
+    assert main(["ls", "--json"]) == 0
+    assert outcome(capsys)["data"]["identities"][1]["state"] == "made by another version"
     assert main(["rm", "alice", "--yes"]) == 0
     assert not Workspace("alice").path.exists()
 

@@ -147,21 +147,21 @@ def test_a_setting_may_have_a_dotted_key() -> None:
 @pytest.mark.parametrize(
     ("toml", "words"),
     [
-        ("[reconstruct]\nsteps = 'many'\n", ("reconstruct.steps", "--reconstruct-steps", "many", "int")),
-        ("[reconstruct]\nsteps = 1.5\n", ("reconstruct.steps", "1.5", "int")),
+        ("[reconstruct]\nsteps = 'many'\n", ("reconstruct.steps", "--reconstruct-steps", "many", "a whole number")),
+        ("[reconstruct]\nsteps = 1.5\n", ("reconstruct.steps", "1.5", "a whole number")),
         ("[reconstruct]\nsteps = true\n", ("reconstruct.steps", "True")),
         ("[reconstruct]\nsteps = [1]\n", ("reconstruct.steps",)),
         ("[reconstruct]\nsteps = 0\n", ("reconstruct.steps", "at least 1")),
         ("[reconstruct]\nlearning_rate = nan\n", ("finite",)),
         ("[reconstruct]\nlearning_rate = inf\n", ("finite",)),
-        ("[reconstruct]\nlearning_rate = 1" + "0" * 400 + "\n", ("reconstruct.learning_rate", "float")),
+        ("[reconstruct]\nlearning_rate = 1" + "0" * 400 + "\n", ("reconstruct.learning_rate", "a number")),
         ("[pairs]\nidentity_share = 1.1\n", ("pairs.identity_share", "at most 1")),
-        ("[pairs]\ntau = 'x'\n", ("pairs.tau", "float | None")),
+        ("[pairs]\ntau = 'x'\n", ("pairs.tau", "a number")),
         ("[adapter]\nrank = 2000\n", ("adapter.rank", "at most 1024")),
         ("[adapter]\ntargets = 'all'\n", ("adapter.targets", "attention, attention+mlp")),
-        ("[adapter]\ndouble_blocks_only = 'maybe'\n", ("adapter.double_blocks_only", "bool")),
-        ("[model]\nname = 3\n", ("model.name", "str")),
-        ("[model]\nname = ['tiny']\n", ("model.name", "str")),
+        ("[adapter]\ndouble_blocks_only = 'maybe'\n", ("adapter.double_blocks_only", "yes or no")),
+        ("[model]\nname = 3\n", ("model.name", "text is")),
+        ("[model]\nname = ['tiny']\n", ("model.name", "text is")),
         ("seed = -1\n", ("seed", "at least 0")),
         ("[shape]\nframes = 8\n", ("shape.frames is 8", "magicid.toml", "4k + 1")),
         ("[generate]\nframes = 10\n", ("generate.frames is 10", "magicid.toml")),
@@ -182,8 +182,40 @@ def test_a_bad_value_of_the_environment_names_its_variable(monkeypatch: pytest.M
     refused("settings-invalid", "MAGICID_PREFER_BETA")
 
 
-def test_a_bad_flag_names_the_flag() -> None:
-    refused("settings-invalid", "flag --rank", flags={"adapter.rank": 0})
+def test_a_bad_flag_names_the_flag_once() -> None:
+    error = refused("settings-invalid", flags={"prefer.beta": -1.0})
+    assert error.message == "prefer.beta is '-1.0' (flag --beta); at least 1e-06 is expected."
+
+
+@pytest.mark.parametrize(
+    ("name", "wanted"),
+    [
+        ("reconstruct.steps", "a whole number is expected"),
+        ("seed", "a whole number is expected"),
+        ("reconstruct.learning_rate", "a number is expected"),
+        ("prefer.beta", "a number is expected"),
+        ("model.offline", "yes or no is expected"),
+    ],
+)
+def test_the_expected_type_is_said_in_words(monkeypatch: pytest.MonkeyPatch, name: str, wanted: str) -> None:
+    monkeypatch.setenv(KNOBS[name].variable, "strong")
+    refused("settings-invalid", wanted)
+
+
+def test_every_type_of_a_setting_has_words() -> None:
+    for knob in KNOBS.values():
+        refused("settings-invalid", knob.name, flags={knob.name: []})
+
+
+def test_a_variable_that_is_nearly_a_setting_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("MAGICID_SHARED_DATA", "MAGICID_SEEDS", "MAGICIDS_PREFER_STEP"):
+        monkeypatch.setenv(name, "3")
+    assert resolve().settings == Settings()
+    monkeypatch.setenv("MAGICID_PREFER_STEP", "3")
+    assert "MAGICID_PREFER_STEPS?" in refused("settings-unknown", "MAGICID_PREFER_STEP,").hint
+    monkeypatch.delenv("MAGICID_PREFER_STEP")
+    monkeypatch.setenv("MAGICID_MODEL_ZZZZZZZZZZZZZZZZZZZZ", "3")
+    assert "config show" in refused("settings-unknown", "MAGICID_MODEL_ZZZ").hint
 
 
 @pytest.mark.parametrize(

@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from magicid_cli.config import user_config_path
 from magicid_cli.errors import MagicIDError
 from magicid_cli.workspace import (
     Workspace,
@@ -76,6 +77,22 @@ def test_magicid_home_moves_everything(monkeypatch: pytest.MonkeyPatch, tmp_path
     assert data_home() == tmp_path / "höme mit Leerzeichen"
     assert data_home() in cache_home().parents
     assert Workspace("Alice").path == data_home() / "identities" / "alice"
+
+
+@pytest.mark.parametrize("relative", ["here", "./here", "~nobody-has-this-name/here"])
+def test_a_home_that_would_move_with_the_working_directory_is_refused(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, relative: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("MAGICID_HOME", relative)
+    for home in (data_home, cache_home, user_config_path):
+        with pytest.raises(MagicIDError, match="MAGICID_HOME") as caught:
+            home()
+        assert caught.value.code == "settings-invalid"
+        assert str(tmp_path) in caught.value.hint
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("MAGICID_HOME", "~/here")
+    assert data_home() == tmp_path / "here"
 
 
 # --- whole files or none ------------------------------------------------------------------------------------------
@@ -219,12 +236,12 @@ def test_the_folder_is_the_owners_alone() -> None:
     assert stat.S_IMODE(space.path.stat().st_mode) == 0o700
 
 
-@pytest.mark.parametrize("content", [b"{", b"\xff", b"[]", b"3", b"null", b""])
+@pytest.mark.parametrize("content", [b"{", b"\xff", b"[]", b"3", b"null", b"", b"{}", b'{"format": null}'])
 def test_a_damaged_manifest_is_named(content: bytes) -> None:
     space = Workspace("alice")
     space.create()
     space.manifest_path.write_bytes(content)
-    with pytest.raises(MagicIDError, match=r"manifest\.json") as caught:
+    with pytest.raises(MagicIDError, match=r"manifest\.json is damaged") as caught:
         space.manifest()
     assert caught.value.code == "manifest-unreadable"
 
@@ -232,8 +249,9 @@ def test_a_damaged_manifest_is_named(content: bytes) -> None:
 def test_a_manifest_of_another_format_is_refused() -> None:
     space = Workspace("alice")
     space.update(format=99)
-    with pytest.raises(MagicIDError, match="has format 99; this version reads format 1"):
+    with pytest.raises(MagicIDError, match="has format 99; this version reads format 1") as caught:
         space.manifest()
+    assert caught.value.code == "manifest-format"
 
 
 def test_a_fallback_is_recorded_once() -> None:

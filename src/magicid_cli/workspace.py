@@ -20,6 +20,7 @@ import hashlib
 import json
 import os
 import re
+import shlex
 import shutil
 import socket
 import tempfile
@@ -40,16 +41,34 @@ _NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
 _DEVICE_NAMES = {"con", "prn", "aux", "nul", *(f"{kind}{n}" for kind in ("com", "lpt") for n in range(1, 10))}
 
 
+def own_home() -> Path | None:
+    """The folder that `MAGICID_HOME` names, or None.
+
+    Raises:
+        MagicIDError: `settings-invalid` for a relative path, which would be another folder in every working directory.
+    """
+    named = os.environ.get("MAGICID_HOME")
+    if not named:
+        return None
+    home = Path(os.path.expanduser(named))  # unlike Path.expanduser, it leaves the ~ of an unknown user as it is
+    if not home.is_absolute():
+        raise MagicIDError(
+            "settings-invalid",
+            f"MAGICID_HOME is '{named}', a relative path: it would be another folder in every working directory.",
+            f"Give an absolute path: export MAGICID_HOME={shlex.quote(str(home.absolute()))}",
+        )
+    return home
+
+
 def data_home() -> Path:
     """Where identities, exports and logs live; `MAGICID_HOME` moves it."""
-    home = os.environ.get("MAGICID_HOME")
-    return Path(home).expanduser() if home else platformdirs.user_data_path("magicid")
+    return own_home() or platformdirs.user_data_path("magicid")
 
 
 def cache_home() -> Path:
     """Where what can be made again lives; `MAGICID_HOME` moves it."""
-    home = os.environ.get("MAGICID_HOME")
-    return Path(home).expanduser() / "cache" if home else platformdirs.user_cache_path("magicid")
+    home = own_home()
+    return home / "cache" if home else platformdirs.user_cache_path("magicid")
 
 
 def check_name(name: str) -> str:
@@ -209,22 +228,24 @@ class Workspace:
         """The manifest; a new one if the identity was not begun yet.
 
         Raises:
-            MagicIDError: `manifest-unreadable` for damaged JSON or an unknown format number.
+            MagicIDError: `manifest-unreadable` for a damaged one, `manifest-format` for an unknown format number.
         """
         if not self.exists:
             return {"format": FORMAT, "name": self.name, "created": time.time(), "stages": {}, "fallbacks": []}
         try:
             data = dict(read_json(self.manifest_path))
-        except (ValueError, TypeError) as error:
+            known = int(data["format"]) == FORMAT
+        except (ValueError, TypeError, KeyError) as error:
+            what = f"it lacks {error}" if isinstance(error, KeyError) else error
             raise MagicIDError(
                 "manifest-unreadable",
-                f"{self.manifest_path} is damaged: {error}.",
+                f"{self.manifest_path} is damaged: {what}.",
                 f"Restore it, or start over: magicid rm {self.name}",
             ) from error
-        if data.get("format") != FORMAT:
+        if not known:
             raise MagicIDError(
-                "manifest-unreadable",
-                f"{self.manifest_path} has format {data.get('format')}; this version reads format {FORMAT}.",
+                "manifest-format",
+                f"{self.manifest_path} has format {data['format']}; this version reads format {FORMAT}.",
                 "Use the version of magicid that wrote it.",
             )
         return data

@@ -44,12 +44,17 @@ def class_words() -> dict[str, str]:
     return {space.name: readable_manifest(space).get("class_word", "person") for space in identities()}
 
 
-def readable_manifest(workspace: Workspace) -> dict[str, Any]:
-    """The manifest, or an empty one if it is damaged: a list of all must not end at one."""
+def manifest_or_error(workspace: Workspace) -> tuple[dict[str, Any], MagicIDError | None]:
+    """The manifest, or an empty one and why it cannot be read: a list of all must not end at one."""
     try:
-        return workspace.manifest()
-    except MagicIDError:
-        return {}
+        return workspace.manifest(), None
+    except MagicIDError as error:
+        return {}, error
+
+
+def readable_manifest(workspace: Workspace) -> dict[str, Any]:
+    """The manifest, or an empty one if it cannot be read."""
+    return manifest_or_error(workspace)[0]
 
 
 def holder(workspace: Workspace) -> str | None:

@@ -4,23 +4,24 @@ from typing import Any
 
 from magicid_cli.cli.options import command
 from magicid_cli.cli.output import Result, Table, Terminal
+from magicid_cli.errors import MagicIDError
 
 
 @command()
 def ls(terminal: Terminal) -> Result:
     """List the identities on this machine."""
-    from magicid_cli.cli.identity import gigabytes, holder, progress, readable_manifest, size_of, when
+    from magicid_cli.cli.identity import gigabytes, holder, manifest_or_error, progress, size_of, when
     from magicid_cli.workspace import data_home, identities
 
     rows: list[dict[str, Any]] = []
     for workspace in identities():
-        manifest = readable_manifest(workspace)
+        manifest, error = manifest_or_error(workspace)
         videos = len(list(workspace.videos.glob("*.mp4")))
         rows.append(
             {
                 "name": workspace.name,
                 "model": manifest.get("model"),
-                "state": progress(manifest) if manifest else "manifest damaged",
+                "state": _unreadable(error) if error else progress(manifest),
                 "running": holder(workspace),
                 "videos": videos,
                 "bytes": size_of(workspace.path)[1],
@@ -44,3 +45,7 @@ def ls(terminal: Terminal) -> Result:
     )
     nothing = f"No identity in {data_home()}. Make one: magicid customize PHOTOS --name NAME"
     return Result({"identities": rows}, [table if rows else nothing], [row["name"] for row in rows])
+
+
+def _unreadable(error: MagicIDError) -> str:
+    return "made by another version" if error.code == "manifest-format" else "manifest damaged"

@@ -6,6 +6,7 @@ A layer that names a preset (`--preset paper`, `preset = "paper"`) behaves as if
 which its own explicit values then override.
 """
 
+import difflib
 import os
 import tomllib
 from collections.abc import Iterator, Mapping
@@ -17,6 +18,7 @@ import platformdirs
 
 from magicid_cli.config.settings import MODEL_DEFAULTS, PRESETS, Settings, parse_size
 from magicid_cli.errors import MagicIDError
+from magicid_cli.workspace import own_home
 
 
 @dataclass(frozen=True)
@@ -107,9 +109,7 @@ class Resolved:
 
 def user_config_path() -> Path:
     """The user's `config.toml`; `MAGICID_HOME` moves it."""
-    home = os.environ.get("MAGICID_HOME")
-    folder = Path(home).expanduser() if home else platformdirs.user_config_path("magicid")
-    return folder / "config.toml"
+    return (own_home() or platformdirs.user_config_path("magicid")) / "config.toml"
 
 
 def resolve(
@@ -198,10 +198,32 @@ def _from_file(path: Path) -> dict[str, Any]:
 
 
 def _from_environment() -> dict[str, Any]:
+    """What the environment sets; a variable of a section that is no setting of it is a slip, others are not ours."""
+    variables = [knob.variable for knob in KNOBS.values()]
+    sections = tuple({f"MAGICID_{name.partition('.')[0].upper()}_" for name in KNOBS if "." in name})
+    for name in sorted(set(os.environ) - set(variables)):
+        if name.startswith(sections):
+            near = difflib.get_close_matches(name, variables, 1)
+            raise MagicIDError(
+                "settings-unknown",
+                f"The environment sets {name}, which is no setting.",
+                f"Did you mean {near[0]}?" if near else "`magicid config show` lists every setting.",
+            )
     found: dict[str, Any] = {k.name: os.environ[k.variable] for k in KNOBS.values() if k.variable in os.environ}
     if "MAGICID_PRESET" in os.environ:
         found["preset"] = os.environ["MAGICID_PRESET"]
     return found
+
+
+# What a value of each type is called to people.
+_KINDS: dict[Any, str] = {
+    bool: "yes or no",
+    int: "a whole number",
+    int | None: "a whole number",
+    float: "a number",
+    float | None: "a number",
+    str: "text",
+}
 
 
 def _check(knob: Knob, value: Any, origin: str) -> Any:
@@ -209,8 +231,7 @@ def _check(knob: Knob, value: Any, origin: str) -> Any:
     try:
         converted = _convert(knob, value)
     except (TypeError, ValueError, OverflowError):
-        kind = knob.kind.__name__ if isinstance(knob.kind, type) else knob.kind
-        raise _invalid(knob, value, origin, f"a value of type {kind}") from None
+        raise _invalid(knob, value, origin, _KINDS[knob.kind]) from None
     if knob.choices and converted not in knob.choices:
         raise _invalid(knob, value, origin, "one of " + ", ".join(knob.choices))
     if isinstance(converted, int | float) and not isinstance(converted, bool):
@@ -254,7 +275,8 @@ def _convert(knob: Knob, value: Any) -> Any:
 
 
 def _invalid(knob: Knob, value: Any, origin: str, wanted: str) -> MagicIDError:
-    name = f"{knob.name} ({knob.flag})" if knob.flag else knob.name
+    # A value that came from the flag names it already.
+    name = f"{knob.name} ({knob.flag})" if knob.flag and not origin.startswith("flag ") else knob.name
     return MagicIDError(
         "settings-invalid",
         f"{name} is '{value}' ({origin}); {wanted} is expected.",

@@ -86,8 +86,9 @@ def _configuration() -> Iterator[str]:
     yield "`magicid config show` prints each value and where it came from. In a file, a setting's section is a table:"
     yield ""
     yield from ("```toml", 'preset = "paper"', "seed = 7", "", "[prefer]", "steps = 2000", "```", "")
-    yield "`MAGICID_HOME`, an absolute path, moves everything that magicid keeps, weights included; `MAGICID_PRESET`"
-    yield "names a preset. A variable of a section that is none of its settings is refused, as such a name in a file is."
+    yield "`MAGICID_HOME`, an absolute path, moves everything that magicid keeps, weights included;"
+    yield "`MAGICID_PRESET` names a preset. A variable of a section that is none of its settings is refused,"
+    yield "as such a name in a file is."
     yield "The last column tells whether a setting can change what a run produces: only such a setting makes finished"
     yield "stages stale, and only those that read it."
     for section in dict.fromkeys(_section(knob) for knob in KNOBS.values()):

@@ -17,7 +17,8 @@ import fake_run
 from fake_run import outcome
 from magicid_cli import export, pipeline, plan
 from magicid_cli.cli.app import main
-from magicid_cli.cli.output import Terminal
+from magicid_cli.cli.estimate import blocks
+from magicid_cli.cli.output import Table, Terminal
 from magicid_cli.errors import MagicIDError
 from magicid_cli.workspace import Workspace, file_digest
 
@@ -95,6 +96,25 @@ def test_a_dry_run_prints_the_plan_and_does_nothing(
     assert "GPU memory (NVIDIA H100 80GB HBM3, 79 GB free) 33.6 GB estimated" in lines
     assert "disk (500 GB free) 12.3 GB estimated" in lines
     assert "download owner/weights 41.9 GB estimated" in lines
+
+
+@pytest.mark.parametrize(
+    ("state", "why", "label"),
+    [
+        ("todo", "what it reads has changed", "time, at most"),
+        ("todo", "not begun", "time"),
+        ("resume", "was interrupted", "time"),
+    ],
+)
+def test_a_stage_that_may_turn_out_to_be_fresh_makes_the_time_an_upper_bound(state: str, why: str, label: str) -> None:
+    stages = [
+        pipeline.StageState("ingest", "Photos", "cached", "nothing it reads has changed"),
+        pipeline.StageState("reconstruct", "Stage 1", state, why),
+        pipeline.StageState("sample", "Videos", "todo", "follows reconstruct"),
+    ]
+    totals = blocks(fake_run.estimate(60.0, ("reconstruct", "sample")), stages)[1]
+    assert isinstance(totals, Table)
+    assert totals.rows[0][0] == label
 
 
 def test_without_consent_and_without_a_terminal_nothing_runs(
@@ -345,7 +365,9 @@ def test_prepare_judges_every_photo(shared_data: Path, tmp_path: Path, capsys: p
     assert main(["prepare", str(bad), "--model", "tiny"]) == 4
     captured = capsys.readouterr()
     assert "bad.jpg  unreadable" in captured.out
-    assert "None of 1 photos can be used" in captured.err
+    assert "Photos that can be used: 0 of 1." in captured.out
+    assert "The only photo cannot be used" in captured.err
+    assert "from the front" in captured.err and "magicid prepare" not in captured.err
     assert not Workspace("alice").path.exists()
 
 

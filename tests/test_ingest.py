@@ -231,7 +231,9 @@ def test_no_usable_photo_is_an_error_that_lists_reasons(tmp_path: Path, alice: W
     assert "0.jpg: It cannot be read: the file is empty" in caught.value.message
     assert "2 more" in caught.value.message and "magicid prepare" in caught.value.hint
     assert str(tmp_path) not in caught.value.message
-    with pytest.raises(MagicIDError, match="None of 0"):
+    with pytest.raises(MagicIDError, match=r"^The only photo cannot be used\. 0\.jpg: It cannot be read"):
+        ingest.run(alice, wanted(), Events(), photos=photos[:1])
+    with pytest.raises(MagicIDError, match="None of the 0 photos can be used"):
         ingest.run(alice, wanted(), Events(), photos=[])
 
 

@@ -29,7 +29,7 @@ def blocks(estimate: "Estimate", stages: "list[StageState] | None" = None) -> li
         return [table, "Nothing is left to do."]
     return [
         table,
-        Table(("IN ALL", "", "FIGURE"), _totals(estimate)),
+        Table(("IN ALL", "", "FIGURE"), _totals(estimate, at_most=_may_be_less(stages or []))),
         "\n".join(estimate.assumptions),
     ]
 
@@ -38,7 +38,14 @@ def _cost(row: dict[str, Any] | None) -> tuple[str, str, str]:
     return (row["time"], row["memory"], row["basis"]) if row else ("-", "-", "-")
 
 
-def _totals(estimate: "Estimate") -> list[tuple[str, str, str]]:
+def _may_be_less(stages: "list[StageState]") -> bool:
+    """Whether a stage may turn out to be fresh: what the one before it makes again may be what it made before."""
+    first = next((one for one in stages if one.state != "cached"), None)
+    follow = any(one.why.startswith("follows ") for one in stages)
+    return follow and first is not None and first.state == "todo" and first.why != "not begun"
+
+
+def _totals(estimate: "Estimate", *, at_most: bool) -> list[tuple[str, str, str]]:
     from magicid_cli.cli.identity import gigabytes
 
     bases = {row.basis for row in estimate.rows}
@@ -46,11 +53,13 @@ def _totals(estimate: "Estimate") -> list[tuple[str, str, str]]:
     machine = estimate.machine
     free = "of one; none is here" if machine.assumed else "free"
     where = (
-        f"GPU memory ({machine.gpu}, {machine.gpu_memory_gb:.0f} GB {free})" if machine.gpu else "memory of the model, on the CPU"
+        f"GPU memory ({machine.gpu}, {machine.gpu_memory_gb:.0f} GB {free})"
+        if machine.gpu
+        else "memory of the model, on the CPU"
     )
     downloads = [(f"download {repo}", gigabytes(size * 1e9), "estimated") for repo, size in estimate.downloads.items()]
     return [
-        ("time", spoken(estimate.seconds), time_basis),
+        ("time, at most" if at_most and estimate.seconds is not None else "time", spoken(estimate.seconds), time_basis),
         (where, gigabytes(estimate.memory_gb * 1e9), "estimated"),
         (f"disk ({machine.data_disk_gb:.0f} GB free)", gigabytes(estimate.data_gb * 1e9), "estimated"),
         *(downloads or [("downloads", "none", "measured")]),

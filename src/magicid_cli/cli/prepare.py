@@ -76,13 +76,13 @@ def _judge(done: Result, settings: Settings, files: list[Path], terminal: Termin
     )
     error = None
     try:
-        ingest.refuse(verdicts)
+        ingest.refuse(verdicts, "Add photos that show the face from the front, large, sharp and well lit.")
     except MagicIDError as refused:
         error = refused
     usable = [one.file for one in verdicts if one.code == ingest.USED]
     return Result(
         {**done.data, "photos": [asdict(one) for one in verdicts]},
-        [*done.blocks, table, f"{len(usable)} of {len(verdicts)} photos can be used."],
+        [*done.blocks, table, f"Photos that can be used: {len(usable)} of {len(verdicts)}."],
         usable,
         error=error,
     )

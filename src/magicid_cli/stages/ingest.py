@@ -121,7 +121,7 @@ def run(workspace: Workspace, settings: Settings, events: Events, *, photos: lis
     faces = open_faces(settings.rewards, model, offline=settings.model.offline, events=events)
     seen = _examine(photos, settings, faces, events)
     refused = tuple((item.verdict.file, item.verdict.code) for item in seen if item.verdict.code != USED)
-    refuse([item.verdict for item in seen])
+    refuse([item.verdict for item in seen], "`magicid prepare PHOTOS` gives a verdict and advice for every photo.")
     if refused:
         named = ", ".join(f"{file} ({code})" for file, code in refused)
         events.notice(f"{len(seen) - len(refused)} of {len(seen)} photos are used; left out: {named}.", stage=NAME)
@@ -283,8 +283,12 @@ def _best(seen: list[_Seen], limit: int) -> list[_Seen]:
     return result
 
 
-def refuse(verdicts: list[Verdict]) -> None:
+def refuse(verdicts: list[Verdict], hint: str) -> None:
     """Stop if the photos show several people, or none can be used.
+
+    Args:
+        verdicts: of all photos.
+        hint: what to do next where none can be used.
 
     Raises:
         MagicIDError: `photos-several-people`, `photos-none-usable`.
@@ -299,11 +303,9 @@ def refuse(verdicts: list[Verdict]) -> None:
     if not any(verdict.code == USED for verdict in verdicts):
         listed = " ".join(f"{verdict.file}: {verdict.reason}" for verdict in verdicts[:5])
         more = f" And {len(verdicts) - 5} more." if len(verdicts) > 5 else ""
-        raise MagicIDError(
-            "photos-none-usable",
-            f"None of {len(verdicts)} photos can be used. {listed}{more}",
-            "`magicid prepare PHOTOS` gives a verdict and advice for every photo.",
-        )
+        one = len(verdicts) == 1
+        none = "The only photo cannot be used." if one else f"None of the {len(verdicts)} photos can be used."
+        raise MagicIDError("photos-none-usable", f"{none} {listed}{more}", hint)
 
 
 def _write(workspace: Workspace, seen: list[_Seen], class_word: str, made_by: str) -> None:

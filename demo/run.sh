@@ -17,4 +17,4 @@ video="$("$magicid" generate --prompt "alice rides a horse along the beach at da
 adapter="$("$magicid" export alice --format diffusers --force --quiet)"
 echo
 echo "video:   $video"
-echo "adapter: $adapter"
+echo "adapter: $adapter/pytorch_lora_weights.safetensors"

@@ -216,6 +216,10 @@ def test_a_variable_that_is_nearly_a_setting_is_refused(monkeypatch: pytest.Monk
     monkeypatch.delenv("MAGICID_PREFER_STEP")
     monkeypatch.setenv("MAGICID_MODEL_ZZZZZZZZZZZZZZZZZZZZ", "3")
     assert "config show" in refused("settings-unknown", "MAGICID_MODEL_ZZZ").hint
+    monkeypatch.delenv("MAGICID_MODEL_ZZZZZZZZZZZZZZZZZZZZ")
+    # Ignored silently, this slip would start the 13B model.
+    monkeypatch.setenv("MAGICID_MODEL", "tiny")
+    assert "MAGICID_MODEL_NAME?" in refused("settings-unknown", "MAGICID_MODEL,").hint
 
 
 @pytest.mark.parametrize(

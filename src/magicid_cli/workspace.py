@@ -235,6 +235,7 @@ class Workspace:
         try:
             data = dict(read_json(self.manifest_path))
             known = int(data["format"]) == FORMAT
+            dict(data["stages"])
         except (ValueError, TypeError, KeyError) as error:
             what = f"it lacks {error}" if isinstance(error, KeyError) else error
             raise MagicIDError(

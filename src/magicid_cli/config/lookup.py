@@ -200,10 +200,10 @@ def _from_file(path: Path) -> dict[str, Any]:
 def _from_environment() -> dict[str, Any]:
     """What the environment sets; a variable of a section that is no setting of it is a slip, others are not ours."""
     variables = [knob.variable for knob in KNOBS.values()]
-    sections = tuple({f"MAGICID_{name.partition('.')[0].upper()}_" for name in KNOBS if "." in name})
+    sections = {f"MAGICID_{name.partition('.')[0].upper()}_" for name in KNOBS if "." in name}
     for name in sorted(set(os.environ) - set(variables)):
-        if name.startswith(sections):
-            near = difflib.get_close_matches(name, variables, 1)
+        if f"{name}_".startswith(tuple(sections)):
+            near = difflib.get_close_matches(f"{name}_NAME" if f"{name}_" in sections else name, variables, 1)
             raise MagicIDError(
                 "settings-unknown",
                 f"The environment sets {name}, which is no setting.",

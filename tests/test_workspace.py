@@ -236,7 +236,9 @@ def test_the_folder_is_the_owners_alone() -> None:
     assert stat.S_IMODE(space.path.stat().st_mode) == 0o700
 
 
-@pytest.mark.parametrize("content", [b"{", b"\xff", b"[]", b"3", b"null", b"", b"{}", b'{"format": null}'])
+@pytest.mark.parametrize(
+    "content", [b"{", b"\xff", b"[]", b"3", b"null", b"", b"{}", b'{"format": null}', b'{"format": 1}']
+)
 def test_a_damaged_manifest_is_named(content: bytes) -> None:
     space = Workspace("alice")
     space.create()

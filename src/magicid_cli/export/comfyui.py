@@ -112,10 +112,11 @@ def split(fused: dict[str, torch.Tensor], width: int) -> dict[str, Update]:
     """Tensors by original key → updates by diffusers module, read off the rows that each part owns."""
     found: dict[str, Update] = {}
     for key, a in fused.items():
-        if not key.endswith(".lora_A.weight"):
+        match = re.fullmatch(rf"{PREFIX}(\w+)\.(\d+)\.(.+)\.lora_A\.weight", key)
+        if match is None:
             continue
+        original, number, module = match.groups()
         b = fused[key.replace("lora_A", "lora_B")]
-        original, number, module = re.fullmatch(rf"{PREFIX}(\w+)\.(\d+)\.(.+)\.lora_A\.weight", key).groups()  # type: ignore[union-attr]
         kind, table = (
             ("transformer_blocks", _DOUBLE) if original == "double_blocks" else ("single_transformer_blocks", _SINGLE)
         )

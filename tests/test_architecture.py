@@ -40,6 +40,7 @@ MIDDLE_EDGES = {
     ("hub", "catalog"): "which repositories are ours",
     ("models", "catalog"): "where the weights are",
     ("models", "family"): "meets the Protocol",
+    ("models", "hpo"): "noises as its parametrisation does",
     ("models", "hub"): "fetches weights",
     ("plan", "catalog"): "sizes and licences",
     ("plan", "family"): "shapes",

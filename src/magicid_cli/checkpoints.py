@@ -80,14 +80,17 @@ def room_to_write(folder: Path) -> Iterator[None]:
     Raises:
         MagicIDError: `disk-full`.
     """
+    from safetensors import SafetensorError
+
     try:
         yield
-    except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+    except (OSError, SafetensorError) as error:
+        # The writer of safetensors passes the system's words on, but not its number.
+        if getattr(error, "errno", None) not in (errno.ENOSPC, errno.EDQUOT) and "No space left" not in str(error):
             raise
         raise MagicIDError(
             "disk-full",
-            f"The disk is full: {folder} could not be written ({error.strerror}). What was saved before is untouched.",
+            f"The disk is full: {folder} could not be written ({error}). What was saved before is untouched.",
             "Free some space (`magicid cache` lists what can go) and run the same command again: it resumes.",
         ) from error
 

@@ -4,18 +4,14 @@ Every file is loaded back and compared before the export counts as done; it is p
 appears as a whole.
 """
 
-import errno
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from safetensors import SafetensorError
-
+from magicid_cli.checkpoints import room_to_write
 from magicid_cli.errors import MagicIDError
 from magicid_cli.workspace import Workspace, data_home, fsync_folder
 
@@ -75,7 +71,7 @@ def export(
             shutil.rmtree(left, ignore_errors=True)  # of an export that was killed
         temporary = Path(tempfile.mkdtemp(prefix=prefix, dir=folder.parent))
         try:
-            with _room_to_write(folder):
+            with room_to_write(folder):
                 checks = _fill(temporary, kind, workspace, family, adapter)
                 _publish(temporary, folder)
         finally:
@@ -140,23 +136,6 @@ def _refuse_taken(folder: Path, force: bool) -> None:
 def _is_ours(path: Path) -> bool:
     """Whether an export may have written this path (relative to its folder)."""
     return str(path) in _FILES or (path.parts[0] == "transformer" and path.suffix in (".json", ".safetensors"))
-
-
-@contextmanager
-def _room_to_write(folder: Path) -> Iterator[None]:
-    """A full disk as one error, also where safetensors' writer reports it in its own way.
-
-    Raises:
-        MagicIDError: `disk-full`.
-    """
-    try:
-        yield
-    except (OSError, SafetensorError) as error:
-        if "No space left" not in str(error) and getattr(error, "errno", None) not in (errno.ENOSPC, errno.EDQUOT):
-            raise
-        raise MagicIDError(
-            "disk-full", f"The disk is full: {folder} cannot be written.", "Make room, or choose another --output."
-        ) from error
 
 
 def _publish(temporary: Path, folder: Path) -> None:

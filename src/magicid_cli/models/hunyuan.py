@@ -25,6 +25,7 @@ from diffusers.pipelines.hunyuan_video.pipeline_hunyuan_video import DEFAULT_PRO
 from diffusers.video_processor import VideoProcessor
 from transformers import CLIPTextModel, CLIPTokenizer, LlamaModel, PreTrainedTokenizerFast
 
+from magicid_cli import hpo
 from magicid_cli.errors import MagicIDError
 from magicid_cli.models.base import Part, Shape
 from magicid_cli.models.hunyuan_attention import attend_without_mask
@@ -264,8 +265,7 @@ class Hunyuan:
             noise: standard normal, the same shape.
             t: one time, a tensor of one element.
         """
-        t = t.reshape(()).to(x0)
-        return (1 - t) * x0 + t * noise, noise - x0
+        return hpo.velocity_noised(x0, noise, t.reshape(()).to(x0))
 
     def predict(self, x_t: torch.Tensor, t: torch.Tensor, text: Text, guidance: float) -> torch.Tensor:
         """The velocity for one sample, float32, of `x_t`'s shape. Needs `transformer`.

@@ -31,6 +31,7 @@ MIDDLE_EDGES = {
     ("export", "family"): "loads the merged model back",
     ("export", "generation"): "finds the adapter and puts it on the model",
     ("export", "models"): "opens the family, reads files back as diffusers does",
+    ("faces", "alignment"): "turns faces upright",
     ("faces", "catalog"): "where finders and recognisers are",
     ("faces", "hub"): "fetches them",
     ("generation", "adapters"): "puts the adapter on the model",

@@ -1,0 +1,61 @@
+"""Turning a face upright: the similarity transform between landmarks, and the picture warped by it."""
+
+from typing import Any
+
+import numpy as np
+
+
+def similarity(source: np.ndarray, target: np.ndarray) -> np.ndarray:
+    """The similarity transform that maps points with the least squared error (Umeyama 1991, equations 40 to 42).
+
+    Args:
+        source: (N, 2) points.
+        target: (N, 2) points.
+
+    Returns:
+        (2, 3) matrix `[s·R | t]`: rotation (never a reflection), uniform scale, translation.
+    """
+    source, target = source.astype(np.float64), target.astype(np.float64)
+    source_mean, target_mean = source.mean(0), target.mean(0)
+    centred = source - source_mean
+    left, singular, right = np.linalg.svd((target - target_mean).T @ centred / len(source))
+    signs = np.array([1.0, np.sign(np.linalg.det(left) * np.linalg.det(right)) or 1.0])
+    scale = (singular * signs).sum() / max(centred.var(0).sum(), 1e-12)
+    rotation = scale * (left * signs) @ right
+    return np.column_stack([rotation, target_mean - rotation @ source_mean])
+
+
+def aligned(image: np.ndarray, landmarks: np.ndarray, template: np.ndarray, side: int) -> np.ndarray:
+    """A face turned and scaled so that its landmarks fall on a template.
+
+    A face much larger than the crop is first shrunk by area: sampling it directly would alias.
+
+    Args:
+        image: uint8 `(H, W, 3)`.
+        landmarks: (N, 2) in pixels of the picture.
+        template: (N, 2) where they shall lie, in pixels of the crop.
+        side: of the crop, in pixels.
+
+    Returns:
+        uint8 `(side, side, 3)`; black outside the picture.
+    """
+    cv2 = opencv()
+    matrix = similarity(landmarks, template)
+    scale = float(np.hypot(matrix[0, 0], matrix[1, 0]))
+    if scale < 0.5:
+        height, width = image.shape[:2]
+        size = max(1, round(width * 2 * scale)), max(1, round(height * 2 * scale))
+        image = cv2.resize(image, size, interpolation=cv2.INTER_AREA)
+        # Pixel centres lie at whole numbers: shrinking maps x to (x + 0.5) · f - 0.5.
+        landmarks = (landmarks.astype(np.float64) + 0.5) * (np.array(size) / (width, height)) - 0.5
+        matrix = similarity(landmarks, template)
+    crop: np.ndarray = cv2.warpAffine(image, matrix, (side, side), flags=cv2.INTER_LINEAR)
+    return crop
+
+
+def opencv() -> Any:
+    """OpenCV without its remarks on stderr: what goes wrong arrives as an exception."""
+    import cv2
+
+    cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
+    return cv2

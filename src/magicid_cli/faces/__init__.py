@@ -1,0 +1,110 @@
+"""Faces in a picture: where they are, cut out upright at 112 pixels, and as a vector that tells people apart.
+
+Detection is YuNet through OpenCV's `FaceDetectorYN`; recognition is any network of the ArcFace family as an ONNX file
+through OpenCV's DNN module. For the `tiny` model there are stand-ins that need no download; they say so in their name.
+"""
+
+import hashlib
+from pathlib import Path
+
+from magicid_cli import hub
+from magicid_cli.alignment import similarity
+from magicid_cli.config import RewardSettings
+from magicid_cli.errors import MagicIDError
+from magicid_cli.events import Events
+from magicid_cli.faces.base import CROP, TEMPLATE, Detector, Face, Faces, Recogniser, align, normalised, sharpness
+from magicid_cli.faces.networks import OnnxRecogniser, YuNet
+from magicid_cli.faces.standin import STAND_IN, StandInDetector, StandInRecogniser
+from magicid_cli.models.catalog import FACE_MODELS, FaceModel, VideoModel
+
+__all__ = [
+    "CROP",
+    "STAND_IN",
+    "TEMPLATE",
+    "Detector",
+    "Face",
+    "Faces",
+    "OnnxRecogniser",
+    "Recogniser",
+    "StandInDetector",
+    "StandInRecogniser",
+    "YuNet",
+    "align",
+    "normalised",
+    "open_faces",
+    "sharpness",
+    "similarity",
+]
+
+# OpenCV's SFace file scales its input itself; a copy of it given by path is recognised by its content.
+_SFACE_SHA256 = "0ba9fbfa01b5270c96627c4ef784da859931e02f04419c829e83484087c34e79"
+
+
+def open_faces(rewards: RewardSettings, model: VideoModel, *, offline: bool, events: Events) -> Faces:
+    """The detector and the recogniser that the settings name, fetched if they are not here yet.
+
+    Args:
+        rewards: `auto` stands for what the catalog names for the video model.
+        model: the video model.
+        offline: use only what is in the cache.
+        events: hears of downloads and of the licence of a recogniser asked for by name.
+
+    Raises:
+        MagicIDError: `face-model-missing` for a file that is not there, `face-model-unusable` for one that is no such
+            network, `settings-unknown` for a name that is no recogniser, or what `hub.fetch_file` raises.
+    """
+    detector = rewards.face_detector if rewards.face_detector != "auto" else model.face_detector
+    recogniser = rewards.face_model if rewards.face_model != "auto" else model.face_model
+    return Faces(
+        _open_detector(detector, offline=offline, events=events),
+        _open_recogniser(recogniser, by_name=rewards.face_model != "auto", offline=offline, events=events),
+    )
+
+
+def _open_detector(name: str, *, offline: bool, events: Events) -> Detector:
+    if name == STAND_IN:
+        return StandInDetector()
+    path, made_by = _fetch(FACE_MODELS[name], offline=offline, events=events)
+    return YuNet(path, made_by)
+
+
+def _open_recogniser(name: str, *, by_name: bool, offline: bool, events: Events) -> Recogniser:
+    if name == STAND_IN:
+        return StandInRecogniser()
+    known = FACE_MODELS.get(name)
+    if known is None:
+        return _open_file(name, events)
+    if known.kind == "yunet":
+        raise MagicIDError("settings-unknown", f"'{name}' finds faces, it does not recognise them.", _names_hint())
+    if by_name:
+        use = "" if known.source.commercial else " It must not be used commercially."
+        events.notice(f"Face recogniser {name}, licence: {known.source.licence}.{use}")
+    path, made_by = _fetch(known, offline=offline, events=events)
+    return OnnxRecogniser(path, known.kind, name=name, made_by=made_by)
+
+
+def _open_file(name: str, events: Events) -> Recogniser:
+    """A recogniser of the user's own."""
+    path = Path(name).expanduser()
+    if not path.is_file():
+        raise MagicIDError(
+            "face-model-missing", f"'{name}' is neither the name of a face recogniser nor a file.", _names_hint()
+        )
+    events.notice(
+        f"Face recogniser {path.name} is your own file: whether its licence allows your use is yours to check."
+    )
+    with path.open("rb") as file:
+        content = hashlib.file_digest(file, "sha256").hexdigest()
+    made_by = f"{path.name} sha256:{content[:16]} (licence unknown)"
+    kind = "sface" if content == _SFACE_SHA256 else "arcface"
+    return OnnxRecogniser(path, kind, name=path.name, made_by=made_by)
+
+
+def _fetch(model: FaceModel, *, offline: bool, events: Events) -> tuple[Path, str]:
+    fetched = hub.fetch_file(model.source, model.file, offline=offline, events=events)
+    return fetched.path, f"{model.name} {fetched.commit} ({model.source.licence})"
+
+
+def _names_hint() -> str:
+    names = ", ".join(name for name, model in FACE_MODELS.items() if model.kind != "yunet")
+    return f"Names: {names}; or give the path of a 112-pixel ArcFace ONNX file to --face-model."

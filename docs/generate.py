@@ -45,13 +45,26 @@ def _commands() -> Iterator[str]:
     yield "Results go to stdout, everything else to stderr. Every command takes `--json` (one object, alone on stdout),"
     yield "`-q` (only the path or name), `--no-color` and `--debug`."
     yield "[Settings](configuration.md) may also come from files and the environment; see there for their ranges."
-    yield from ("", *_table(("command", "does"), [(f"[`{n}`](#magicid-{n})", _first(c)) for n, c in _sorted(root)]), "")
+    yield from (
+        "",
+        *_table(("command", "does"), [(_linked(name), _first(command)) for name, command in _sorted(root)]),
+        "",
+    )
     for name, command in _sorted(root):
         yield from _command(name, command)
 
 
 def _sorted(root: Any) -> list[tuple[str, Any]]:
-    return list(root.commands.items())
+    """(name, command) in the order of `--help`; those of a group by both words."""
+    found: list[tuple[str, Any]] = []
+    for name, command in root.commands.items():
+        inner = getattr(command, "commands", None)
+        found += [(name, command)] if inner is None else [(f"{name} {word}", one) for word, one in inner.items()]
+    return found
+
+
+def _linked(name: str) -> str:
+    return f"[`{name}`](#magicid-{name.replace(' ', '-')})"
 
 
 def _first(command: Any) -> str:

@@ -17,7 +17,10 @@ from magicid_cli.cli.app import main
 from magicid_cli.cli.options import value_text
 from magicid_cli.config import KNOBS
 
-COMMANDS = ("prepare", "customize", "generate", "export", "status", "ls", "rm", "cache", "config", "doctor")
+COMMANDS = (
+    *("prepare", "customize", "generate", "export", "status", "ls", "rm", "cache", "config", "doctor"),
+    "mini photos",
+)
 HEAVY = (
     "torch",
     "numpy",
@@ -57,7 +60,7 @@ def shown(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setenv("COLUMNS", "400")
     texts = {}
     for name in COMMANDS:
-        assert main([name, "--help"]) == 0
+        assert main([*name.split(), "--help"]) == 0
         texts[name] = re.sub(r"\s+", " ", capsys.readouterr().out)
     return texts
 
@@ -69,6 +72,7 @@ def test_help_comes_in_a_third_of_a_second() -> None:
 _LIGHT = [
     ("--help",),
     ("customize", "--help"),
+    ("mini", "photos", "--help"),
     ("ls", "--bogus"),
     ("config", "show"),
     ("customize", ".", "--name", "alice", "--model", "nonsense"),
@@ -88,10 +92,10 @@ def test_nothing_heavy_is_imported_for_it(arguments: tuple[str, ...]) -> None:
 
 @pytest.mark.parametrize("name", COMMANDS)
 def test_a_usage_error_is_quick_and_says_where_help_is(name: str) -> None:
-    done = run(name, "--zzz")
+    done = run(*name.split(), "--zzz")
     assert (done.returncode, done.stdout) == (2, "")
     assert re.fullmatch(rf"error: No such option: --zzz\b.*\nhint: See: magicid {name} --help\n", done.stderr)
-    assert seconds(name, "--zzz") < 0.5
+    assert seconds(*name.split(), "--zzz") < 0.5
 
 
 @pytest.mark.parametrize(
@@ -123,6 +127,12 @@ def test_a_usage_error_is_quick_and_says_where_help_is(name: str) -> None:
         ("status", "a/b"),
         ("status", "nobody"),
         ("ls", "--frames", "9"),
+        ("mini",),
+        ("mini", "nonsense"),
+        ("mini", "photos"),
+        ("mini", "photos", "album", "--seed", "-1"),
+        ("mini", "photos", "album", "--count", "0"),
+        ("mini", "photos", "album", "--size", "9"),
     ],
 )
 def test_what_cannot_be_understood_exits_with_2(arguments: tuple[str, ...], capsys: pytest.CaptureFixture[str]) -> None:
@@ -159,7 +169,7 @@ def test_version_and_help_are_results(capsys: pytest.CaptureFixture[str]) -> Non
     assert main(["--help"]) == 0
     whole = capsys.readouterr()
     assert whole.err == ""
-    assert all(f" {name} " in whole.out for name in COMMANDS)
+    assert all(f" {name.split()[0]} " in whole.out for name in COMMANDS)
     assert main([]) == 0
     assert capsys.readouterr().out == whole.out
 

@@ -14,7 +14,7 @@ from typing import Annotated, Any
 import typer
 
 from magicid_cli import __version__
-from magicid_cli.cli import cache, config, customize, doctor, export, generate, ls, prepare, rm, status
+from magicid_cli.cli import cache, config, customize, doctor, export, generate, ls, mini, prepare, rm, status
 from magicid_cli.cli.interrupt import obeyed
 from magicid_cli.cli.output import Result, Terminal, write_line
 from magicid_cli.errors import INTERRUPTED, MagicIDError
@@ -37,6 +37,7 @@ app.command("rm", rich_help_panel=_UPKEEP)(rm.rm)
 app.command("cache", rich_help_panel=_UPKEEP)(cache.cache)
 app.command("config", rich_help_panel=_UPKEEP)(config.config)
 app.command("doctor", rich_help_panel=_UPKEEP)(doctor.doctor)
+app.add_typer(mini.app, name="mini", rich_help_panel="Looking closer")
 
 
 def _print_version(wanted: bool) -> None:

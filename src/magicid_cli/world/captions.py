@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from magicid_cli.world.people import HAIR_COLOURS, Person
+from magicid_cli.world.people import EYE_COLOURS, HAIR_COLOURS, Person
 
 ACTION_PHRASES: dict[str, tuple[str, ...]] = {
     "still": ("stands still", "stands motionless"),
@@ -123,6 +123,19 @@ def described(draw: np.random.Generator, person: Person) -> str:
     if person.beard != "none" and draw.random() < 0.3:
         traits.append("a moustache" if person.beard == "moustache" else "a beard")
     return subject + (" with " + " and ".join(traits) if traits else "")
+
+
+def looks(person: Person) -> str:
+    """All that words can say of a drawn person: "a woman with long red hair, green eyes and round glasses"."""
+    hair = "a bald head" if person.style == "bald" else f"{person.hair_name} hair in a {person.style}"
+    if person.style not in {"bald", "bob", "bun"}:
+        hair = f"{person.style} {person.hair_name} hair"
+    traits = [hair, f"{EYE_COLOURS[person.iris]} eyes"]
+    if person.beard != "none":
+        traits.append({"moustache": "a moustache", "goatee": "a goatee", "full": "a full beard"}[person.beard])
+    if person.glasses != "none":
+        traits.append(f"{person.glasses} glasses")
+    return f"a {person.kind} with {', '.join(traits[:-1])} and {traits[-1]}"
 
 
 def words() -> list[str]:

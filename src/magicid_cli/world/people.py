@@ -6,6 +6,11 @@ import numpy as np
 
 Colour = tuple[int, int, int]
 
+HELD_OUT = range(1000)
+"""Seeds of the people whom no miniature model was trained on: for albums, tests and measurements."""
+TRAINED = range(1000, 1_000_000)
+"""Seeds of the people whom the miniature models were trained on."""
+
 SKINS: tuple[Colour, ...] = (
     (255, 224, 196),
     (244, 204, 168),
@@ -28,7 +33,12 @@ HAIR_COLOURS: dict[str, Colour] = {
 HAIR_STYLES = ("bald", "short", "spiky", "curly", "bob", "long", "bun")
 BEARDS = ("none", "moustache", "goatee", "full")
 GLASSES = ("none", "round", "square")
-IRISES: tuple[Colour, ...] = ((60, 40, 26), (50, 104, 168), (58, 128, 74), (120, 120, 128))
+EYE_COLOURS: dict[Colour, str] = {
+    (60, 40, 26): "brown",
+    (50, 104, 168): "blue",
+    (58, 128, 74): "green",
+    (120, 120, 128): "grey",
+}
 FRAMES: tuple[Colour, ...] = ((24, 24, 28), (170, 40, 44), (40, 76, 150))
 
 # How often each comes: women and men differ in hair and beard, or a class word would mean nothing.
@@ -110,7 +120,7 @@ def person(seed: int) -> Person:
         style=style,
         beard=beard,
         glasses=glasses,
-        iris=IRISES[int(draw.integers(len(IRISES)))],
+        iris=list(EYE_COLOURS)[int(draw.integers(len(EYE_COLOURS)))],
         frames=FRAMES[int(draw.integers(len(FRAMES)))],
         lips=lips,
         width=draw.uniform(0.66, 0.86),

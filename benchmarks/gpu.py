@@ -98,8 +98,7 @@ def build(name: str, device: torch.device, folder: Path) -> Bench:
     dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
     family = Hunyuan(tiny.build(folder / "tiny"), commit="random", device=device, dtype=dtype)
     family.transformer = random_transformer(costs.ARCHITECTURES[name], device, dtype)
-    if device.type == "cuda":
-        attend_without_mask(family.transformer)
+    attend_without_mask(family.transformer)
     family.gradient_checkpointing(True)
     wanted = settings.adapter
     spec = adapters.AdapterSpec(wanted.rank, wanted.alpha, wanted.targets, wanted.double_blocks_only)

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from diffusers import HunyuanVideoPipeline
+from diffusers import HunyuanVideoPipeline, HunyuanVideoTransformer3DModel
 from diffusers.models.transformers import transformer_hunyuan_video
 from safetensors.torch import load_file, save_file
 from transformers import PreTrainedTokenizerFast
@@ -80,9 +80,18 @@ def test_a_video_is_plain_diffusers_video(family: Hunyuan, plain: Any) -> None:
     video = family.decode(latents)
     assert (latents.shape, latents.dtype) == ((16, 3, 8, 6), torch.float32)
     assert (video.shape, video.dtype) == ((9, 64, 48, 3), np.uint8)
-    assert np.array_equal(video, (images * 255).round().astype(np.uint8))
-    assert np.array_equal(video, np.stack([np.asarray(picture) for picture in pictures]))
+    for theirs in ((images * 255).round(), np.stack([np.asarray(picture) for picture in pictures])):
+        # Padding that is left out changes the order of sums: a value at the edge between two numbers may round away.
+        difference = np.abs(video.astype(int) - theirs.astype(int))
+        assert difference.max() <= 1 and difference.mean() < 1e-3
     assert video.std() > 10, "not a flat picture"
+
+
+def test_latents_are_plain_diffusers_latents(family: Hunyuan, plain: Any) -> None:
+    options = {"num_frames": 9, "height": 64, "width": 48, "num_inference_steps": 4, "guidance_scale": 7.5}
+    theirs = plain(PROMPT, **options, generator=torch.Generator("cpu").manual_seed(3), output_type="latent").frames[0]
+    ours = family.sample(family.encode_text(PROMPT), SHAPE, steps=4, guidance=7.5, seed=3)
+    assert (ours - theirs).abs().max() < 1e-5
 
 
 def test_true_guidance_is_plain_diffusers(family: Hunyuan, plain: Any) -> None:
@@ -101,7 +110,7 @@ def test_true_guidance_is_plain_diffusers(family: Hunyuan, plain: Any) -> None:
     text, negative = family.encode_text(PROMPT), family.encode_text("night")
     options: dict[str, Any] = {"steps": 3, "guidance": 1.0, "seed": 5}
     guided = family.sample(text, SHAPE, **options, true_guidance=4.0, negative=negative)
-    assert torch.equal(guided, latents)
+    assert (guided - latents).abs().max() < 1e-5
     assert (guided - family.sample(text, SHAPE, **options)).abs().max() > 1e-3
     useless: list[dict[str, Any]] = [{"true_guidance": 4.0}, {"negative": negative}]
     for wrong in useless:
@@ -124,7 +133,7 @@ def test_text_is_plain_diffusers_text(family: Hunyuan, plain: Any) -> None:
 
 
 def test_guidance_and_time_reach_the_model_as_in_sampling(family: Hunyuan, plain: Any) -> None:
-    """Times 1000 both; every argument of `predict` equals what the pipeline passes in its first step."""
+    """Times 1000 both; `predict` passes what the pipeline passes in its first step, less the padding of the prompt."""
     seen: list[dict[str, Any]] = []
 
     def record(_module: Any, _arguments: Any, keywords: dict[str, Any]) -> None:
@@ -142,10 +151,13 @@ def test_guidance_and_time_reach_the_model_as_in_sampling(family: Hunyuan, plain
     theirs, ours = seen
     assert ours["guidance"].tolist() == [7500.0]
     assert ours["timestep"].tolist() == [1000.0]
+    length = int(theirs["encoder_attention_mask"].sum())
+    assert ours["encoder_hidden_states"].shape[1] == length < 256
     for name, value in ours.items():
         if isinstance(value, torch.Tensor):
-            assert torch.equal(value, theirs[name]), name
-            assert value.dtype == theirs[name].dtype, name
+            expected = theirs[name][:, :length] if name.startswith("encoder_") else theirs[name]
+            assert torch.equal(value, expected), name
+            assert value.dtype == expected.dtype, name
 
 
 def test_euler_steps_by_hand_are_the_sampler(family: Hunyuan) -> None:
@@ -308,12 +320,16 @@ def test_gradient_checkpointing_gives_the_same_gradients(folder: Path) -> None:
 
 
 def test_leaving_padding_and_mask_out_is_exact(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What a GPU does, done on the CPU in float64: prediction, gradients and a video equal the padded ones."""
-    padded = with_adapter(opened(folder, "text", "transformer"))
-    trimmed = opened(folder)
-    monkeypatch.setattr(trimmed, "_unmasked", True)
-    trimmed.load("transformer")
-    with_adapter(trimmed)
+    """Done in float64: prediction, gradients and a video equal those of diffusers' own attention on padded text."""
+    padded = opened(folder, "text")
+    padded.transformer = load_weights(HunyuanVideoTransformer3DModel, folder, "transformer", torch.float32)
+    with_adapter(padded)
+
+    def conditions(text: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        return {name: value[None].to(padded.dtype) for name, value in text.items()}
+
+    monkeypatch.setattr(padded, "_conditions", conditions)
+    trimmed = with_adapter(opened(folder, "transformer"))
     masks: list[Any] = []
     dispatch = transformer_hunyuan_video.dispatch_attention_fn
 

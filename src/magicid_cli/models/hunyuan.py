@@ -2,7 +2,7 @@
 
 A rectified flow: `x_t = (1 - t) x0 + t noise`, the model predicts the velocity `noise - x0`. Sampling is Euler on the
 probability-flow ODE (DDIM with eta 0 in this parametrisation) by diffusers' own pipeline, so a video is the one that
-plain diffusers makes.
+plain diffusers makes, up to the rounding of sums: the transformer is given a prompt's tokens without their padding.
 """
 
 import gc
@@ -77,8 +77,6 @@ class Hunyuan:
         self.commit = commit
         self.device = torch.device(device)
         self.dtype = dtype
-        # See hunyuan_attention. A CPU has no flash kernels to gain, and stays bit by bit with plain diffusers.
-        self._unmasked = self.device.type == "cuda"
         self._text: HunyuanVideoPipeline | None = None
         self._vae: AutoencoderKLHunyuanVideo | None = None
         self._check_classes()
@@ -94,8 +92,11 @@ class Hunyuan:
     @cached_property
     def transformer_config(self) -> dict[str, Any]:
         """The transformer's sizes as its `config.json` has them; no weights are read."""
-        with reading(self.folder, "transformer"):
-            return json.loads((self.folder / "transformer" / "config.json").read_text(encoding="utf-8"))
+        return self._config("transformer")
+
+    def _config(self, part: Part) -> dict[str, Any]:
+        with reading(self.folder, part):
+            return json.loads((self.folder / part / "config.json").read_text(encoding="utf-8"))
 
     # ---------------------------------------------------------------------------------------------- parts in memory
 
@@ -112,8 +113,7 @@ class Hunyuan:
         elif part == "transformer" and not hasattr(self, "transformer"):
             model = load_weights(HunyuanVideoTransformer3DModel, self.folder, "transformer", self.dtype)
             self.transformer = model.to(self.device)
-            if self._unmasked:
-                attend_without_mask(self.transformer)
+            attend_without_mask(self.transformer)
 
     def unload(self, part: Part) -> None:
         """Drop a part and give its memory back; nothing happens if it is not there."""
@@ -296,10 +296,10 @@ class Hunyuan:
             self.transformer.disable_gradient_checkpointing()
 
     def _conditions(self, text: Text) -> Text:
-        if self._unmasked:
-            length = int(text["prompt_attention_mask"].sum())
-            padded = ("prompt_embeds", "prompt_attention_mask")
-            text = {name: value[:length] if name in padded else value for name, value in text.items()}
+        """A batch of one without padding, which `hunyuan_attention` takes for granted."""
+        length = int(text["prompt_attention_mask"].sum())
+        padded = ("prompt_embeds", "prompt_attention_mask")
+        text = {name: value[:length] if name in padded else value for name, value in text.items()}
         return {name: value[None].to(self.device, self.dtype) for name, value in text.items()}
 
     # ------------------------------------------------------------------------------------------------------ sampling
@@ -359,15 +359,10 @@ class Hunyuan:
         return latents[0].float().cpu()
 
     def _sampler(self) -> HunyuanVideoPipeline:
-        pipeline = HunyuanVideoPipeline(
-            transformer=self.transformer,
-            scheduler=self._scheduler(),
-            text_encoder=None,
-            tokenizer=None,
-            text_encoder_2=None,
-            tokenizer_2=None,
-            vae=None,
-        )
+        absent = dict.fromkeys(("text_encoder", "tokenizer", "text_encoder_2", "tokenizer_2", "vae"))
+        pipeline = HunyuanVideoPipeline(transformer=self.transformer, scheduler=self._scheduler(), **absent)
+        # It would ask the VAE, which is not loaded now.
+        pipeline.vae_scale_factor_spatial = self._config("vae").get("spatial_compression_ratio", 8)
         pipeline.set_progress_bar_config(disable=True)
         return pipeline
 

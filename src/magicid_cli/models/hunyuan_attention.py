@@ -1,7 +1,8 @@
 """HunyuanVideo's attention without its mask.
 
 diffusers always builds a boolean mask for the padded text. With a mask, even one that hides nothing, no flash attention
-kernel may run. One sample whose text was cut to its true length has nothing to hide: passing no mask is then exact.
+kernel may run. One sample whose text was cut to its true length has nothing to hide: passing no mask is then exact. On
+a CPU it is the cut that matters: a short video has fewer tokens than a padded prompt.
 """
 
 from typing import Any

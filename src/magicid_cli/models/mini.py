@@ -17,7 +17,7 @@ from magicid_cli.models import layout, loading
 
 TEXT_WIDTH = 96
 POOLED_WIDTH = 64
-LATENT_CHANNELS = 16
+LATENT_CHANNELS = 24
 SHIFT = 3.0
 """Of the sampler's noise levels, towards the noisy end; HunyuanVideo has 7, at far more tokens."""
 
@@ -41,7 +41,7 @@ def transformer() -> HunyuanVideoTransformer3DModel:
     )
 
 
-def vae(*, widths: Sequence[int] = (16, 32, 64), scaling_factor: float = 1.0) -> AutoencoderKLHunyuanVideo:
+def vae(*, widths: Sequence[int] = (24, 32, 80), scaling_factor: float = 1.0) -> AutoencoderKLHunyuanVideo:
     """The untrained autoencoder: 4 pixels a side and 4 frames (after the first) become one latent.
 
     Args:

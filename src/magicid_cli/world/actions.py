@@ -26,14 +26,14 @@ def still(draw: Draw, mouth: str, seconds: float) -> Track:
 def turn(draw: Draw, mouth: str, seconds: float) -> Track:
     """Turns the head from one side to the other."""
     x, y, size = _stand(draw)
-    swing, reach = _swing(draw, 0.45, 0.8), draw.uniform(0.75, 1.0)
+    swing, reach = _swing(draw, 0.35, 0.6), draw.uniform(0.75, 1.0)
     return lambda time: Pose(x + 0.015 * swing(time), y, size, yaw=reach * swing(time), mouth=mouth)
 
 
 def nod(draw: Draw, mouth: str, seconds: float) -> Track:
     """Nods."""
     x, y, size = _stand(draw)
-    swing, reach = _swing(draw, 0.6, 1.1), draw.uniform(0.75, 1.0)
+    swing, reach = _swing(draw, 0.5, 0.85), draw.uniform(0.75, 1.0)
     return lambda time: Pose(x, y + 0.03 * swing(time), size, pitch=reach * swing(time), mouth=mouth)
 
 
@@ -41,7 +41,7 @@ def walk(draw: Draw, mouth: str, seconds: float) -> Track:
     """Walks across the picture."""
     _, y, size = _stand(draw, 0.26, 0.34)
     way = 1.0 if draw.random() < 0.5 else -1.0
-    reach, steps, phase = draw.uniform(0.2, 0.3), draw.uniform(0.8, 1.3), draw.uniform(0, 2 * math.pi)
+    reach, steps, phase = draw.uniform(0.15, 0.24), draw.uniform(0.7, 1.1), draw.uniform(0, 2 * math.pi)
 
     def pose(time: float) -> Pose:
         swing = math.sin(2 * math.pi * steps * time + phase)
@@ -55,11 +55,11 @@ def walk(draw: Draw, mouth: str, seconds: float) -> Track:
 def wave(draw: Draw, mouth: str, seconds: float) -> Track:
     """Waves with one hand."""
     x, y, size = _stand(draw, 0.3, 0.38)
-    left, swing = draw.random() < 0.5, _swing(draw, 0.7, 1.2)
+    left, swing = draw.random() < 0.5, _swing(draw, 0.6, 1.0)
     x = x + (0.1 if left else -0.1)
 
     def pose(time: float) -> Pose:
-        raised = (112.0, 48 + 30 * swing(time))
+        raised = (112.0, 48 + 26 * swing(time))
         arms = (raised, _REST) if left else (_REST, raised)
         return Pose(x, y, size, roll=2 * swing(time), arms=arms, mouth=mouth)
 
@@ -69,7 +69,7 @@ def wave(draw: Draw, mouth: str, seconds: float) -> Track:
 def dance(draw: Draw, mouth: str, seconds: float) -> Track:
     """Dances: the body sways and bobs, the arms go up in turn."""
     x, y, size = _stand(draw, 0.26, 0.34)
-    swing, reach = _swing(draw, 0.6, 1.0), draw.uniform(0.05, 0.08)
+    swing, reach = _swing(draw, 0.5, 0.8), draw.uniform(0.05, 0.08)
 
     def pose(time: float) -> Pose:
         now = swing(time)
@@ -83,8 +83,8 @@ def dance(draw: Draw, mouth: str, seconds: float) -> Track:
 def approach(draw: Draw, mouth: str, seconds: float) -> Track:
     """Comes closer."""
     x, y, _ = _stand(draw)
-    first, last = draw.uniform(0.2, 0.25), draw.uniform(0.42, 0.5)
-    steps = draw.uniform(0.8, 1.3)
+    first, last = draw.uniform(0.24, 0.28), draw.uniform(0.4, 0.46)
+    steps = draw.uniform(0.7, 1.1)
 
     def pose(time: float) -> Pose:
         share = time / seconds

@@ -44,13 +44,13 @@ MOODS = ("serious", "smiling", "surprised")
 
 # One word each that no other phrase has: a prompt asks for what its word says, whatever stands around it.
 _ACTION_WORDS = {
-    "still": r"stands?|motionless",
-    "turn": r"turns?",
-    "nod": r"nods?",
-    "walk": r"walks?",
-    "wave": r"waves?",
-    "dance": r"dances?",
-    "approach": r"comes? closer|closer",
+    "still": r"stand(?:s|ing)?|motionless",
+    "turn": r"turn(?:s|ing)?",
+    "nod": r"nod(?:s|ding)?",
+    "walk": r"walk(?:s|ing)?",
+    "wave": r"wav(?:es?|ing)",
+    "dance": r"danc(?:es?|ing)",
+    "approach": r"closer",
 }
 _PLACE_WORDS = {
     "beach": "beach",

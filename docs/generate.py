@@ -93,7 +93,7 @@ def _configuration() -> Iterator[str]:
     yield "2. the environment variable,"
     yield "3. `./magicid.toml`,"
     yield "4. the user's `config.toml` (`magicid config path` prints where it is),"
-    yield "5. what the model needs: `tiny` has its own, see below,"
+    yield "5. what the model needs: `mini` and `tiny` have their own, see below,"
     yield "6. the default."
     yield ""
     yield "`magicid config show` prints each value and where it came from. In a file, a setting's section is a table:"
@@ -109,7 +109,8 @@ def _configuration() -> Iterator[str]:
         yield from ("", f"## {section}", "", *([about, ""] if about else []))
         rows = [_setting(knob) for knob in KNOBS.values() if _section(knob) == section]
         yield from _table(("setting", "flag", "environment", "default", "allowed", "meaning", "changes results"), rows)
-    yield from ("", "## Presets", "", "A preset sets several values at once: `--preset NAME`.", "")
+    yield from ("", "## Presets", "", "A preset sets several values at once: `--preset NAME`. What it says about")
+    yield from ("`shape` is meant for the 13B model: a model with a shape of its own (see below) keeps it.", "")
     yield from _table(("preset", "sets"), [(f"`{name}`", _values(values)) for name, values in PRESETS.items()])
     yield from ("", "## Defaults of a model", "", "A model's own defaults, where nothing else sets a value.", "")
     yield from _table(("model", "sets"), [(f"`{name}`", _values(values)) for name, values in MODEL_DEFAULTS.items()])

@@ -47,6 +47,7 @@ MIDDLE_EDGES = {
     ("plan", "family"): "shapes",
     ("plan", "hub"): "what is in the cache",
     ("plan", "models"): "which files would be fetched",
+    ("prompts", "world"): "the words of the drawn world",
     ("resume", "randomness"): "puts random states back",
     ("rewards", "catalog"): "where judges are",
     ("rewards", "faces"): "finds and embeds faces",

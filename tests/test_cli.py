@@ -388,7 +388,7 @@ def test_prepare_judges_photos_also_where_the_model_cannot_run(
 def test_a_machine_that_cannot_exits_with_3_and_still_shows_the_plan(
     calls: fake_run.Calls, photos: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    calls.problems = [MagicIDError("gpu-missing", "No GPU.", "For a small model: --model tiny")]
+    calls.problems = [MagicIDError("gpu-missing", "No GPU.", "For a small model: --model mini")]
     command = ["customize", str(photos), "--name", "alice", "--consent", "--json"]
     assert main(command) == 3
     whole = outcome(capsys)
@@ -398,7 +398,7 @@ def test_a_machine_that_cannot_exits_with_3_and_still_shows_the_plan(
     assert (whole["ok"], len(whole["data"]["stages"]), whole["error"]["hint"]) == (
         False,
         6,
-        "For a small model: --model tiny",
+        "For a small model: --model mini",
     )
     assert calls.ran == []
     assert not Workspace("alice").exists

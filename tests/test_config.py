@@ -120,7 +120,24 @@ def test_a_preset_counts_for_its_own_layer(monkeypatch: pytest.MonkeyPatch) -> N
 def test_a_preset_beats_the_models_own_values() -> None:
     resolved = resolve({"model.name": "tiny"}, preset="paper")
     assert found(resolved, "pairs.held_out") == (0, "preset paper (flag)")
-    assert found(resolved, "pairs.count") == (12, "model tiny")
+    assert found(resolved, "pairs.count") == (100, "preset paper (flag)")
+    assert found(resolved, "adapter.rank") == (4, "model tiny")
+
+
+@pytest.mark.parametrize("model", MODEL_DEFAULTS)
+def test_a_preset_leaves_a_model_the_shape_that_is_its_own(model: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """1280x720 is the 13B model's; whichever layers name the preset and the model, and in which order."""
+    own = MODEL_DEFAULTS[model]["shape.size"]
+    assert found(resolve({"model.name": model}, preset="paper"), "shape.size") == (own, f"model {model}")
+    assert found(resolve(preset="paper", identity_model=model), "shape.size") == (own, f"model {model}")
+    monkeypatch.setenv("MAGICID_MODEL_NAME", model)
+    assert found(resolve(preset="paper"), "shape.size") == (own, f"model {model}")
+    user_file('preset = "paper"\n')
+    assert found(resolve(), "shape.size") == (own, f"model {model}")
+    # An explicit size is nobody's preset, and another model named in a higher layer is the one that counts.
+    assert found(resolve({"shape.size": "64x64"}), "shape.size") == ("64x64", "flag --size")
+    big = resolve({"model.name": "hunyuan-video"}, preset="paper")
+    assert found(big, "shape.size") == ("1280x720", "preset paper (flag)")
 
 
 def test_the_identitys_model_counts_where_nobody_names_one() -> None:
@@ -323,7 +340,8 @@ def test_a_negative_prompt_needs_true_guidance() -> None:
 @pytest.mark.parametrize("model", VIDEO_MODELS)
 def test_every_preset_resolves_with_every_model(preset: str, model: str) -> None:
     settings = resolve({"model.name": model}, preset=preset).settings
-    for name, value in PRESETS[preset].items():
+    own = {name: value for name, value in MODEL_DEFAULTS.get(model, {}).items() if name.startswith("shape.")}
+    for name, value in (PRESETS[preset] | own).items():
         assert value_of(settings, name) == value
 
 
@@ -331,6 +349,15 @@ def test_presets_and_model_values_name_settings_and_models_that_exist() -> None:
     for values in (*PRESETS.values(), *MODEL_DEFAULTS.values()):
         assert set(values) <= set(KNOBS)
     assert set(MODEL_DEFAULTS) <= set(VIDEO_MODELS)
+
+
+@pytest.mark.parametrize("model", VIDEO_MODELS)
+def test_the_paper_s_counts_hold_for_every_model(model: str) -> None:
+    """Steps, prompts, videos and pairs against the figures that the paper states."""
+    settings = resolve({"model.name": model}, preset="paper").settings
+    assert (settings.reconstruct.steps, settings.prefer.steps) == (1000, 5000)
+    assert (settings.repository.prompts, settings.repository.tuned, settings.repository.initial) == (20, 100, 20)
+    assert (settings.pairs.count, settings.pairs.held_out) == (100, 0)
 
 
 def test_paper_figures() -> None:

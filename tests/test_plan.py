@@ -394,7 +394,7 @@ def test_a_machine_that_suffices_has_no_problem() -> None:
 def test_no_gpu_is_said_first_and_names_the_way_out() -> None:
     none = replace(H100, gpu=None, gpu_memory_gb=0.0, rates=None)
     error = problem(estimated(settings(), on=none))
-    assert (error.code, "--model tiny" in error.hint) == ("gpu-missing", True)
+    assert (error.code, "--model mini" in error.hint) == ("gpu-missing", True)
     # Asked for by name, the CPU only needs the memory: 51 GB of float32 weights and more.
     assert plan.check(estimated(settings(model__device="cpu"), on=none)) == []
     assert problem(estimated(settings(model__device="cpu"), on=replace(none, ram_gb=32.0))).code == "memory"
@@ -407,7 +407,7 @@ def test_no_gpu_is_said_first_and_names_the_way_out() -> None:
         (42.0, "--frames 33 --size 960x544"),
         (36.0, "--frames 61 --size 544x320"),
         (33.5, "--frames 33 --size 544x320"),
-        (24.0, "--model tiny"),
+        (24.0, "--model mini"),
     ],
 )
 def test_too_little_gpu_memory_names_the_largest_shape_that_fits(memory: float, flags: str) -> None:

@@ -19,7 +19,7 @@ from magicid_cli.checkpoints import room_to_write
 from magicid_cli.config import Resolved, Settings, subset, with_values
 from magicid_cli.errors import MagicIDError
 from magicid_cli.events import Event, Events
-from magicid_cli.models.catalog import FACE_MODELS
+from magicid_cli.models.catalog import DRAWN, FACE_MODELS
 from magicid_cli.photos import content_digest
 from magicid_cli.workspace import Workspace, digest, file_digest
 
@@ -96,7 +96,7 @@ def key_of(name: str, workspace: Workspace, settings: Settings, photos: list[Pat
 
 def _by_content(name: str, value: Any) -> Any:
     """A setting's value as it counts in a key: the digest of a file that it names, else the value itself."""
-    if name not in _FILES or value in ("", "auto", *FACE_MODELS):
+    if name not in _FILES or value in ("", "auto", *FACE_MODELS, *DRAWN):
         return value
     path = Path(value).expanduser()
     return file_digest(path) if path.is_file() else value

@@ -52,6 +52,7 @@ def customize(
     The same command goes on where it was interrupted; what nothing has changed for is not done again.
     """
     from magicid_cli.photos import expand
+    from magicid_cli.prompts import drawn
     from magicid_cli.prompts.names import everyday
     from magicid_cli.workspace import Workspace
 
@@ -82,7 +83,9 @@ def customize(
     if how:
         pipeline.record_consent(workspace, files, _user(), how)
     done = pipeline.run(workspace, resolved, files, terminal.events)
-    following = f"magicid generate --prompt {shlex.quote(f'{done.name} walks along a beach at sunset')}"
+    is_drawn = video_model(resolved.settings.model.name).drawn
+    example = drawn.EXAMPLE if is_drawn else "{name} walks along a beach at sunset"
+    following = f"magicid generate --prompt {shlex.quote(example.format(name=done.name))}"
     return Result({**asdict(done), "next": following}, [str(done.adapter)], [done.adapter], hint=f"Next: {following}")
 
 

@@ -110,7 +110,24 @@ def _files() -> dict[str, Any]:
         "weights": f"in {hub_cache()}",
         "log": log.path(),
     }
-    return found | {f"  {one.repo}": gigabytes(one.bytes) for one in cached()}
+    return found | _packaged() | {f"  {one.repo}": gigabytes(one.bytes) for one in cached()}
+
+
+def _packaged() -> dict[str, str]:
+    """Size of the weights that come with magicid, or that this installation lacks them."""
+    from magicid_cli import models
+    from magicid_cli.cli.identity import gigabytes, size_of
+    from magicid_cli.errors import MagicIDError
+    from magicid_cli.models.catalog import VIDEO_MODELS
+
+    found = {}
+    for model in VIDEO_MODELS.values():
+        if model.packaged:
+            try:
+                found[f"  {model.name}"] = f"{gigabytes(size_of(models.packaged_folder(model))[1])}, with magicid"
+            except MagicIDError as error:
+                found[f"  {model.name}"] = error.message
+    return found
 
 
 def _problems() -> list[str]:

@@ -1,7 +1,7 @@
 """`magicid generate`: videos of an identity."""
 
-from dataclasses import asdict
-from typing import Annotated, Any
+from dataclasses import asdict, replace
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -9,6 +9,9 @@ from magicid_cli.cli import options
 from magicid_cli.cli.output import Result, Terminal
 from magicid_cli.config import resolve
 from magicid_cli.errors import MagicIDError
+
+if TYPE_CHECKING:
+    from magicid_cli.prompts.names import Named
 
 Prompt = Annotated[
     str, typer.Option("--prompt", help="What the video shows; the identity's name stands for the person")
@@ -30,8 +33,9 @@ def generate(
     from magicid_cli import generation, plan
     from magicid_cli.cli import estimate
     from magicid_cli.cli.identity import class_words
+    from magicid_cli.models.catalog import video_model
+    from magicid_cli.prompts import drawn
     from magicid_cli.prompts.names import resolve as resolve_name
-    from magicid_cli.prompts.names import says
     from magicid_cli.workspace import Workspace, check_name
 
     for text in (prompt, flags.values.get("generate.negative_prompt", "")):
@@ -39,14 +43,12 @@ def generate(
     chosen = None if name is None else check_name(name)
     words = class_words()
     named = resolve_name(prompt, words, chosen)
-    class_word = words[named.identity]
-    if not says(named.text, class_word):
-        terminal.warn(
-            f"The prompt says neither {named.identity} nor {class_word}, so the person may not appear. "
-            f'Write it as in: --prompt "{named.identity} walks along a beach"'
-        )
     workspace = Workspace(named.identity)
     resolved = resolve(flags.values, preset=flags.preset, identity_model=workspace.manifest().get("model"))
+    is_drawn = video_model(resolved.settings.model.name).drawn
+    _warn(terminal, named, words[named.identity], is_drawn)
+    if is_drawn:
+        named = replace(named, text=drawn.spelled(named.text))
     if not dry_run:
         generation.require(workspace, resolved.settings, named.text, output=output, force=force)
     estimated = plan.for_run(resolved.settings, photos=0, todo={"generate"}, home=workspace.path)
@@ -62,6 +64,22 @@ def generate(
     made = generation.generate(workspace, resolved, named.text, output=output, force=force, events=terminal.events)
     paths = [one.path for one in made]
     return Result({**data, "videos": [asdict(one) for one in made]}, ["\n".join(map(str, paths))], paths)
+
+
+def _warn(terminal: Terminal, named: "Named", class_word: str, is_drawn: bool) -> None:
+    """Tell what the prompt lacks to show this person doing something that the model knows."""
+    from magicid_cli.prompts import drawn
+    from magicid_cli.prompts.names import says
+
+    if not says(named.text, class_word):
+        example = drawn.EXAMPLE if is_drawn else "{name} walks along a beach"
+        terminal.warn(
+            f"The prompt says neither {named.identity} nor {class_word}, so the person may not appear. "
+            f'Write it as in: --prompt "{example.format(name=named.identity)}"'
+        )
+    unknown = drawn.advice([named.text]) if is_drawn else None
+    if unknown:
+        terminal.warn(unknown)
 
 
 def _require_text(prompt: str) -> None:

@@ -58,7 +58,7 @@ def _fetch(data: dict[str, Any], settings: Settings, terminal: Terminal) -> Resu
     device = models.device_for(settings.model)
     open_judge(settings.rewards, model, device=device, offline=offline, events=terminal.events)
     models.open_family(settings.model, terminal.events)
-    place = hub_cache() if model.source else cache_home()
+    place = hub_cache() if model.source else models.packaged_folder(model) if model.packaged else cache_home()
     return Result({**data, "path": place}, [f"The weights of {model.name} are in {place}."], [place])
 
 

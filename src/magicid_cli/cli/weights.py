@@ -5,7 +5,10 @@ from typing import Any
 
 from magicid_cli.cli.output import Table
 from magicid_cli.config import Settings
-from magicid_cli.models.catalog import FACE_MODELS, JUDGES, VIDEO_MODELS, Source, video_model
+from magicid_cli.models.catalog import DRAWN, FACE_MODELS, JUDGES, VIDEO_MODELS, Source, video_model
+
+# Of what comes with magicid: trained on drawings that magicid makes itself.
+PACKAGED_LICENCE = "Apache-2.0"
 
 
 @dataclass(frozen=True)
@@ -15,12 +18,14 @@ class Weights:
     Attributes:
         what: the role, for people.
         name: of the catalog, or what the user typed.
-        source: where they come from; None for what is built on this machine or is the user's own file.
+        source: where they come from; None for what comes with magicid, is built on this machine or is the user's file.
+        packaged: whether they come with magicid.
     """
 
     what: str
     name: str
     source: Source | None
+    packaged: bool = False
 
     def as_dict(self) -> dict[str, Any]:
         """Everything as plain data."""
@@ -38,12 +43,12 @@ def chosen(settings: Settings) -> list[Weights]:
     recogniser = model.face_model if rewards.face_model == "auto" else rewards.face_model
     judge = model.vlm if rewards.vlm == "auto" else rewards.vlm
     return [
-        Weights("video model", model.name, model.source),
+        Weights("video model", model.name, model.source, bool(model.packaged)),
         *(
-            Weights(what, name, FACE_MODELS[name].source if name in FACE_MODELS else None)
+            Weights(what, name, FACE_MODELS[name].source if name in FACE_MODELS else None, name in DRAWN)
             for what, name in (("face finder", finder), ("face recogniser", recogniser))
         ),
-        Weights("judge of prompt following", judge, JUDGES[judge].source if judge in JUDGES else None),
+        Weights("judge of prompt following", judge, JUDGES[judge].source if judge in JUDGES else None, judge in DRAWN),
     ]
 
 
@@ -57,9 +62,9 @@ def table(weights: list[Weights]) -> Table:
             (
                 one.what,
                 one.name,
-                one.source.repo if one.source else "made on this machine",
+                one.source.repo if one.source else "comes with magicid" if one.packaged else "made on this machine",
                 gigabytes(one.source.gigabytes * 1e9) if one.source else "-",
-                licence(one.source) if one.source else "-",
+                licence(one.source) if one.source else PACKAGED_LICENCE if one.packaged else "-",
             )
             for one in weights
         ],

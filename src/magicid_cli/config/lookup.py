@@ -3,13 +3,13 @@
     flag  >  MAGICID_<SECTION>_<FIELD>  >  ./magicid.toml  >  the user's config.toml  >  the model's own  >  default
 
 A layer that names a preset (`--preset paper`, `preset = "paper"`) behaves as if it had set all of that preset's values,
-which its own explicit values then override.
+which its own explicit values then override. The preset's `shape` is left out for a model that has its own.
 """
 
 import difflib
 import os
 import tomllib
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import Field, asdict, dataclass, fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -138,15 +138,17 @@ def resolve(
         ("environment", _from_environment()),
         ("flag", {"preset": preset, **given}),
     ]
+    named = [layer["model.name"] for _, layer in layers if "model.name" in layer]
+    model = str([KNOBS["model.name"].default if identity_model is None else identity_model, *named][-1])
+    own = MODEL_DEFAULTS.get(model, {})
     values: dict[str, Any] = {}
     origins: dict[str, str] = {}
     for origin, layer in layers:
-        for name, value, source in _expand(origin, layer):
+        for name, value, source in _expand(origin, layer, {name for name in own if name.startswith("shape.")}):
             values[name], origins[name] = value, source
     if identity_model is not None and "model.name" not in values:
         values["model.name"], origins["model.name"] = identity_model, "identity"
-    model = values.get("model.name", KNOBS["model.name"].default)
-    for name, value in MODEL_DEFAULTS.get(str(model), {}).items():
+    for name, value in own.items():
         values.setdefault(name, value)
         origins.setdefault(name, f"model {model}")
     checked = {name: _check(KNOBS[name], value, origins[name]) for name, value in values.items()}
@@ -156,15 +158,16 @@ def resolve(
     return Resolved(settings, origins)
 
 
-def _expand(origin: str, layer: Mapping[str, Any]) -> Iterator[tuple[str, Any, str]]:
-    """A layer's values: first its preset's, then its own."""
+def _expand(origin: str, layer: Mapping[str, Any], kept: Collection[str]) -> Iterator[tuple[str, Any, str]]:
+    """A layer's values: first its preset's, apart from the names that the model keeps as its own; then the layer's."""
     name = layer.get("preset")
     if name is not None:
         if not isinstance(name, str) or name not in PRESETS:
             known = ", ".join(PRESETS)
             raise MagicIDError("settings-unknown", f"No preset is called '{name}' ({origin}).", f"Presets: {known}.")
         for key, value in PRESETS[name].items():
-            yield key, value, f"preset {name} ({origin})"
+            if key not in kept:
+                yield key, value, f"preset {name} ({origin})"
     for key, value in layer.items():
         if key != "preset":
             where = f"environment {KNOBS[key].variable}" if origin == "environment" else origin

@@ -7,7 +7,7 @@ import json
 from typing import Any
 
 from magicid_cli import __version__
-from magicid_cli.models.catalog import FACE_MODELS, VIDEO_MODELS
+from magicid_cli.models.catalog import DRAWN, FACE_MODELS, VIDEO_MODELS, VideoModel
 from magicid_cli.workspace import Workspace, read_lines
 
 _LOADING = {
@@ -16,7 +16,7 @@ import torch
 from diffusers import HunyuanVideoPipeline
 from transformers import PreTrainedTokenizerFast
 
-base = "{base}"
+{base}
 pipe = HunyuanVideoPipeline.from_pretrained(
     base,
     revision={revision!r},
@@ -35,7 +35,7 @@ import torch
 from diffusers import HunyuanVideoPipeline, HunyuanVideoTransformer3DModel
 from transformers import PreTrainedTokenizerFast
 
-base = "{base}"
+{base}
 transformer = HunyuanVideoTransformer3DModel.from_pretrained("path/to/this/folder/transformer", dtype=torch.bfloat16)
 pipe = HunyuanVideoPipeline.from_pretrained(
     base,
@@ -52,6 +52,17 @@ _WHAT = {
     "comfyui": "A LoRA adapter",
     "merged": "A transformer with a LoRA adapter merged into its weights,",
 }
+# By whether the model knows the drawn world alone.
+_WHOM = {
+    False: "one person, whose consent is on record with the maker",
+    True: "a drawn person of the miniature world that comes with magicid",
+}
+_USE = {
+    False: "Videos made with it show a real person. Use it only with that person's permission, and say that the videos "
+    "are generated.",
+    True: "Videos made with it are small drawings: this model has never seen a real person. Say that they are "
+    "generated.",
+}
 
 
 def text(workspace: Workspace, kind: str) -> str:
@@ -63,39 +74,51 @@ def text(workspace: Workspace, kind: str) -> str:
     """
     manifest = workspace.manifest()
     model = VIDEO_MODELS[manifest["model"]]
-    base = model.source.repo if model.source else "path/to/the/tiny/model"
-    revision = model.source.revision if model.source else None
-    licence = model.source.licence if model.source else "random weights made on this machine; no licence needed"
     values = manifest["settings"]["values"]
     photos = sum(row["verdict"] == "used" for row in read_lines(workspace.references / "photos.jsonl"))
-    front = ["---", "library_name: diffusers", f"base_model: {base}", "tags: [text-to-video, lora, magicid]", "---"]
+    base = [f"base_model: {model.source.repo}"] if model.source else []
+    front = ["---", "library_name: diffusers", *base, "tags: [text-to-video, lora, magicid]", "---"]
+    loading = _LOADING[kind].format(base=_base(model), revision=model.source.revision if model.source else None)
     shown = {name: values[name] for name in ("seed", "shape", "adapter", "training", "reconstruct", "pairs", "prefer")}
     parts = [
         "\n".join(front),
-        f"# A {values['photos']['class_word']} for {model.source.repo if model.source else 'the tiny model'}",
-        f"{_WHAT[kind]} made by magicid {__version__} (MagicID, arXiv 2503.12689) from {photos} photos of one person, "
-        "whose consent is on record with the maker. In a prompt the person is called "
+        f"# A {values['photos']['class_word']} for {model.source.repo if model.source else f'the {model.name} model'}",
+        f"{_WHAT[kind]} made by magicid {__version__} (MagicID, arXiv 2503.12689) from {photos} photos of "
+        f"{_WHOM[model.drawn]}. In a prompt the person is called "
         f'"a {values["photos"]["class_word"]}".',
-        "## Licences\n\n" + "\n".join(_licences(manifest, licence)),
-        "## How to load\n\n" + _LOADING[kind].format(base=base, revision=revision),
+        "## Licences\n\n" + "\n".join(_licences(manifest)),
+        "## How to load\n\n" + loading,
         "## Scores\n\n" + _scores(workspace, preferred=bool(values["prefer"]["steps"])),
         "## Settings\n\n```json\n" + json.dumps(shown, indent=2) + "\n```",
-        "## Use\n\nVideos made with it show a real person. Use it only with that person's permission, and say that "
-        "the videos are generated.",
+        "## Use\n\n" + _USE[model.drawn],
     ]
     return "\n\n".join(parts) + "\n"
 
 
-def _licences(manifest: dict[str, Any], licence: str) -> list[str]:
+def _base(model: VideoModel) -> str:
+    """The line of Python that names the base model."""
+    if model.packaged:
+        place = f'str(importlib.resources.files("magicid_cli").joinpath("{model.packaged}"))'
+        return f"import importlib.resources\n\nbase = {place}  # comes with magicid"
+    return f'base = "{model.source.repo if model.source else f"path/to/the/{model.name}/model"}"'
+
+
+def _licences(manifest: dict[str, Any]) -> list[str]:
     """One line a part whose licence a user of the adapter must know."""
+    model = VIDEO_MODELS[manifest["model"]]
+    licence = "random weights made on this machine; no licence needed"
+    if model.packaged:
+        licence = "Apache-2.0, as magicid, with which it comes; it was trained on magicid's own drawings"
+    elif model.source:
+        licence = model.source.licence
     lines = [f"- base model: {licence}"]
     face = manifest["settings"]["values"]["rewards"]["face_model"]
-    name = VIDEO_MODELS[manifest["model"]].face_model if face == "auto" else face
+    name = model.face_model if face == "auto" else face
     if name in FACE_MODELS:
         terms = FACE_MODELS[name].source
         note = "" if terms.commercial else " (**non-commercial**: it judged the training videos)"
         lines.append(f"- face recogniser {name}: {terms.licence}{note}")
-    elif name != "stand-in":
+    elif name not in ("stand-in", *DRAWN):
         lines.append("- face recogniser: a file of the maker's own; its licence is not known to magicid")
     return lines
 

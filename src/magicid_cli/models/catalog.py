@@ -39,12 +39,14 @@ class VideoModel:
     Attributes:
         name: what the user types.
         family: the module of `models/` that runs it.
-        source: its Hub repository, or None for weights that are built on this machine.
+        source: its Hub repository, or None for weights that come with magicid or are built on this machine.
         parameters: of the transformer.
         needs_gpu: whether running it on a CPU must be asked for by name.
         face_detector: what `--face-detector auto` means.
         face_model: what `--face-model auto` means.
         vlm: what `--vlm auto` means.
+        packaged: the folder inside the package that holds its weights, or "" for weights that are fetched or built.
+        drawn: whether it knows the drawn world alone: its prompts and captions come from that world's grammar.
     """
 
     name: str
@@ -55,6 +57,8 @@ class VideoModel:
     face_detector: str
     face_model: str
     vlm: str
+    packaged: str = ""
+    drawn: bool = False
 
 
 @dataclass(frozen=True)
@@ -101,6 +105,18 @@ VIDEO_MODELS: dict[str, VideoModel] = {
             vlm="qwen3-vl-4b",
         ),
         VideoModel(
+            name="mini",
+            family="hunyuan",
+            source=None,
+            parameters=5_899_808,
+            needs_gpu=False,
+            face_detector="drawn",
+            face_model="drawn",
+            vlm="drawn",
+            packaged="world/weights/hunyuan-mini",
+            drawn=True,
+        ),
+        VideoModel(
             name="tiny",
             family="hunyuan",
             source=None,
@@ -112,6 +128,9 @@ VIDEO_MODELS: dict[str, VideoModel] = {
         ),
     )
 }
+
+# The drawn world's face finder, face recognisers and judge of prompts, whose weights come with magicid.
+DRAWN = ("drawn", "drawn-judge")
 
 FACE_MODELS: dict[str, FaceModel] = {
     model.name: model

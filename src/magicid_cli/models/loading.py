@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -41,7 +42,9 @@ def reading(folder: Path, what: str) -> Iterator[None]:
         raise MagicIDError(
             "model-unusable",
             f"'{what}' of the model cannot be loaded from {folder}: {error}",
-            "Remove that folder (`magicid cache` lists what is cached), then fetch it again: magicid prepare",
+            "Install magicid again: these weights come with it."
+            if folder.is_relative_to(str(files("magicid_cli")))
+            else "Remove that folder (`magicid cache` lists what is cached), then fetch it again: magicid prepare",
         ) from error
 
 

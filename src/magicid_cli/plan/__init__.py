@@ -101,7 +101,7 @@ class Estimate:
         return {
             "model": self.model.name,
             "shape": str(self.shape),
-            "tokens": costs.tokens(self.shape),
+            "tokens": costs.tokens(self.shape, costs.ARCHITECTURES[self.model.name].compression),
             "machine": asdict(self.machine),
             "stages": [asdict(row) for row in self.rows],
             "seconds": self.seconds,
@@ -224,7 +224,7 @@ def _gpu(estimate: Estimate) -> MagicIDError | None:
     return MagicIDError(
         "gpu-missing",
         f"No CUDA GPU is usable here; {estimate.model.name} needs one with {estimate.memory_gb:.0f} GB for this run.",
-        "For a small model that runs anywhere: --model tiny",
+        "For a small model that runs anywhere: --model mini",
     )
 
 
@@ -245,7 +245,7 @@ def _memory(estimate: Estimate) -> MagicIDError | None:
         return MagicIDError(
             "memory",
             f"{stage} of memory; this machine has {machine.ram_gb:.0f} GB.",
-            "Use fewer frames, a smaller size, or --model tiny.",
+            "Use fewer frames, a smaller size, or --model mini.",
         )
     return None
 
@@ -263,7 +263,7 @@ def _smaller(estimate: Estimate) -> str:
         work = work_of(settings, estimate.model, 1, 2)
         if max(work[name].memory_gb for name in todo) <= estimate.machine.gpu_memory_gb:
             return f"This fits: --frames {frames} --size {size}"
-    return "No shape of this model fits this GPU; a small model that runs anywhere: --model tiny"
+    return "No shape of this model fits this GPU; a small model that runs anywhere: --model mini"
 
 
 def _disk(estimate: Estimate) -> MagicIDError | None:

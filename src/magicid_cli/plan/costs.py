@@ -46,6 +46,7 @@ class Architecture:
         pass_s: nominal seconds of one forward where arithmetic is not what takes the time (measured on one CPU
             thread), or None.
         channels: latent channels.
+        compression: pixels of a side that become one latent.
         text_tokens: of a prompt, at most.
     """
 
@@ -58,6 +59,7 @@ class Architecture:
     pooled_width: int
     pass_s: float | None = None
     channels: int = 16
+    compression: int = 8
     text_tokens: int = 256
 
     @property
@@ -73,6 +75,9 @@ class Architecture:
 
 ARCHITECTURES = {
     "hunyuan-video": Architecture(24, 128, dual=20, single=40, refiner=2, text_width=4096, pooled_width=768),
+    "mini": Architecture(
+        6, 32, dual=2, single=4, refiner=1, text_width=96, pooled_width=64, pass_s=0.02, channels=24, compression=4
+    ),
     "tiny": Architecture(2, 16, dual=2, single=2, refiner=1, text_width=32, pooled_width=16, pass_s=0.007),
 }
 
@@ -108,14 +113,19 @@ def _values(cost: Cost) -> tuple[float, float, float, float]:
     return cost.linear, cost.attention_forward, cost.attention_backward, cost.passes
 
 
-def latent_size(shape: Shape) -> tuple[int, int, int]:
-    """Frames, height and width of the latents: a quarter of the frames after the first, an eighth of each side."""
-    return (shape.frames - 1) // 4 + 1, shape.height // 8, shape.width // 8
+def latent_size(shape: Shape, compression: int = 8) -> tuple[int, int, int]:
+    """Frames, height and width of the latents: a quarter of the frames after the first, an eighth of each side.
+
+    Args:
+        shape: of the video.
+        compression: what each side is divided by, where it is not an eighth.
+    """
+    return (shape.frames - 1) // 4 + 1, shape.height // compression, shape.width // compression
 
 
-def tokens(shape: Shape) -> int:
-    """Video tokens: latents in patches of 1 × 2 × 2."""
-    frames, height, width = latent_size(shape)
+def tokens(shape: Shape, compression: int = 8) -> int:
+    """Video tokens: latents in patches of 1 × 2 × 2; arguments as for `latent_size`."""
+    frames, height, width = latent_size(shape, compression)
     return frames * (height // 2) * (width // 2)
 
 
@@ -162,7 +172,8 @@ def _adapter_flop(arch: Architecture, shape: Shape, adapter: AdapterSettings | N
     if adapter is None:
         return 0.0
     video, text, both = _adapted(arch, adapter)
-    seen = tokens(shape), arch.text_tokens, tokens(shape) + arch.text_tokens
+    pictures = tokens(shape, arch.compression)
+    seen = pictures, arch.text_tokens, pictures + arch.text_tokens
     return 2.0 * adapter.rank * sum(a * b for a, b in zip((video, text, both), seen, strict=True))
 
 
@@ -175,7 +186,7 @@ def conditioning_flop(arch: Architecture) -> float:
 
 def forward(arch: Architecture, shape: Shape, adapter: AdapterSettings | None = None) -> Cost:
     """One forward of one sample."""
-    width, video, text = arch.width, tokens(shape), arch.text_tokens
+    width, video, text = arch.width, tokens(shape, arch.compression), arch.text_tokens
     joint = video + text
     linear = arch.blocks * 24.0 * width**2 * joint + 16.0 * video * arch.channels * width
     linear += 2.0 * text * arch.text_width * width + arch.refiner * 24.0 * width**2 * text
@@ -244,7 +255,7 @@ def memory(
         reference: stage 2: a frozen second adapter, and two more gradients of the pair before they are joined.
         checkpointing: only the blocks' inputs are kept, and a block is recomputed when its backward comes.
     """
-    hidden = (tokens(shape) + arch.text_tokens) * arch.width * value_bytes / GB
+    hidden = (tokens(shape, arch.compression) + arch.text_tokens) * arch.width * value_bytes / GB
     copies = (4 if training else 1) + (3 if reference else 0)
     kept = 1 if checkpointing else _IN_BLOCK - _GRADIENTS
     return Memory(

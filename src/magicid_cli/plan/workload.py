@@ -33,7 +33,8 @@ class Work:
 
 # Seconds of what is not the video model's work, nominal: reading a photo and finding its face; judging a clip (faces,
 # flow at about 1.1 s on one core, a few frames through the judge).
-_PHOTO_S, _CLIP_S = {"hunyuan-video": 1.0, "tiny": 0.1}, {"hunyuan-video": 5.0, "tiny": 0.1}
+_PHOTO_S = {"hunyuan-video": 1.0, "mini": 0.1, "tiny": 0.1}
+_CLIP_S = {"hunyuan-video": 5.0, "mini": 0.1, "tiny": 0.1}
 
 
 def work_of(settings: Settings, model: VideoModel, photos: int, value_bytes: int) -> dict[str, Work]:
@@ -108,7 +109,7 @@ def data_gb(settings: Settings, model: VideoModel, photos: int, todo: Collection
     """Disk that these stages take for the identity's files: latents and checkpoints in float32, clips; in GB."""
     arch = costs.ARCHITECTURES[model.name]
     shape = training_shape(settings)
-    frames, height, width = costs.latent_size(shape)
+    frames, height, width = costs.latent_size(shape, arch.compression)
     latents = arch.channels * frames * height * width * 4
     clip = costs.pixels(shape) * _BITS_PER_PIXEL / 8
     adapter = costs.adapter_parameters(arch, settings.adapter) * 4

@@ -31,6 +31,7 @@ from magicid_cli.photos import (
     perceptual_hash,
 )
 from magicid_cli.prompts.captions import template
+from magicid_cli.prompts.drawn import photo_caption
 from magicid_cli.workspace import Workspace, atomic_path, file_digest, read_lines, write_lines
 
 NAME = "ingest"
@@ -125,7 +126,8 @@ def run(workspace: Workspace, settings: Settings, events: Events, *, photos: lis
     if refused:
         named = ", ".join(f"{file} ({code})" for file, code in refused)
         events.notice(f"{len(seen) - len(refused)} of {len(seen)} photos are used; left out: {named}.", stage=NAME)
-    _write(workspace, seen, settings.photos.class_word, f"{faces.detector.made_by}; {faces.recogniser.made_by}")
+    caption = (photo_caption if model.drawn else template)(settings.photos.class_word)
+    _write(workspace, seen, caption, f"{faces.detector.made_by}; {faces.recogniser.made_by}")
     return IngestResult(len(seen) - len(refused), refused, workspace.references / "captions.jsonl")
 
 
@@ -308,12 +310,12 @@ def refuse(verdicts: list[Verdict], hint: str) -> None:
         raise MagicIDError("photos-none-usable", f"{none} {listed}{more}", hint)
 
 
-def _write(workspace: Workspace, seen: list[_Seen], class_word: str, made_by: str) -> None:
+def _write(workspace: Workspace, seen: list[_Seen], caption: str, made_by: str) -> None:
     """Write `references/`: crops first, the lists that name them last, then remove crops that nothing names."""
     folder = workspace.references
     names = {index: f"{number:03d}.png" for number, index in enumerate(_usable(seen))}
     crops = {name: _png(seen[index].crop) for index, name in names.items()}
-    captions = _captions(read_lines(folder / "captions.jsonl"), crops, template(class_word))
+    captions = _captions(read_lines(folder / "captions.jsonl"), crops, caption)
     for name, content in crops.items():
         _write_bytes(folder / name, content)
     embeddings = np.stack([seen[index].embedding for index in names]).astype(np.float32)

@@ -16,8 +16,9 @@ from magicid_cli.config import Settings
 from magicid_cli.errors import MagicIDError
 from magicid_cli.events import Events
 from magicid_cli.models.base import Family, Shape
+from magicid_cli.models.catalog import video_model
 from magicid_cli.photos import decode
-from magicid_cli.prompts import choose
+from magicid_cli.prompts import choose, drawn
 from magicid_cli.workspace import Workspace, append_line, digest, file_digest, read_lines, write_lines
 
 NAME = "sample"
@@ -95,6 +96,10 @@ def check(settings: Settings) -> None:
 def prepare(settings: Settings, events: Events) -> None:
     """Bring in what the stage needs from outside, before any stage starts."""
     models.open_family(settings.model, events)
+    if video_model(settings.model.name).drawn and settings.repository.prompts_file:
+        unknown = drawn.advice(chosen_prompts(settings))
+        if unknown:
+            events.notice(unknown, stage=NAME)
 
 
 def run(workspace: Workspace, settings: Settings, events: Events) -> SampleResult:
@@ -132,12 +137,15 @@ def run(workspace: Workspace, settings: Settings, events: Events) -> SampleResul
 
 
 def chosen_prompts(settings: Settings) -> list[str]:
-    """The repository's prompts: from the user's file, or picked by seed from the shipped list."""
-    if settings.repository.prompts_file:
-        path = Path(settings.repository.prompts_file).expanduser()
+    """The repository's prompts: from the user's file, or picked by seed from those that the model understands."""
+    repository, class_word = settings.repository, settings.photos.class_word
+    is_drawn = video_model(settings.model.name).drawn
+    if repository.prompts_file:
+        texts = choose.from_file(Path(repository.prompts_file).expanduser(), class_word)
         # A prompt that occurs twice is one prompt: held-out pairs must not share theirs with training.
-        return list(dict.fromkeys(choose.from_file(path, settings.photos.class_word)))
-    return choose.pick(settings.repository.prompts, settings.seed or 0, settings.photos.class_word)
+        return list(dict.fromkeys(map(drawn.spelled, texts) if is_drawn else texts))
+    pick = drawn.pick if is_drawn else choose.pick
+    return pick(repository.prompts, settings.seed or 0, class_word)
 
 
 def work(

@@ -62,6 +62,36 @@ def shared_data() -> Path:
     return folder
 
 
+@pytest.fixture(scope="session")
+def random_mini(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The miniature's checkpoint with random weights: what takes no training to be tested; never changed."""
+    import torch
+
+    from magicid_cli.models import mini
+    from magicid_cli.world import captions
+
+    folder = tmp_path_factory.mktemp("mini") / "hunyuan-mini"
+    words = captions.words()
+    llama, clip = mini.write_tokenizers(folder.with_name("tokenizers"), words)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        parts = {"transformer": mini.transformer(), "vae": mini.vae(scaling_factor=0.5)}
+        encoders = {"text_encoder": mini.llama(llama), "text_encoder_2": mini.clip(clip)}
+    mini.write(folder, **parts, **encoders, words=words)
+    return folder
+
+
+@pytest.fixture
+def mini_here(random_mini: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The random miniature in the place of the packaged one."""
+    from dataclasses import replace
+
+    from magicid_cli.models.catalog import VIDEO_MODELS
+
+    monkeypatch.setitem(VIDEO_MODELS, "mini", replace(VIDEO_MODELS["mini"], packaged=str(random_mini)))
+    return random_mini
+
+
 @pytest.fixture
 def hub(monkeypatch: pytest.MonkeyPatch) -> "Iterator[HubServer]":
     """A running local Hub without repositories (`hub.add(...)`), already the one that magicid asks."""

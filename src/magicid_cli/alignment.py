@@ -1,4 +1,4 @@
-"""Turning a face upright: the similarity transform between landmarks, and the picture warped by it."""
+"""Parts of pictures for networks: a square, or a face turned upright by a similarity transform of its landmarks."""
 
 from typing import Any
 
@@ -39,18 +39,43 @@ def aligned(image: np.ndarray, landmarks: np.ndarray, template: np.ndarray, side
     Returns:
         uint8 `(side, side, 3)`; black outside the picture.
     """
-    cv2 = opencv()
     matrix = similarity(landmarks, template)
-    scale = float(np.hypot(matrix[0, 0], matrix[1, 0]))
-    if scale < 0.5:
-        height, width = image.shape[:2]
-        size = max(1, round(width * 2 * scale)), max(1, round(height * 2 * scale))
-        image = cv2.resize(image, size, interpolation=cv2.INTER_AREA)
-        # Pixel centres lie at whole numbers: shrinking maps x to (x + 0.5) · f - 0.5.
-        landmarks = (landmarks.astype(np.float64) + 0.5) * (np.array(size) / (width, height)) - 0.5
-        matrix = similarity(landmarks, template)
-    crop: np.ndarray = cv2.warpAffine(image, matrix, (side, side), flags=cv2.INTER_LINEAR)
-    return crop
+    image, factors = _shrunk(image, float(np.hypot(matrix[0, 0], matrix[1, 0])))
+    # Pixel centres lie at whole numbers: shrinking maps x to (x + 0.5) · f - 0.5.
+    landmarks = (landmarks.astype(np.float64) + 0.5) * factors - 0.5
+    return _warped(image, similarity(landmarks, template), side)
+
+
+def square(image: np.ndarray, corner: np.ndarray, side: float, pixels: int) -> np.ndarray:
+    """A square part of a picture at another size, black where it reaches outside.
+
+    Args:
+        image: uint8 `(H, W, 3)`.
+        corner: x, y of the part's upper left corner; the picture's own is 0, 0 (and its first pixel's centre 0.5, 0.5).
+        side: of the part, in pixels of the picture.
+        pixels: side of the result.
+
+    Returns:
+        uint8 `(pixels, pixels, 3)`.
+    """
+    image, factors = _shrunk(image, pixels / side)
+    scale = pixels / side / factors
+    shift = (0.5 - corner * factors) * scale - 0.5
+    return _warped(image, np.array([[scale[0], 0, shift[0]], [0, scale[1], shift[1]]]), pixels)
+
+
+def _shrunk(image: np.ndarray, scale: float) -> tuple[np.ndarray, np.ndarray]:
+    """A picture made smaller by area, if it will be sampled at less than half its size; and by what in x and y."""
+    if scale >= 0.5:
+        return image, np.ones(2)
+    height, width = image.shape[:2]
+    size = max(1, round(width * 2 * scale)), max(1, round(height * 2 * scale))
+    smaller = opencv().resize(image, size, interpolation=opencv().INTER_AREA)
+    return smaller, np.array(size) / (width, height)
+
+
+def _warped(image: np.ndarray, matrix: np.ndarray, side: int) -> np.ndarray:
+    return np.asarray(opencv().warpAffine(image, matrix, (side, side), flags=opencv().INTER_LINEAR))
 
 
 def opencv() -> Any:

@@ -34,7 +34,7 @@ class Work:
 # Seconds of what is not the video model's work, nominal: reading a photo and finding its face; judging a clip (faces,
 # flow at about 1.1 s on one core, a few frames through the judge).
 _PHOTO_S = {"hunyuan-video": 1.0, "mini": 0.1, "tiny": 0.1}
-_CLIP_S = {"hunyuan-video": 5.0, "mini": 0.1, "tiny": 0.1}
+_CLIP_S = {"hunyuan-video": 5.0, "mini": 0.4, "tiny": 0.1}
 
 
 def work_of(settings: Settings, model: VideoModel, photos: int, value_bytes: int) -> dict[str, Work]:

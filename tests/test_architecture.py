@@ -34,6 +34,7 @@ MIDDLE_EDGES = {
     ("faces", "alignment"): "turns faces upright",
     ("faces", "catalog"): "where finders and recognisers are",
     ("faces", "hub"): "fetches them",
+    ("faces", "world"): "the networks that find and recognise drawn people",
     ("generation", "adapters"): "puts the adapter on the model",
     ("generation", "family"): "samples",
     ("generation", "models"): "opens the family",
@@ -49,11 +50,14 @@ MIDDLE_EDGES = {
     ("plan", "models"): "which files would be fetched",
     ("prompts", "world"): "the words of the drawn world",
     ("resume", "randomness"): "puts random states back",
+    ("rewards", "alignment"): "the scorer sees a square",
     ("rewards", "catalog"): "where judges are",
     ("rewards", "faces"): "finds and embeds faces",
     ("rewards", "hub"): "fetches judges",
+    ("rewards", "world"): "what a prompt of the drawn world asks for, and what a clip of it shows",
     ("training", "randomness"): "draws the order",
     ("training", "resume"): "goes on from a checkpoint",
+    ("world", "alignment"): "teaches networks what faces and rewards will show them",
 }
 
 

@@ -25,6 +25,7 @@ class MarkedFaces:
 
     name = "marked"
     made_by = "marked detector"
+    advice = "Mark it."
 
     def find(self, image: np.ndarray) -> list[Face]:
         return [Face((0, 0, 9 - index, 9), np.zeros((5, 2), np.float32), 1.0) for index in range(image[0, 0, 0])]

@@ -176,7 +176,7 @@ class RewardSettings:
         "auto",
         "Face finder; auto is what the catalog names for the model",
         flag="--face-detector",
-        choices=("auto", "yunet", "stand-in"),
+        choices=("auto", "yunet", "drawn", "stand-in"),
     )
     face_model: str = setting(
         "auto",

@@ -1,7 +1,8 @@
 """Faces in a picture: where they are, cut out upright at 112 pixels, and as a vector that tells people apart.
 
 Detection is YuNet through OpenCV's `FaceDetectorYN`; recognition is any network of the ArcFace family as an ONNX file
-through OpenCV's DNN module. For the `tiny` model there are stand-ins that need no download; they say so in their name.
+through OpenCV's DNN module. `mini` has networks of its own for the people of its drawn world, and for the `tiny`
+model there are stand-ins; neither needs a download.
 """
 
 import hashlib
@@ -15,7 +16,7 @@ from magicid_cli.events import Events
 from magicid_cli.faces.base import CROP, TEMPLATE, Detector, Face, Faces, Recogniser, align, normalised, sharpness
 from magicid_cli.faces.networks import OnnxRecogniser, YuNet
 from magicid_cli.faces.standin import STAND_IN, StandInDetector, StandInRecogniser
-from magicid_cli.models.catalog import FACE_MODELS, FaceModel, VideoModel
+from magicid_cli.models.catalog import DRAWN, FACE_MODELS, FaceModel, VideoModel
 
 __all__ = [
     "CROP",
@@ -51,7 +52,8 @@ def open_faces(rewards: RewardSettings, model: VideoModel, *, offline: bool, eve
 
     Raises:
         MagicIDError: `face-model-missing` for a file that is not there, `face-model-unusable` for one that is no such
-            network, `settings-unknown` for a name that is no recogniser, or what `hub.fetch_file` raises.
+            network, `model-unusable` for damaged weights of the package, `settings-unknown` for a name that is no
+            recogniser, or what `hub.fetch_file` raises.
     """
     detector = rewards.face_detector if rewards.face_detector != "auto" else model.face_detector
     recogniser = rewards.face_model if rewards.face_model != "auto" else model.face_model
@@ -64,6 +66,10 @@ def open_faces(rewards: RewardSettings, model: VideoModel, *, offline: bool, eve
 def _open_detector(name: str, *, offline: bool, events: Events) -> Detector:
     if name == STAND_IN:
         return StandInDetector()
+    if name in DRAWN:
+        from magicid_cli.faces.drawn import DrawnDetector
+
+        return DrawnDetector()
     path, made_by = _fetch(FACE_MODELS[name], offline=offline, events=events)
     return YuNet(path, made_by)
 
@@ -71,6 +77,10 @@ def _open_detector(name: str, *, offline: bool, events: Events) -> Detector:
 def _open_recogniser(name: str, *, by_name: bool, offline: bool, events: Events) -> Recogniser:
     if name == STAND_IN:
         return StandInRecogniser()
+    if name in DRAWN:
+        from magicid_cli.faces.drawn import DrawnRecogniser
+
+        return DrawnRecogniser(name)
     known = FACE_MODELS.get(name)
     if known is None:
         return _open_file(name, events)
@@ -106,5 +116,5 @@ def _fetch(model: FaceModel, *, offline: bool, events: Events) -> tuple[Path, st
 
 
 def _names_hint() -> str:
-    names = ", ".join(name for name, model in FACE_MODELS.items() if model.kind != "yunet")
+    names = ", ".join([*(name for name, model in FACE_MODELS.items() if model.kind != "yunet"), *DRAWN])
     return f"Names: {names}; or give the path of a 112-pixel ArcFace ONNX file to --face-model."

@@ -47,10 +47,12 @@ class Detector(Protocol):
     Attributes:
         name: what the user types.
         made_by: name, commit and licence; part of every stored score.
+        advice: what to do about a photo in which it finds nothing.
     """
 
     name: str
     made_by: str
+    advice: str
 
     def find(self, image: np.ndarray) -> list[Face]:
         """All faces in a uint8 RGB picture `(H, W, 3)`, the largest first."""

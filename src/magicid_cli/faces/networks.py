@@ -26,6 +26,7 @@ class YuNet:
     """
 
     name = "yunet"
+    advice = "Use one with the face in view, lit and not tiny."
     SIDE = 640
     LARGE_SIDE = 1280
     SMALL_SIDE = 320

@@ -12,6 +12,7 @@ class StandInDetector:
 
     name = STAND_IN
     made_by = "stand-in (the middle of the picture)"
+    advice = "It finds a face in every picture."
 
     def find(self, image: np.ndarray) -> list[Face]:
         """One face: its box is the middle half of the largest centred square, its aligned crop that square."""

@@ -1,7 +1,8 @@
 """Prompt following: a vision-language model is shown frames and the prompt and asked for 1-10.
 
 The value is the expectation over the answer's probabilities and not the answer itself (method D): finer than ten
-steps, and deterministic. `StandInJudge` takes the place of the model where nothing may be downloaded.
+steps, and deterministic. The drawn world has a judge of its own (`rewards/drawn.py`), and `StandInJudge` takes the
+place of the model where nothing may be downloaded.
 """
 
 import gc
@@ -24,8 +25,10 @@ from magicid_cli.errors import MagicIDError
 from magicid_cli.events import Events
 from magicid_cli.models import catalog
 from magicid_cli.rewards.base import Clip
+from magicid_cli.rewards.drawn import DrawnJudge
 
 STAND_IN = "stand-in"
+DRAWN = "drawn"
 SHORT_SIDE = 448  # pixels of a frame shown to the model; 1 visual token covers 32 x 32 of them
 PATTERNS = ["*config.json", "tokenizer.json", "*.index.json", "*.safetensors"]
 
@@ -185,7 +188,7 @@ class StandInJudge:
 
 def open_judge(
     rewards: RewardSettings, model: catalog.VideoModel, *, device: str, offline: bool, events: Events
-) -> QwenJudge | StandInJudge:
+) -> QwenJudge | DrawnJudge | StandInJudge:
     """The judge that the settings name, its weights on disk and not yet in memory.
 
     Args:
@@ -193,14 +196,17 @@ def open_judge(
         model: the video model whose clips are judged.
         device: `cuda` or `cpu`.
         offline: use only weights that are in the cache.
-        events: where downloads are reported.
+        events: where downloads are reported, and prompts that ask for nothing the drawn world has.
 
     Raises:
-        MagicIDError: `settings-unknown`, or what `hub.fetch_repo` raises.
+        MagicIDError: `settings-unknown`, `model-unusable` for damaged weights of the package, or what
+            `hub.fetch_repo` raises.
     """
     name = judge_name(rewards, model)
     if name == STAND_IN:
         return StandInJudge()
+    if name == DRAWN:
+        return DrawnJudge(events)
     source = catalog.JUDGES[name].source
     fetched = hub.fetch_repo(source, patterns=PATTERNS, offline=offline, events=events)
     return QwenJudge(
@@ -215,11 +221,11 @@ def judge_name(rewards: RewardSettings, model: catalog.VideoModel) -> str:
         MagicIDError: `settings-unknown`.
     """
     name = model.vlm if rewards.vlm == "auto" else rewards.vlm
-    if name != STAND_IN and name not in catalog.JUDGES:
+    if name not in (*catalog.JUDGES, DRAWN, STAND_IN):
         raise MagicIDError(
             "settings-unknown",
             f"No judge of prompt following is called '{name}'.",
-            "Use --vlm with one of: auto, " + ", ".join([*catalog.JUDGES, STAND_IN]) + ".",
+            "Use --vlm with one of: auto, " + ", ".join([*catalog.JUDGES, DRAWN, STAND_IN]) + ".",
         )
     return name
 

@@ -157,9 +157,7 @@ def _look(path: Path, settings: Settings, faces: Faces) -> _Seen:
         return _Seen(Verdict(name_of(path), "unreadable", f"It cannot be read: {error.reason}.", error.advice))
     found = faces.detector.find(photo.rgb)
     if not found:
-        return _Seen(
-            _verdict(photo, "no-face", "No face was found in it.", "Use one with the face in view, lit and not tiny.")
-        )
+        return _Seen(_verdict(photo, "no-face", "No face was found in it.", faces.detector.advice))
     face = found[0]
     aligned = align(photo.rgb, face.landmarks)
     sharp = sharpness(aligned)
@@ -290,7 +288,7 @@ def refuse(verdicts: list[Verdict], hint: str) -> None:
 
     Args:
         verdicts: of all photos.
-        hint: what to do next where none can be used.
+        hint: what to do next where none can be used for several reasons.
 
     Raises:
         MagicIDError: `photos-several-people`, `photos-none-usable`.
@@ -307,7 +305,8 @@ def refuse(verdicts: list[Verdict], hint: str) -> None:
         more = f" And {len(verdicts) - 5} more." if len(verdicts) > 5 else ""
         one = len(verdicts) == 1
         none = "The only photo cannot be used." if one else f"None of the {len(verdicts)} photos can be used."
-        raise MagicIDError("photos-none-usable", f"{none} {listed}{more}", hint)
+        faceless = {verdict.code for verdict in verdicts} == {"no-face"}
+        raise MagicIDError("photos-none-usable", f"{none} {listed}{more}", verdicts[0].advice if faceless else hint)
 
 
 def _write(workspace: Workspace, seen: list[_Seen], caption: str, made_by: str) -> None:

@@ -17,8 +17,8 @@ from magicid_cli.models import layout, loading
 
 TEXT_WIDTH = 96
 POOLED_WIDTH = 64
-LATENT_CHANNELS = 24
-SHIFT = 3.0
+LATENT_CHANNELS = 8
+SHIFT = 2.0
 """Of the sampler's noise levels, towards the noisy end; HunyuanVideo has 7, at far more tokens."""
 
 _TOKENIZER = "PreTrainedTokenizerFast"
@@ -36,13 +36,14 @@ def transformer() -> HunyuanVideoTransformer3DModel:
         num_refiner_layers=1,
         text_embed_dim=TEXT_WIDTH,
         pooled_projection_dim=POOLED_WIDTH,
+        patch_size=4,
         rope_axes_dim=(8, 12, 12),
         guidance_embeds=True,
     )
 
 
-def vae(*, widths: Sequence[int] = (24, 32, 80), scaling_factor: float = 1.0) -> AutoencoderKLHunyuanVideo:
-    """The untrained autoencoder: 4 pixels a side and 4 frames (after the first) become one latent.
+def vae(*, widths: Sequence[int] = (16, 32, 48), scaling_factor: float = 1.0) -> AutoencoderKLHunyuanVideo:
+    """The untrained autoencoder: 2 pixels a side and 4 frames (after the first) become one latent.
 
     Args:
         widths: channels of its three levels, each a multiple of 8.
@@ -57,7 +58,8 @@ def vae(*, widths: Sequence[int] = (24, 32, 80), scaling_factor: float = 1.0) ->
         layers_per_block=1,
         norm_num_groups=8,
         scaling_factor=scaling_factor,
-        spatial_compression_ratio=4,
+        spatial_compression_ratio=2,
+        mid_block_add_attention=False,
         temporal_compression_ratio=4,
     )
 

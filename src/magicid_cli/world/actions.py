@@ -41,7 +41,7 @@ def walk(draw: Draw, mouth: str, seconds: float) -> Track:
     """Walks across the picture."""
     _, y, size = _stand(draw, 0.26, 0.34)
     way = 1.0 if draw.random() < 0.5 else -1.0
-    reach, steps, phase = draw.uniform(0.15, 0.24), draw.uniform(0.7, 1.1), draw.uniform(0, 2 * math.pi)
+    reach, steps, phase = draw.uniform(0.1, 0.16), draw.uniform(0.6, 0.9), draw.uniform(0, 2 * math.pi)
 
     def pose(time: float) -> Pose:
         swing = math.sin(2 * math.pi * steps * time + phase)
@@ -69,7 +69,7 @@ def wave(draw: Draw, mouth: str, seconds: float) -> Track:
 def dance(draw: Draw, mouth: str, seconds: float) -> Track:
     """Dances: the body sways and bobs, the arms go up in turn."""
     x, y, size = _stand(draw, 0.26, 0.34)
-    swing, reach = _swing(draw, 0.5, 0.8), draw.uniform(0.05, 0.08)
+    swing, reach = _swing(draw, 0.45, 0.65), draw.uniform(0.04, 0.06)
 
     def pose(time: float) -> Pose:
         now = swing(time)
@@ -83,7 +83,7 @@ def dance(draw: Draw, mouth: str, seconds: float) -> Track:
 def approach(draw: Draw, mouth: str, seconds: float) -> Track:
     """Comes closer."""
     x, y, _ = _stand(draw)
-    first, last = draw.uniform(0.24, 0.28), draw.uniform(0.4, 0.46)
+    first, last = draw.uniform(0.27, 0.3), draw.uniform(0.4, 0.45)
     steps = draw.uniform(0.7, 1.1)
 
     def pose(time: float) -> Pose:

@@ -1,0 +1,341 @@
+"""The whole way from nothing to the weights that come with the package, part after part, in one folder.
+
+OUT/
+    recipe.json     what was asked for; another scale in the same folder is refused
+    codec/ decoder/ the autoencoder, both halves and then one: state.pt (to go on from), log.jsonl, weights.safetensors (when it is done)
+    latents/        the training clips, encoded once
+    words/          the two tokenizers
+    base/ guided/   text encoders and transformer: the flow, then its guidance
+    face_finder/ face_encoder/ face_judge/ prompt_scorer/
+    weights/        the result, laid out as the package has it: hunyuan-mini/ and four files of the judges
+    figures.json    what each part measured on people it had never seen
+"""
+
+import fcntl
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+from magicid_cli.checkpoints import room_to_write
+from magicid_cli.errors import MagicIDError
+from magicid_cli.events import Events
+from magicid_cli.models import mini
+from magicid_cli.workspace import atomic_path, read_json, read_lines, write_json
+from magicid_cli.world import networks
+from magicid_cli.world.captions import words
+from magicid_cli.world.training import base, judges
+from magicid_cli.world.training.codec import DECODER_DOSE, DOSE, Codec, Decoder, as_video
+from magicid_cli.world.training.loop import Dose, fit
+
+_DONE = "weights.safetensors"
+_HELD_OUT = 64  # clips on which the transformer is measured
+_FEWEST = 10  # steps and, times the size of a file of latents, clips
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What a run left.
+
+    Attributes:
+        weights: the folder of the result.
+        files: all files in it.
+        figures: part → what it measured at its end.
+        seconds: that this call took.
+    """
+
+    weights: Path
+    files: list[Path]
+    figures: dict[str, dict[str, float]]
+    seconds: float
+
+
+@dataclass(frozen=True)
+class _Run:
+    folder: Path
+    device: str
+    scale: float
+    events: Events
+
+    def dose(self, whole: Dose) -> Dose:
+        until = max(_FEWEST, round(whole.until * self.scale)) if whole.until else 0
+        return replace(whole, steps=max(_FEWEST, round(whole.steps * self.scale)), until=until)
+
+    def keep(self, name: str, model: nn.Module) -> None:
+        """Mark a part as done by keeping what it made."""
+        tensors = {key: value.detach().cpu().contiguous() for key, value in model.state_dict().items()}
+        with atomic_path(self.folder / name / _DONE) as temporary:
+            save_file(tensors, temporary)
+
+    def kept(self, name: str, model: nn.Module) -> nn.Module:
+        """The model with what a part made, frozen, on the run's device."""
+        model.load_state_dict(load_file(self.folder / name / _DONE))
+        return model.to(self.device).eval().requires_grad_(False)
+
+
+class _Judge(Protocol):
+    """What `judges` calls a task."""
+
+    model: nn.Module
+    recipe: judges.Recipe
+
+    def batch(self, step: int) -> judges.Tensors: ...
+
+    def loss(self, batch: judges.Tensors) -> torch.Tensor: ...
+
+    def evaluate(self) -> dict[str, float]: ...
+
+    def save(self, path: Path) -> None: ...
+
+
+class _Lesson:
+    """A judge as a task of the loop: AdamW alone, the rate falling from the start."""
+
+    def __init__(self, name: str, judge: _Judge, dose: Dose) -> None:
+        self.name, self.judge, self.dose = name, judge, dose
+        judge.recipe = replace(judge.recipe, steps=dose.steps)
+        self.model = judge.model
+
+    def batch(self, step: int) -> judges.Tensors:
+        return self.judge.batch(step)
+
+    def loss(self, batch: judges.Tensors, step: int) -> torch.Tensor:
+        with torch.autocast(next(self.model.parameters()).device.type, torch.bfloat16):
+            return self.judge.loss(batch)
+
+    def evaluate(self) -> dict[str, float]:
+        return self.judge.evaluate()
+
+
+def train(folder: Path, *, device: str, only: str | None, scale: float, events: Events) -> Trained:
+    """Train the miniature and its judges, or go on where an earlier call stopped.
+
+    Args:
+        folder: for everything; made if it is missing.
+        device: `cpu` or `cuda`.
+        only: one of `PARTS`; all of them by default.
+        scale: on every part's steps and on the number of clips; the shipped weights had 1.
+        events: told of parts and steps; may ask to stop.
+
+    Raises:
+        MagicIDError: `folder-busy`, `settings-invalid` for another scale than before, `training-order` if a part is
+            missing that `only` needs, `disk-full`.
+        KeyboardInterrupt: after a stop request; the same call goes on.
+    """
+    begun = time.monotonic()
+    folder = folder.absolute()
+    folder.mkdir(parents=True, exist_ok=True)
+    run = _Run(folder, device, scale, events)
+    with _held(folder), room_to_write(folder):
+        _settle(run)
+        chosen = [only] if only else list(PARTS)
+        for number, name in enumerate(chosen, start=1):
+            part = PARTS[name]
+            about = {"stage": name, "title": part.title, "i": number, "n": len(chosen)}
+            if part.made(folder):
+                events.emit("stage", state="cached", **about)
+                continue
+            _require(run, name)
+            events.emit("stage", state="started", **about)
+            part.make(run)
+            events.emit("stage", state="finished", **about)
+        figures = _figures(folder)
+        write_json(folder / "figures.json", figures)
+    weights = folder / "weights"
+    for path in weights.rglob("*"):
+        path.chmod(0o755 if path.is_dir() else 0o644)  # some of them were written for their owner alone
+    files = sorted(path for path in weights.rglob("*") if path.is_file())
+    return Trained(weights, files, figures, round(time.monotonic() - begun, 1))
+
+
+# --- the parts ------------------------------------------------------------------------------------------------------
+
+
+def _codec(run: _Run) -> None:
+    task = Codec(run.device, run.dose(DOSE))
+    fit(task, run.folder, run.events)
+    run.keep("codec", task.model)
+    decoder = Decoder(task.model, run.device, run.dose(DECODER_DOSE))
+    fit(decoder, run.folder, run.events)
+    run.keep("decoder", decoder.model)
+
+
+def _base(run: _Run) -> None:
+    """The flow and then its guidance, on latents that are made once."""
+    vae = run.kept("codec", mini.vae())
+    count = max(_FEWEST * 50, round(base.CLIPS * run.scale / 500) * 500)
+    values = base.latents(vae, run.folder / "latents", count, partial(_told, run, "clips", count))
+    scaling = 1 / float(values[::8].float().std())  # all of them as float32 would be twice their memory again
+    data = base.Latents(values, [base.training_scene(number) for number in range(count)], scaling)
+    held_out = base.held_out_scenes(_HELD_OUT)
+    seen = base.Latents(base.encoded(vae, held_out), held_out, scaling)
+    task = base.Base(data, seen, run.folder / "words", device=run.device, dose=run.dose(base.DOSE))
+    fit(task, run.folder, run.events)
+    run.keep("base", task.model)
+    dose = run.dose(base.GUIDED_DOSE)
+    guided = base.Base(data, seen, run.folder / "words", device=run.device, dose=dose, teacher=task.model)
+    fit(guided, run.folder, run.events)
+    write_json(run.folder / "guided" / "scaling.json", scaling)
+    run.keep("guided", guided.model)
+
+
+def _judge(run: _Run, *, name: str, made: Callable[[judges.Codec], _Judge]) -> None:
+    """Train a judge, also on what the autoencoder makes of clips, and write it where the package has it."""
+    vae = run.kept("decoder", mini.vae())
+    judge = made(partial(_through, vae))
+    judge.model.to(run.device)
+    recipe = judge.recipe
+    dose = Dose(recipe.steps, matrix_rate=0.0, rate=recipe.learning_rate, hold=0.0, weight_decay=recipe.weight_decay)
+    fit(_Lesson(name, judge, run.dose(dose)), run.folder, run.events)
+    judge.model.eval()
+    judge.save(run.folder / "weights" / f"{name}.safetensors")
+    run.keep(name, judge.model)
+
+
+def _pack(run: _Run) -> None:
+    """The miniature in the Hub's layout."""
+    model = base.TextAndVideo(run.folder / "words")
+    run.kept("guided", model)
+    vae = run.kept("decoder", mini.vae(scaling_factor=read_json(run.folder / "guided" / "scaling.json")))
+    mini.write(
+        run.folder / "weights" / "hunyuan-mini",
+        transformer=model.transformer,
+        vae=vae,
+        text_encoder=model.text_encoder,
+        text_encoder_2=model.text_encoder_2,
+        words=words(),
+    )
+
+
+@dataclass(frozen=True)
+class Part:
+    """A part of the recipe.
+
+    Attributes:
+        title: for people.
+        make: trains and keeps it.
+        needs: parts that must be done before.
+        folders: those whose finished weights mean that it is done; none for the packing, which is done every time.
+        cpu_s: about how long it takes on one CPU core.
+    """
+
+    title: str
+    make: Callable[[_Run], None]
+    needs: tuple[str, ...] = ()
+    folders: tuple[str, ...] = ()
+    cpu_s: float = 0.0
+
+    def made(self, folder: Path) -> bool:
+        """Whether nothing is left to do in `train`'s folder."""
+        return bool(self.folders) and all((folder / name / _DONE).is_file() for name in self.folders)
+
+
+def _judge_part(title: str, name: str, cpu_s: float, made: Callable[[judges.Codec], _Judge]) -> Part:
+    return Part(title, partial(_judge, name=name, made=made), ("codec",), (name,), cpu_s)
+
+
+PARTS: dict[str, Part] = {
+    "codec": Part("Autoencoder", _codec, (), ("codec", "decoder"), 3000),
+    "base": Part("Text encoders and transformer", _base, ("codec",), ("base", "guided"), 6700),
+    "finder": _judge_part("Face finder", "face_finder", 850, lambda codec: judges.FinderTask(0, codec)),
+    "encoder": _judge_part(
+        "Face encoder", "face_encoder", 1850, lambda codec: judges.EncoderTask(0, networks.reward_encoder, codec)
+    ),
+    "judge": _judge_part(
+        "Face encoder of the evaluation",
+        "face_judge",
+        1850,
+        lambda codec: judges.EncoderTask(1, networks.judging_encoder, codec),
+    ),
+    "scorer": _judge_part("Prompt scorer", "prompt_scorer", 1450, lambda codec: judges.ScorerTask(0, codec)),
+    "pack": Part("Packing", _pack, ("codec", "base")),
+}
+"""In their order."""
+
+
+def seconds_left(folder: Path, *, only: str | None, scale: float) -> float:
+    """About how long `train` would take on one CPU core, parts that are done left out."""
+    parts = [PARTS[only]] if only else list(PARTS.values())
+    return sum(scale * part.cpu_s for part in parts if not part.made(folder))
+
+
+# --- around them ----------------------------------------------------------------------------------------------------
+
+
+def _require(run: _Run, name: str) -> None:
+    missing = [need for need in PARTS[name].needs if not PARTS[need].made(run.folder)]
+    if missing:
+        raise MagicIDError(
+            "training-order",
+            f"'{name}' is made with what '{missing[0]}' leaves, and that is not finished in {run.folder}.",
+            f"First: magicid mini train {run.folder} --only {missing[0]}",
+        )
+
+
+def _settle(run: _Run) -> None:
+    """Keep what was asked for, or hold it against what was asked for before.
+
+    Raises:
+        MagicIDError: `settings-invalid`.
+    """
+    path = run.folder / "recipe.json"
+    if path.is_file():
+        before = read_json(path)["scale"]
+        if before != run.scale:
+            raise MagicIDError(
+                "settings-invalid",
+                f"{run.folder} was begun with --scale {before:g}; a part of the way cannot be gone at another one.",
+                f"Use --scale {before:g}, or another folder.",
+            )
+        return
+    doses = {"codec": DOSE, "decoder": DECODER_DOSE, "base": base.DOSE, "guided": base.GUIDED_DOSE}
+    write_json(path, {"scale": run.scale, "doses": {name: asdict(run.dose(dose)) for name, dose in doses.items()}})
+
+
+@contextmanager
+def _held(folder: Path) -> Iterator[None]:
+    """Hold the folder for this process.
+
+    Raises:
+        MagicIDError: `folder-busy`.
+    """
+    with (folder / "lock").open("a+", encoding="utf-8") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise MagicIDError(
+                "folder-busy", f"Another process is training in {folder}.", "Wait for it, or name another folder."
+            ) from error
+        yield
+
+
+def _told(run: _Run, part: str, of: int, done: int) -> None:
+    run.events.emit("step", stage="base", part=part, step=min(done, of), of=of)
+
+
+@torch.no_grad()
+def _through(vae: nn.Module, frames: np.ndarray) -> np.ndarray:
+    """What the autoencoder makes of clips: uint8 RGB `(N, 9, 48, 48, 3)` → the same shape."""
+    device = next(vae.parameters()).device
+    made: Any = vae
+    video = made.decode(made.encode(as_video(frames).to(device)).latent_dist.mode()).sample
+    pixels = ((video.float().clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)
+    return np.ascontiguousarray(pixels.permute(0, 2, 3, 4, 1).cpu().numpy())
+
+
+def _figures(folder: Path) -> dict[str, dict[str, float]]:
+    """The last evaluation in each part's log."""
+    found = {}
+    for path in sorted(folder.glob("*/log.jsonl")):
+        rows = [row for row in read_lines(path) if set(row) - {"step", "time", "loss"}]
+        if rows:
+            found[path.parent.name] = {name: value for name, value in rows[-1].items() if name != "time"}
+    return found

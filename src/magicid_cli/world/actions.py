@@ -59,7 +59,7 @@ def wave(draw: Draw, mouth: str, seconds: float) -> Track:
     x = x + (0.1 if left else -0.1)
 
     def pose(time: float) -> Pose:
-        raised = (112.0, 48 + 26 * swing(time))
+        raised = (150.0, 10 + 28 * swing(time))
         arms = (raised, _REST) if left else (_REST, raised)
         return Pose(x, y, size, roll=2 * swing(time), arms=arms, mouth=mouth)
 

@@ -98,6 +98,7 @@ class _Head:
         self.roll = pose.roll
         self.yaw = math.radians(55) * pose.yaw
         self.pitch = pose.pitch
+        self.radius = person.width / 2  # a rounder head than the drawn one would carry the features past its outline
 
     def rigid(self, x: float, y: float) -> Point:
         """A point of the head's outline, which does not slide."""
@@ -107,14 +108,13 @@ class _Head:
 
     def on_face(self, x: float, y: float, depth: float = 0.0) -> Point:
         """A point of the face's surface; `depth` is how far it stands out."""
-        radius = 0.5
-        angle = math.asin(max(-0.98, min(0.98, x / radius))) + self.yaw
-        slid = (radius + depth) * math.sin(angle)
+        angle = math.asin(max(-0.98, min(0.98, x / self.radius))) + self.yaw
+        slid = (self.radius + depth) * math.sin(angle)
         return self.rigid(slid, y + self.pitch * (0.15 + 0.6 * depth))
 
     def narrowing(self, x: float) -> float:
         """How much narrower a feature at `x` looks."""
-        return max(0.12, math.cos(math.asin(max(-0.98, min(0.98, x / 0.5))) + self.yaw))
+        return max(0.12, math.cos(math.asin(max(-0.98, min(0.98, x / self.radius))) + self.yaw))
 
     def outline(self) -> list[Point]:
         """The face's outline: round above, towards the jaw as the person's is."""

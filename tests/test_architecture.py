@@ -22,7 +22,8 @@ ROOMS = {
 MIDDLE = 1
 
 # Every edge inside the middle row, with its reason; a new one must be argued for here. `catalog` and `family` are
-# models/catalog.py (facts) and models/base.py (the Protocol), which know nothing of the models themselves.
+# models/catalog.py (facts) and models/base.py (the Protocol), which know nothing of the models themselves. The drawn
+# world knows no model either; how its networks were made is `world training`, a room that nothing but a command enters.
 MIDDLE_EDGES = {
     ("conditioning", "family"): "encodes through a family",
     ("conditioning", "photos"): "reads crops",
@@ -57,7 +58,10 @@ MIDDLE_EDGES = {
     ("rewards", "world"): "what a prompt of the drawn world asks for, and what a clip of it shows",
     ("training", "randomness"): "draws the order",
     ("training", "resume"): "goes on from a checkpoint",
-    ("world", "alignment"): "teaches networks what faces and rewards will show them",
+    ("world training", "alignment"): "teaches networks what faces and rewards will show them",
+    ("world training", "hpo"): "noises as the method does",
+    ("world training", "models"): "the sizes and files of the miniature",
+    ("world training", "world"): "draws what is learned from",
 }
 
 
@@ -95,8 +99,11 @@ def _is_module(name: str) -> bool:
     return (SOURCE / f"{name.partition('.')[0]}.py").exists()
 
 
+_OWN_ROOMS = {"models.catalog": "catalog", "models.base": "family", "world.training": "world training"}
+
+
 def room(name: str) -> str:
-    for module, own in (("models.catalog", "catalog"), ("models.base", "family")):
+    for module, own in _OWN_ROOMS.items():
         if name == module or name.startswith(module + "."):
             return own
     return name.partition(".")[0]
@@ -140,6 +147,12 @@ def test_the_middle_row_has_no_circle() -> None:
         rooms -= free
 
 
+def test_only_a_command_trains_the_miniature() -> None:
+    inside = "world training"
+    users = {room(name) for name, tree in modules() for target in imports(tree) if room(target) == inside}
+    assert users == {"cli", inside}
+
+
 def test_hpo_imports_nothing_of_ours() -> None:
     for name, tree in modules():
         if room(name) == "hpo":
@@ -163,7 +176,7 @@ def external(tree: ast.Module, *, top_level_only: bool) -> set[str]:
         ("typer", {"cli"}),
         ("rich", {"cli"}),
         ("peft", {"adapters"}),
-        ("diffusers", {"models", "cli"}),
+        ("diffusers", {"models", "cli", "world training"}),
         ("platformdirs", {"workspace", "config"}),
     ],
 )

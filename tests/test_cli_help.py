@@ -19,7 +19,7 @@ from magicid_cli.config import KNOBS
 
 COMMANDS = (
     *("prepare", "customize", "generate", "export", "status", "ls", "rm", "cache", "config", "doctor"),
-    "mini photos",
+    *("mini photos", "mini train"),
 )
 HEAVY = (
     "torch",
@@ -133,6 +133,7 @@ def test_a_usage_error_is_quick_and_says_where_help_is(name: str) -> None:
         ("mini", "photos", "album", "--seed", "-1"),
         ("mini", "photos", "album", "--count", "0"),
         ("mini", "photos", "album", "--size", "9"),
+        ("mini", "train"),
     ],
 )
 def test_what_cannot_be_understood_exits_with_2(arguments: tuple[str, ...], capsys: pytest.CaptureFixture[str]) -> None:

@@ -63,6 +63,8 @@ CODES: dict[str, Code] = {
     "model-mismatch": Code(USAGE, "the identity was trained on another model than the one asked for"),
     "output-exists": Code(USAGE, "the output exists already"),
     "output-invalid": Code(USAGE, "the output's name is none for this kind of file"),
+    "folder-busy": Code(FAILED, "another process is training in the same folder"),
+    "training-order": Code(USAGE, "a part is to be trained before the parts it needs"),
     "export-unfaithful": Code(FAILED, "an export, loaded back, is not the adapter; nothing was published"),
     "captions-unusable": Code(REFUSED, "captions.jsonl was edited so that a photo has no caption"),
     "photos-missing": Code(REFUSED, "an argument names no photo"),

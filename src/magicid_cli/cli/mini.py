@@ -2,12 +2,14 @@
 
 import shlex
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any, Literal
 
 import typer
 
 from magicid_cli.cli import options
-from magicid_cli.cli.output import Result, Terminal
+from magicid_cli.cli.estimate import LONG_S
+from magicid_cli.cli.output import Result, Table, Terminal
+from magicid_cli.cli.progress import spoken
 
 app = typer.Typer(
     help="The miniature model and its drawn world: photos of a drawn person, and the training.",
@@ -19,6 +21,16 @@ Seed = Annotated[
     typer.Option("--seed", min=0, help="Which drawn person: a number; drawn and shown when it is not given"),
 ]
 Count = Annotated[int, typer.Option("--count", min=1, max=200, help="How many photos")]
+PartName = Literal["codec", "base", "finder", "encoder", "judge", "scorer", "pack"]
+Studio = Annotated[Path, typer.Argument(metavar="OUT", help="A folder for everything; the same one goes on")]
+Only = Annotated[PartName | None, typer.Option("--only", help="Train this part alone; what it needs must be there")]
+Scale = Annotated[
+    float,
+    typer.Option("--scale", min=0.001, max=10, help="Steps and clips, times this: 0.01 is a trial of the machinery"),
+]
+Device = Annotated[
+    Literal["auto", "cuda", "cpu"], typer.Option("--device", help="Device; auto takes the GPU if there is one")
+]
 Size = Annotated[int, typer.Option("--size", min=64, max=2048, help="Their side in pixels")]
 
 
@@ -70,3 +82,54 @@ def photos(
 
 def _spoken(seeds: range) -> str:
     return f"{seeds[0]} to {seeds[-1]}"
+
+
+@app.command("train")
+@options.command()
+def train(
+    terminal: Terminal,
+    out: Studio,
+    only: Only = None,
+    scale: Scale = 1.0,
+    device: Device = "auto",
+    yes: options.Yes = False,
+) -> Result:
+    """Train the miniature and its judges from nothing, as the weights in the package were; for hours on a CPU.
+
+    The same command goes on where it was interrupted. The result is in OUT/weights, laid out as the package has it.
+    """
+    from magicid_cli import models
+    from magicid_cli.cli.identity import gigabytes
+    from magicid_cli.config import ModelSettings
+    from magicid_cli.world.training import recipe
+
+    where = models.device_for(ModelSettings(name="mini", device=device))
+    _approve(terminal, recipe.seconds_left(out, only=only, scale=scale) if where == "cpu" else None, yes=yes)
+    done = recipe.train(out, device=where, only=only, scale=scale, events=terminal.events)
+    files = {str(path.relative_to(done.weights)): path.stat().st_size for path in done.files}
+    data: dict[str, Any] = {
+        "weights": done.weights,
+        "files": files,
+        "figures": done.figures,
+        "device": where,
+        "scale": scale,
+        "seconds": done.seconds,
+    }
+    measured = [(part, name, f"{value:g}") for part, found in done.figures.items() for name, value in found.items()]
+    blocks: list[str | Table] = [
+        str(done.weights),
+        Table(("FILE", "SIZE"), [(f, gigabytes(n)) for f, n in files.items()]),
+    ]
+    return Result(data, [*blocks, Table(("PART", "FIGURE", "VALUE"), measured)], [done.weights])
+
+
+def _approve(terminal: Terminal, seconds: float | None, *, yes: bool) -> None:
+    """On a terminal, ask before work of more than 30 minutes, or of unknown length.
+
+    Raises:
+        MagicIDError: `declined`.
+    """
+    time = "an unknown time on this GPU" if seconds is None else f"about {spoken(seconds)} on one core, as estimated"
+    terminal.say(f"The training takes {time}.")
+    if terminal.interactive and (seconds is None or seconds > LONG_S):
+        terminal.confirm("Start?", yes=yes, declined="Nothing was started.")

@@ -15,6 +15,7 @@ import torch
 from diffusers import AutoencoderKLHunyuanVideo
 from diffusers.pipelines.hunyuan_video.pipeline_hunyuan_video import DEFAULT_PROMPT_TEMPLATE
 from torch import nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from transformers import CLIPTokenizer, PreTrainedTokenizerFast
 
 from magicid_cli.hpo import velocity_noised
@@ -26,12 +27,12 @@ from magicid_cli.world.training.loop import Dose
 from magicid_cli.world.training.pictures import HELD_OUT, SCENES, TRAINING
 from magicid_cli.workspace import atomic_path
 
-DOSE = Dose(steps=3200, matrix_rate=0.02, rate=1.5e-3, hold=0.3, average=0.998)
-GUIDED_DOSE = Dose(steps=500, matrix_rate=0.004, rate=3e-4, hold=0.1, average=0.99)
+DOSE = Dose(steps=1900, matrix_rate=0.02, rate=1.5e-3, hold=0.3, average=0.998)
+GUIDED_DOSE = Dose(steps=200, matrix_rate=0.004, rate=3e-4, hold=0.1, average=0.99)
 """What the shipped weights had, for the flow and then for the guidance."""
 
 _BATCH = 32
-CLIPS = 24_000
+CLIPS = 14_000
 """How many clips the shipped weights learned from."""
 _SHARD = 500  # clips of one file of latents
 _WITHOUT_PROMPT = 0.1
@@ -133,8 +134,10 @@ class TextAndVideo(nn.Module):
     ) -> torch.Tensor:
         """The predicted velocity of a batch, float32; times and guidance reach the model times 1000."""
         embeds, mask, pooled = text
-        answer = self.transformer(x_t, t * 1000, embeds, mask, pooled, guidance=guidance * 1000, return_dict=False)[0]
-        return answer.float()
+        # For so few tokens the plain products are quicker than the blocked kernel, above all backwards.
+        with sdpa_kernel(SDPBackend.MATH):
+            made = self.transformer(x_t, t * 1000, embeds, mask, pooled, guidance=guidance * 1000, return_dict=False)
+        return made[0].float()
 
 
 @dataclass(frozen=True, eq=False)

@@ -237,6 +237,27 @@ def test_no_usable_photo_is_an_error_that_lists_reasons(tmp_path: Path, alice: W
         ingest.run(alice, wanted(), Events(), photos=[])
 
 
+def test_where_no_photo_shows_a_face_the_finder_says_what_to_do(tmp_path: Path) -> None:
+    class Nothing(StandInDetector):
+        advice = "Draw one."
+
+        def find(self, image: np.ndarray) -> list[Face]:
+            return []
+
+    blind = Faces(Nothing(), StandInRecogniser())
+    photos = album(tmp_path, [0, 0])
+    verdicts = ingest.examine(photos, wanted(), blind, Events())
+    assert [(verdict.code, verdict.advice) for verdict in verdicts] == [("no-face", "Draw one.")] * 2
+    with pytest.raises(MagicIDError) as caught:
+        ingest.refuse(verdicts, "Look at each.")
+    assert caught.value.hint == "Draw one."
+    (tmp_path / "broken.png").write_bytes(b"")
+    verdicts = ingest.examine([*photos, tmp_path / "broken.png"], wanted(), blind, Events())
+    with pytest.raises(MagicIDError) as caught:
+        ingest.refuse(verdicts, "Look at each.")
+    assert caught.value.hint == "Look at each."
+
+
 def test_references_are_written(
     tmp_path: Path, alice: Workspace, real: Faces, astronaut: Image.Image, use: Use
 ) -> None:

@@ -86,7 +86,9 @@ class DrawnRecogniser:
         self.name = name
         self._net, facts = networks.load(FaceEncoder, path)
         # Measured when it was trained, on people it had never seen: see `EncoderTask.evaluate`.
-        self.same_person = float(facts["same_person"])
+        if not isinstance(facts.get("same_person"), float):
+            raise networks.unusable(path, "it does not say from which cosine on two faces are one person's")
+        self.same_person = facts["same_person"]
         self.made_by = _made_by("face recogniser", path)
 
     def embed(self, image: np.ndarray, face: Face) -> np.ndarray:

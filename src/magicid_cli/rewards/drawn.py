@@ -8,7 +8,6 @@ import numpy as np
 import torch
 
 from magicid_cli.alignment import square
-from magicid_cli.errors import MagicIDError
 from magicid_cli.events import Events
 from magicid_cli.rewards.base import Clip
 from magicid_cli.world import captions, networks
@@ -77,13 +76,12 @@ class DrawnJudge:
         if self._loaded is None:
             self._loaded = networks.load(PromptScorer, self._path)
         network, facts = self._loaded
-        labels: dict[str, list[str]] = facts["labels"]
-        if [len(names) for names in labels.values()] != network.answers:
-            raise MagicIDError(
-                "model-unusable",
-                f"{self._path.name} names other answers than it gives.",
-                "It is part of the package: install magicid again.",
-            )
+        labels: dict[str, list[str]] = facts.get("labels", {})
+        if (
+            list(labels) != ["action", "place", "outfit"]
+            or [len(names) for names in labels.values()] != network.answers
+        ):
+            raise networks.unusable(self._path, "it does not name the answers that it gives")
         return network, labels
 
     def _say(self, prompt: str) -> None:

@@ -75,7 +75,7 @@ class FaceFinder(nn.Module):
 
     def __init__(self, width: int = 24) -> None:
         super().__init__()
-        self.sizes = {"width": width}
+        self.sizes: dict[str, Any] = {"width": width}
         self.by_2 = _block(3, width, stride=2)
         self.by_4 = nn.Sequential(_block(width, 2 * width, stride=2), _block(2 * width, 2 * width))
         self.by_8 = nn.Sequential(
@@ -122,7 +122,7 @@ class FaceEncoder(nn.Module):
         super().__init__()
         if len(channels) != 6:
             raise ValueError(f"six convolutions are wanted, not {len(channels)}")
-        self.sizes = {"channels": channels, "side": side, "span": span, "top": top}
+        self.sizes: dict[str, Any] = {"channels": channels, "side": side, "span": span, "top": top}
         self.side = side
         self.template = (_FRONT - (-span / 2, top)) * side / span - 0.5
         """(5, 2) x, y of the landmarks in the crop, in pixels."""
@@ -158,7 +158,7 @@ class PromptScorer(nn.Module):
 
     def __init__(self, answers: list[int], width: int = 24) -> None:
         super().__init__()
-        self.sizes = {"answers": answers, "width": width}
+        self.sizes: dict[str, Any] = {"answers": answers, "width": width}
         self.answers = answers
         self.frame = nn.Sequential(
             _block(6, width, stride=2),
@@ -184,7 +184,7 @@ class PromptScorer(nn.Module):
         return [action, *self.others(frames.mean(1)).split(self.answers[1:], 1)]
 
 
-Network = TypeVar("Network", FaceFinder, FaceEncoder, PromptScorer)
+Network = TypeVar("Network", bound=FaceFinder | FaceEncoder | PromptScorer)
 
 
 def save(network: FaceFinder | FaceEncoder | PromptScorer, path: Path, facts: dict[str, Any]) -> None:
@@ -213,7 +213,7 @@ def save(network: FaceFinder | FaceEncoder | PromptScorer, path: Path, facts: di
         "network": type(network).__name__,
         "world": "drawn people only; RGB from -1 to 1; see magicid_cli/world/networks.py",
         "sizes": json.dumps(network.sizes),
-        "facts": json.dumps(facts, sort_keys=True),
+        "facts": json.dumps(facts),
     }
     with atomic_path(path) as temporary:
         save_file(tensors, temporary, header)
@@ -243,10 +243,13 @@ def load(kind: type[Network], path: Path) -> tuple[Network, dict[str, Any]]:
             raise ValueError("its numbers are not finite")
         network.load_state_dict(tensors, strict=False)  # what lacks are counters of batches, used in training only
     except (OSError, SafetensorError, ValueError, TypeError, KeyError, RuntimeError) as error:
-        raise MagicIDError(
-            "model-unusable",
-            f"{path.name} is no {kind.__name__} of the drawn world: {error}.",
-            "It is part of the package: install magicid again.",
-        ) from error
+        raise unusable(path, f"it is no {kind.__name__} of the drawn world: {error}") from error
     network.eval().requires_grad_(False)
     return network, facts
+
+
+def unusable(path: Path, why: str) -> MagicIDError:
+    """The error for a file of the package that is not what it should be."""
+    return MagicIDError(
+        "model-unusable", f"{path.name} cannot be used: {why}.", "It comes with magicid: install magicid again."
+    )

@@ -62,16 +62,20 @@ class FinderTask:
         shots = [self._varied(draw, what, changed=True) for what in made]
         rest = self.SIZE - len(shots)
         empty = rest // 5 + 1
-        shots += [self._varied(draw, pictures.shot(draw, TRAINING), changed=False) for _ in range(rest - empty)]
+        shots += [self._varied(draw, self._shot(draw), changed=False) for _ in range(rest - empty)]
         blank = Shot(np.empty(0), np.zeros((5, 2)), (0.0, 0.0, 1.0, 1.0))
-        shots += [pictures.with_picture(blank, _finders(_worn(draw, pictures.nobody(draw)))) for _ in range(empty)]
+        shots += [
+            pictures.with_picture(blank, _finders(_worn(draw, pictures.nobody(draw, TRAINING)))) for _ in range(empty)
+        ]
         return {**_places(shots), "there": torch.arange(self.SIZE) < self.SIZE - empty}
+
+    def _shot(self, draw: Draw) -> Shot:
+        return pictures.shot(draw, TRAINING, size=clips.SIZE if draw.random() < 0.6 else pictures.any_size(draw))
 
     def _varied(self, draw: Draw, what: Shot, *, changed: bool) -> Shot:
         """As a frame of a video, as a photo, or a part of either; `changed` if its pixels are already used up."""
         if not changed:
-            side = clips.SIZE if draw.random() < 0.6 else int(draw.integers(48, pictures.LARGE + 1))
-            what = pictures.with_picture(what, _worn(draw, pictures.resized(what.picture, side)))
+            what = pictures.with_picture(what, _worn(draw, what.picture))
         if draw.random() < 0.5:
             what = pictures.mirrored(what)
         if draw.random() < 0.4:
@@ -94,15 +98,15 @@ class FinderTask:
         return 2 * presence + 20 * off[there].mean() + 5 * box_off[there].mean()
 
     @torch.inference_mode()
-    def evaluate(self) -> dict[str, float]:
+    def evaluate(self, count: int = 400) -> dict[str, float]:
         """On frames of unseen people: how often the face is found and by how many of 64 pixels landmarks are off."""
         self.model.eval()
         draw = generator(2)
         shots = []
-        for _ in range(400):
+        for _ in range(count):
             what = pictures.shot(draw, HELD_OUT, first=0)
-            shots.append(pictures.with_picture(what, _finders(pictures.resized(what.picture, clips.SIZE))))
-        empty = np.stack([_finders(pictures.nobody(draw)) for _ in range(400)])
+            shots.append(pictures.with_picture(what, _finders(what.picture)))
+        empty = np.stack([_finders(pictures.nobody(draw, HELD_OUT, first=0)) for _ in range(count)])
         wanted = _places(shots)
         found = self.network(_pixels(wanted["pictures"], self.model))
         none = self.network(_pixels(torch.from_numpy(empty), self.model))
@@ -159,10 +163,9 @@ class EncoderTask:
         for _ in range(self.PEOPLE - len(first)):
             number = int(draw.integers(len(TRAINING)))
             for crops, share in ((first, 0.3), (second, 0.75)):
-                what = pictures.shot(draw, TRAINING[number : number + 1])
-                side = int(draw.integers(40, pictures.LARGE + 1)) if crops is first else clips.SIZE
-                picture = _worn(draw, pictures.resized(what.picture, side), share)
-                crops.append(self._crop(draw, pictures.with_picture(what, picture)))
+                size = pictures.any_size(draw) if crops is first else clips.SIZE
+                what = pictures.shot(draw, TRAINING[number : number + 1], size=size)
+                crops.append(self._crop(draw, pictures.with_picture(what, _worn(draw, what.picture, share))))
             who.append(number)
         return {
             "first": torch.from_numpy(np.stack(first)),
@@ -193,13 +196,12 @@ class EncoderTask:
             `own_low`, `strangers_high`: see `thresholds`; `same_person`: halfway between these two.
         """
         draw = generator(4)
-        shown = [[pictures.shot(draw, HELD_OUT[p : p + 1], first=0) for _ in range(4)] for p in range(people)]
-        small = [
-            pictures.with_picture(what, pictures.resized(what.picture, clips.SIZE)) for row in shown for what in row
-        ]
+        each = [HELD_OUT[number // 4 : number // 4 + 1] for number in range(4 * people)]
+        small = [pictures.shot(draw, who, first=0) for who in each]
+        large = [pictures.shot(draw, who, size=pictures.any_size(draw), first=0) for who in each]
         worn = [pictures.with_picture(what, pictures.degraded(draw, what.picture[None])[0]) for what in small]
         frames = self._vectors(draw, small).reshape(people, 4, -1)
-        photos = self._vectors(draw, [what for row in shown for what in row]).reshape(people, 4, -1)
+        photos = self._vectors(draw, large).reshape(people, 4, -1)
         own, strangers = pairs(frames)
         low, high = thresholds(photos)
         facts = {
@@ -212,7 +214,7 @@ class EncoderTask:
             "same_person": (low + high) / 2,
         }
         if self.codec:
-            true, made = _clips(self.codec, draw, [HELD_OUT[p : p + 1] for p in range(32)], first=0)
+            true, made = _clips(self.codec, draw, [HELD_OUT[p : p + 1] for p in range(min(people, 32))], first=0)
             cosines = (self._vectors(draw, true) * self._vectors(draw, made)).sum(1)
             facts["codec"] = float(cosines.mean())
         return facts
@@ -282,13 +284,13 @@ class ScorerTask:
         ]
         return torch.stack(losses).mean()
 
-    def evaluate(self) -> dict[str, float]:
+    def evaluate(self, count: int = 400) -> dict[str, float]:
         """Shares of right answers on unseen people in unseen scenes: clean, `worn`, and `codec` after the VAE."""
         draw = generator(6)
-        frames, labels = self._drawn(draw, 400, HELD_OUT, 0)
+        frames, labels = self._drawn(draw, count, HELD_OUT, 0)
         variants = {"": frames, "worn_": np.stack([pictures.degraded(draw, one) for one in frames])}
         if self.codec:
-            variants["codec_"] = np.concatenate([self.codec(part) for part in np.array_split(frames, 50)])
+            variants["codec_"] = np.concatenate([self.codec(part) for part in np.array_split(frames, -(-count // 8))])
         facts: dict[str, float] = {}
         for name, shown in variants.items():
             right = self._right(torch.from_numpy(shown), torch.from_numpy(labels))

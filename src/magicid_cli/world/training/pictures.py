@@ -13,14 +13,15 @@ from magicid_cli.alignment import square
 from magicid_cli.world import clips
 from magicid_cli.world.canvas import Canvas
 from magicid_cli.world.people import HELD_OUT as HELD_OUT
-from magicid_cli.world.people import TRAINED as TRAINING
+from magicid_cli.world.people import TRAINED
 from magicid_cli.world.places import PLACES
 
+TRAINING = TRAINED
 SCENES = 10_000_000
 """Scenes from this seed on are for training, those below it for measuring."""
 
 LARGE = 192
-"""Side in pixels of a picture before anything is done to it."""
+"""Side in pixels of the largest pictures; a larger photo looks the same to networks that see 64 or fewer."""
 
 Draw = np.random.Generator
 Codec = Callable[[np.ndarray], np.ndarray]
@@ -52,10 +53,22 @@ def some_scene(draw: Draw, people: range, first: int) -> clips.Scene:
     return clips.scene(first + int(draw.integers(10_000_000)), people=people)
 
 
-def shot(draw: Draw, people: range, first: int = SCENES) -> Shot:
-    """A random moment of a random scene, `LARGE` pixels on a side."""
+def any_size(draw: Draw) -> int:
+    """The side of a photo, in pixels."""
+    return int(draw.integers(40, LARGE + 1))
+
+
+def shot(draw: Draw, people: range, *, size: int = clips.SIZE, first: int = SCENES) -> Shot:
+    """A random moment of a random scene.
+
+    Args:
+        draw: decides.
+        people: who may appear.
+        size: side of the picture in pixels.
+        first: see `some_scene`.
+    """
     moment = draw.uniform(0.05, (clips.FRAMES - 1) / clips.FPS)
-    drawn = clips.render(some_scene(draw, people, first), size=LARGE, frames=2, fps=1 / moment)
+    drawn = clips.render(some_scene(draw, people, first), size=size, frames=2, fps=1 / moment)
     return Shot(drawn.frames[1], drawn.faces[1].landmarks, drawn.faces[1].box)
 
 
@@ -117,8 +130,14 @@ def degraded(draw: Draw, pictures: np.ndarray) -> np.ndarray:
     return np.stack(result)
 
 
-def nobody(draw: Draw) -> np.ndarray:
-    """A picture without a face, uint8 RGB `(LARGE, LARGE, 3)`: a place, a texture, shapes, or a headless body."""
+def nobody(draw: Draw, people: range, first: int = SCENES) -> np.ndarray:
+    """A picture without a face, uint8 RGB `(LARGE, LARGE, 3)`: a place, a texture, shapes, or a headless body.
+
+    Args:
+        draw: decides.
+        people: whose bodies may be shown.
+        first: see `some_scene`.
+    """
     kind = draw.random()
     if kind < 0.3:
         canvas = Canvas(LARGE)
@@ -128,7 +147,7 @@ def nobody(draw: Draw) -> np.ndarray:
         return _texture(draw)
     if kind < 0.75:
         return _shapes(draw)
-    return _headless(draw)
+    return _headless(draw, people, first)
 
 
 def _texture(draw: Draw) -> np.ndarray:
@@ -162,9 +181,9 @@ def _shapes(draw: Draw) -> np.ndarray:
     return canvas.shrunk(LARGE)
 
 
-def _headless(draw: Draw) -> np.ndarray:
+def _headless(draw: Draw, people: range, first: int) -> np.ndarray:
     """The part of a scene below the chin, or beside the head."""
-    what = shot(draw, TRAINING)
+    what = shot(draw, people, size=LARGE, first=first)
     x, y, width, height = what.box
     chin = y + 1.08 * height
     if chin < 0.75 and draw.random() < 0.5:

@@ -17,7 +17,7 @@ from magicid_cli.world.training.loop import Dose
 from magicid_cli.world.training.pictures import HELD_OUT, SCENES, TRAINING
 
 DOSE = Dose(steps=6000, until=2100, matrix_rate=0.02, rate=2e-3, hold=0.3)
-DECODER_DOSE = Dose(steps=6000, matrix_rate=0.012, rate=1e-3, hold=0.2)
+DECODER_DOSE = Dose(steps=3000, matrix_rate=0.012, rate=1e-3, hold=0.2)
 """What the shipped weights had, for both halves and for the decoder alone."""
 
 _WHOLE = 0.7  # after this share of the decoder's steps it sees whole pictures

@@ -47,7 +47,7 @@ class FinderTask:
     """
 
     SIZE = 64
-    recipe = Recipe(steps=2500, learning_rate=2e-3, weight_decay=0.02)
+    recipe = Recipe(steps=500, learning_rate=2e-3, weight_decay=0.02)
 
     def __init__(self, seed: int = 0, codec: Codec | None = None) -> None:
         torch.manual_seed(seed)
@@ -141,7 +141,7 @@ class EncoderTask:
 
     PEOPLE = 64
     SCALE, MARGIN = 20.0, 0.2
-    recipe = Recipe(steps=3000, learning_rate=2e-3, weight_decay=0.02)
+    recipe = Recipe(steps=900, learning_rate=2e-3, weight_decay=0.02)
 
     def __init__(self, seed: int, network: Callable[[], FaceEncoder], codec: Codec | None = None) -> None:
         torch.manual_seed(seed)
@@ -242,7 +242,7 @@ class ScorerTask:
 
     SIZE = 32
     SMOOTHING = 0.05
-    recipe = Recipe(steps=2000, learning_rate=2e-3, weight_decay=0.02)
+    recipe = Recipe(steps=450, learning_rate=2e-3, weight_decay=0.02)
 
     def __init__(self, seed: int = 0, codec: Codec | None = None) -> None:
         torch.manual_seed(seed)

@@ -2,7 +2,8 @@
 
 OUT/
     recipe.json     what was asked for; another scale in the same folder is refused
-    codec/ decoder/ the autoencoder, both halves and then one: state.pt (to go on from), log.jsonl, weights.safetensors (when it is done)
+    codec/ decoder/ the autoencoder, both halves and then one; in each folder like this state.pt (to go on from),
+                    log.jsonl and, when it is done, weights.safetensors
     latents/        the training clips, encoded once
     words/          the two tokenizers
     base/ guided/   text encoders and transformer: the flow, then its guidance
@@ -97,7 +98,7 @@ class _Judge(Protocol):
 
 
 class _Lesson:
-    """A judge as a task of the loop: AdamW alone, the rate falling from the start."""
+    """A judge as a task of the loop."""
 
     def __init__(self, name: str, judge: _Judge, dose: Dose) -> None:
         self.name, self.judge, self.dose = name, judge, dose
@@ -193,7 +194,7 @@ def _judge(run: _Run, *, name: str, made: Callable[[judges.Codec], _Judge]) -> N
     judge = made(partial(_through, vae))
     judge.model.to(run.device)
     recipe = judge.recipe
-    dose = Dose(recipe.steps, matrix_rate=0.0, rate=recipe.learning_rate, hold=0.0, weight_decay=recipe.weight_decay)
+    dose = Dose(recipe.steps, rate=recipe.learning_rate, hold=0.2, weight_decay=recipe.weight_decay, average=0.99)
     fit(_Lesson(name, judge, run.dose(dose)), run.folder, run.events)
     judge.model.eval()
     judge.save(run.folder / "weights" / f"{name}.safetensors")

@@ -30,6 +30,13 @@ def shrunk(frames: np.ndarray, size: int) -> np.ndarray:
     return np.stack([cv2.resize(frame, (size, size), interpolation=cv2.INTER_AREA) for frame in frames])
 
 
+def softened(frames: np.ndarray, size: int) -> np.ndarray:
+    """Frames at `size` pixels, as soft as the world's lens makes such pixels: half of one."""
+    already, wanted = 0.5, 0.5 * frames.shape[1] / size
+    lens = float(np.sqrt(wanted**2 - already**2))
+    return shrunk(np.stack([cv2.GaussianBlur(frame, (0, 0), lens) for frame in frames]), size)
+
+
 def portrait(who: people.Person, pose: Pose | None = None, pixels: int = 400) -> tuple[np.ndarray, FacePlace]:
     """A person before a green wall, nothing shrunk."""
     canvas = Canvas(pixels, np.full((pixels, pixels, 3), (0, 255, 0), np.uint8))
@@ -72,7 +79,7 @@ def test_every_process_draws_the_same_bytes() -> None:
     assert len(found.pop()) == 64
 
 
-@settings(max_examples=25)
+@settings(deadline=None, max_examples=25)
 @given(SEEDS, st.integers(0, 999_999))
 def test_a_seed_is_a_clip_and_another_seed_another_one(one: int, other: int) -> None:
     first, again = (render(scene(one, people=HELD_OUT), frames=2) for _ in range(2))
@@ -101,17 +108,19 @@ def test_a_clip_has_the_shape_that_was_asked_for(size: int, frames: int) -> None
     assert all(face.landmarks.shape == (5, 2) for face in drawn.faces)
 
 
-@settings(max_examples=40)
+@settings(deadline=None, max_examples=40)
 @given(SEEDS)
 def test_a_large_picture_made_small_is_the_small_picture(seed: int) -> None:
     what = scene(seed, people=HELD_OUT)
     small, large = render(what, size=48, frames=2), render(what, size=96, frames=2)
-    difference = np.abs(shrunk(large.frames, 48).astype(int) - small.frames)
-    assert difference.mean() < 0.6  # in units of 1/255; both were drawn at 192
-    assert np.percentile(difference, 99) <= 8
-    # Drawn at another size, every edge is half of another pixel wider: at most 6.6 of 1500 seeds.
+    difference = np.abs(softened(large.frames, 48).astype(int) - small.frames)
+    # In units of 1/255. Both were drawn at 192, but a lens of half a pixel is not quite a Gaussian: at most 3.0 and 16
+    # of 400 seeds.
+    assert difference.mean() < 4
+    assert np.percentile(difference, 99) < 24
+    # Drawn at another size, every edge is half of another pixel wider: at most 6.6.
     huge = render(what, size=384, frames=2)
-    assert np.abs(shrunk(huge.frames, 48).astype(int) - small.frames).mean() < 9
+    assert np.abs(softened(huge.frames, 48).astype(int) - small.frames).mean() < 9
     for one, other in zip(small.faces, large.faces, strict=True):
         assert np.array_equal(one.landmarks, other.landmarks)
         assert one.box == other.box
@@ -132,6 +141,7 @@ def whiteness(canvas: Canvas) -> float:
     return float(canvas.picture.mean() / 255)
 
 
+@settings(deadline=None)
 @given(st.floats(0.1, 0.4), st.floats(0.1, 0.4), st.floats(0, 180))
 def test_an_ellipse_has_its_area(width: float, height: float, tilt: float) -> None:
     canvas = Canvas(192)
@@ -140,6 +150,7 @@ def test_an_ellipse_has_its_area(width: float, height: float, tilt: float) -> No
     assert 0.98 * np.pi * width * height < whiteness(canvas) < wider
 
 
+@settings(deadline=None)
 @given(st.floats(0, 0.3), st.floats(0.6, 1), st.floats(0, 1))
 def test_a_triangle_has_its_area_and_soft_edges(left: float, right: float, top: float) -> None:
     canvas = Canvas(192)
@@ -168,6 +179,7 @@ def test_a_box_a_line_and_a_gradient_are_where_they_belong() -> None:
 # --- people ---------------------------------------------------------------------------------------------------------
 
 
+@settings(deadline=None)
 @given(st.integers(0, 2**62))
 def test_a_person_is_within_what_a_person_can_be(seed: int) -> None:
     somebody = person(seed)
@@ -227,6 +239,7 @@ def test_training_and_measurement_share_nobody() -> None:
     assert (len(HELD_OUT), HELD_OUT[0], TRAINED[0]) == (1000, 0, 1000)
 
 
+@settings(deadline=None)
 @given(st.integers(0, 2**62), st.integers(0, 10**6), st.integers(1, 500))
 def test_only_the_people_who_may_appear_do(seed: int, first: int, number: int) -> None:
     allowed = range(first, first + number)
@@ -246,7 +259,7 @@ def test_scenes_are_spread_over_all_there_is() -> None:
 # --- where the face is ----------------------------------------------------------------------------------------------
 
 
-@settings(max_examples=60)
+@settings(deadline=None, max_examples=60)
 @given(SEEDS)
 def test_the_landmarks_of_a_frontal_face_lie_on_eyes_nose_and_mouth(seed: int) -> None:
     who = person(seed)
@@ -260,7 +273,7 @@ def test_the_landmarks_of_a_frontal_face_lie_on_eyes_nose_and_mouth(seed: int) -
     assert all(near(picture, corner, [who.lips], 0.01) for corner in corners)
 
 
-@settings(max_examples=30)
+@settings(deadline=None, max_examples=30)
 @given(SEEDS, st.sampled_from(["smiling", "surprised"]))
 def test_the_mouth_of_every_mood_is_where_its_corners_are(seed: int, mood: str) -> None:
     who = person(seed)
@@ -275,7 +288,7 @@ def test_the_mouth_of_every_mood_is_where_its_corners_are(seed: int, mood: str) 
     assert y + height / 2 < low[1] < middle[1] + 0.03 < high[1] < y + height
 
 
-@settings(max_examples=60)
+@settings(deadline=None, max_examples=60)
 @given(SEEDS, st.floats(-1, 1), st.floats(-1, 1), st.floats(-12, 12), st.floats(0.2, 0.6))
 def test_turning_the_other_way_mirrors_the_face(seed: int, yaw: float, pitch: float, roll: float, size: float) -> None:
     who = person(seed)

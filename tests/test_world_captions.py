@@ -78,11 +78,13 @@ def test_what_a_prompt_asks_for_by_hand(prompt: str, wanted: tuple[str | None, .
     assert wish(prompt) == Wish(*wanted)
 
 
+@settings(deadline=None)
 @given(st.text(alphabet="bxyz ,.\n", max_size=60))
 def test_a_text_without_the_words_wishes_nothing(text: str) -> None:
     assert wish(text) == Wish(None, None, None)
 
 
+@settings(deadline=None)
 @given(
     st.sampled_from(sorted(ACTION_PHRASES)),
     st.sampled_from(sorted(PLACE_PHRASES)),
@@ -110,6 +112,7 @@ def changed(somebody: Person, other: Person) -> Person:
     return replace(other, **{name: getattr(somebody, name) for name in SEEN_IN_WORDS})
 
 
+@settings(deadline=None)
 @given(st.integers(0, 9_999_999), st.integers(0, 999_999))
 def test_a_caption_does_not_depend_on_who_it_is(seed: int, other: int) -> None:
     what = clips.scene(seed, people=HELD_OUT)
@@ -149,7 +152,7 @@ def test_looks_names_all_that_words_can_say() -> None:
         assert ("moustache" in text, "goatee" in text) == (somebody.beard == "moustache", somebody.beard == "goatee")
 
 
-@settings(max_examples=300)
+@settings(deadline=None, max_examples=300)
 @given(st.integers(0, 2**40))
 def test_every_word_of_a_caption_is_in_the_list_for_the_tokenizer(seed: int) -> None:
     assert set(re.findall(r"\w+", scene_of(seed).caption())) <= set(captions.words())

@@ -160,6 +160,14 @@ def test_wheel_holds_the_package_and_its_records_only(built: Built, origin: str)
     assert {"magicid_cli/py.typed", "magicid_cli/prompts/shipped.txt"} <= source_files()
 
 
+def test_only_the_weights_are_large_and_the_wheel_is_not(built: Built) -> None:
+    assert built.wheels["wheel"].stat().st_size < 30e6
+    with zipfile.ZipFile(built.wheels["wheel"]) as archive:
+        large = [entry.filename for entry in archive.infolist() if entry.file_size > 100_000]
+    assert all(name.startswith("magicid_cli/world/weights/") for name in large), large
+    assert all(name.endswith(".safetensors") for name in large), large
+
+
 def test_sdist_makes_the_same_wheel(built: Built) -> None:
     # RECORD lists every other file with its SHA-256.
     assert wheel_file(built.wheels["sdist"], "RECORD") == wheel_file(built.wheels["wheel"], "RECORD")

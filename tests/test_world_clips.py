@@ -5,7 +5,9 @@ a nearest neighbour for the places.
 """
 
 import itertools
+import runpy
 from dataclasses import replace
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -194,3 +196,14 @@ def test_an_album_shows_one_person_in_all_the_variety_there_is(seed: int, monkey
         "action": 5,
     }
     assert not kinds["action"] & {"walk", "approach"}
+
+
+def test_the_world_is_still_drawn_as_when_the_models_learned_it() -> None:
+    """The picture of the documentation against a new one: a changed drawing asks for a new training."""
+    docs = Path(__file__).resolve().parents[1] / "docs"
+    shown = cv2.imread(str(docs / "explanation" / "world.png"))
+    assert shown is not None
+    now = runpy.run_path(str(docs / "draw_world.py"))["sheet"]()
+    assert now.shape == shown.shape
+    # Another OpenCV may round an edge differently.
+    assert np.abs(cv2.cvtColor(shown, cv2.COLOR_BGR2RGB).astype(int) - now).mean() < 0.5

@@ -36,6 +36,7 @@ from magicid_cli.plan import costs
 from magicid_cli.world import captions, clips
 
 SHAPE = Shape(9, 48, 48)
+LATENTS = (8, 3, 24, 24)
 PROMPT = "A woman in a red sweater waves a hand on a sunny beach, smiling, in golden light."
 SETTINGS = ModelSettings(name="mini", device="cpu")
 
@@ -81,7 +82,7 @@ def test_plain_diffusers_alone_makes_the_same_video(family: Hunyuan, random_mini
     assert told["pieces"] == ["<|begin_of_text|>", "Ġwaves", "Ġa", "Ġhand"]
     theirs = np.load(out)
     latents = family.sample(family.encode_text(PROMPT), SHAPE, steps=3, guidance=3.0, seed=5)
-    assert latents.shape == (mini.LATENT_CHANNELS, 3, 12, 12)
+    assert latents.shape == LATENTS
     assert np.abs(latents.numpy() - theirs["latents"]).max() < 1e-5
     video = family.decode(latents)
     assert (video.shape, video.dtype) == ((9, 48, 48, 3), np.uint8)
@@ -180,7 +181,8 @@ def test_the_catalog_and_the_plan_count_as_the_class_does() -> None:
 def test_the_plan_s_tokens_are_the_transformer_s(family: Hunyuan) -> None:
     arch = costs.ARCHITECTURES["mini"]
     latents = torch.zeros(1, arch.channels, *costs.latent_size(SHAPE, arch.compression))
-    assert family.transformer.x_embedder(latents).shape[1] == costs.tokens(SHAPE, arch.compression) == 108
+    assert latents.shape[1:] == LATENTS
+    assert family.transformer.x_embedder(latents).shape[1] == costs.tokens(SHAPE, arch.token_side) == 108
 
 
 def test_open_family_takes_the_packaged_weights_and_names_their_content(mini_here: Path, tmp_path: Path) -> None:
@@ -245,5 +247,5 @@ def test_a_photo_s_static_clip_is_the_repeated_latent(family: Hunyuan) -> None:
     """Against encoding every frame: the VAE of another compression is causal, too."""
     photo = clips.render(clips.scene(3, people=range(1000))).frames[0]
     whole = family.encode_video(np.repeat(photo[None], 9, axis=0))
-    assert whole.shape == (mini.LATENT_CHANNELS, 3, 12, 12)
+    assert whole.shape == LATENTS
     assert (family.encode_static(photo, 9) - whole).abs().max() < 1e-5

@@ -101,7 +101,7 @@ class Estimate:
         return {
             "model": self.model.name,
             "shape": str(self.shape),
-            "tokens": costs.tokens(self.shape, costs.ARCHITECTURES[self.model.name].compression),
+            "tokens": costs.tokens(self.shape, costs.ARCHITECTURES[self.model.name].token_side),
             "machine": asdict(self.machine),
             "stages": [asdict(row) for row in self.rows],
             "seconds": self.seconds,

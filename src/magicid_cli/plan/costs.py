@@ -47,6 +47,7 @@ class Architecture:
             thread), or None.
         channels: latent channels.
         compression: pixels of a side that become one latent.
+        patch: latents of a side that become one token.
         text_tokens: of a prompt, at most.
     """
 
@@ -60,12 +61,18 @@ class Architecture:
     pass_s: float | None = None
     channels: int = 16
     compression: int = 8
+    patch: int = 2
     text_tokens: int = 256
 
     @property
     def width(self) -> int:
         """Width of a token."""
         return self.heads * self.head_width
+
+    @property
+    def token_side(self) -> int:
+        """Pixels of a side that become one token."""
+        return self.compression * self.patch
 
     @property
     def blocks(self) -> int:
@@ -76,7 +83,17 @@ class Architecture:
 ARCHITECTURES = {
     "hunyuan-video": Architecture(24, 128, dual=20, single=40, refiner=2, text_width=4096, pooled_width=768),
     "mini": Architecture(
-        6, 32, dual=2, single=4, refiner=1, text_width=96, pooled_width=64, pass_s=0.02, channels=24, compression=4
+        6,
+        32,
+        dual=2,
+        single=4,
+        refiner=1,
+        text_width=96,
+        pooled_width=64,
+        pass_s=0.02,
+        channels=8,
+        compression=2,
+        patch=4,
     ),
     "tiny": Architecture(2, 16, dual=2, single=2, refiner=1, text_width=32, pooled_width=16, pass_s=0.007),
 }
@@ -123,10 +140,15 @@ def latent_size(shape: Shape, compression: int = 8) -> tuple[int, int, int]:
     return (shape.frames - 1) // 4 + 1, shape.height // compression, shape.width // compression
 
 
-def tokens(shape: Shape, compression: int = 8) -> int:
-    """Video tokens: latents in patches of 1 × 2 × 2; arguments as for `latent_size`."""
-    frames, height, width = latent_size(shape, compression)
-    return frames * (height // 2) * (width // 2)
+def tokens(shape: Shape, side: int = 16) -> int:
+    """Video tokens: latents in patches of 1 × 2 × 2.
+
+    Args:
+        shape: of the video.
+        side: pixels of a side that become one token, where it is not 2 latents of 8 pixels.
+    """
+    frames, height, width = latent_size(shape, side)
+    return frames * height * width
 
 
 def pixels(shape: Shape) -> int:
@@ -151,7 +173,8 @@ def parameters(arch: Architecture) -> int:
     refiner = 4 * linear(width, width) + mlp + 4 * width + linear(width, 2 * width)
     text = linear(arch.text_width, width) + arch.refiner * refiner + embedder(256) + embedder(arch.text_width)
     conditioning = 2 * embedder(256) + embedder(arch.pooled_width)
-    ends = linear(4 * arch.channels, width) + linear(width, 2 * width) + linear(width, 4 * arch.channels)
+    values = arch.patch**2 * arch.channels
+    ends = linear(values, width) + linear(width, 2 * width) + linear(width, values)
     return arch.dual * dual + arch.single * single + text + conditioning + ends
 
 
@@ -172,7 +195,7 @@ def _adapter_flop(arch: Architecture, shape: Shape, adapter: AdapterSettings | N
     if adapter is None:
         return 0.0
     video, text, both = _adapted(arch, adapter)
-    pictures = tokens(shape, arch.compression)
+    pictures = tokens(shape, arch.token_side)
     seen = pictures, arch.text_tokens, pictures + arch.text_tokens
     return 2.0 * adapter.rank * sum(a * b for a, b in zip((video, text, both), seen, strict=True))
 
@@ -186,9 +209,9 @@ def conditioning_flop(arch: Architecture) -> float:
 
 def forward(arch: Architecture, shape: Shape, adapter: AdapterSettings | None = None) -> Cost:
     """One forward of one sample."""
-    width, video, text = arch.width, tokens(shape, arch.compression), arch.text_tokens
+    width, video, text = arch.width, tokens(shape, arch.token_side), arch.text_tokens
     joint = video + text
-    linear = arch.blocks * 24.0 * width**2 * joint + 16.0 * video * arch.channels * width
+    linear = arch.blocks * 24.0 * width**2 * joint + 4.0 * video * arch.patch**2 * arch.channels * width
     linear += 2.0 * text * arch.text_width * width + arch.refiner * 24.0 * width**2 * text
     linear += (24.0 * arch.dual + 6.0 * arch.single) * width**2
     linear += conditioning_flop(arch) + _adapter_flop(arch, shape, adapter)
@@ -255,7 +278,7 @@ def memory(
         reference: stage 2: a frozen second adapter, and two more gradients of the pair before they are joined.
         checkpointing: only the blocks' inputs are kept, and a block is recomputed when its backward comes.
     """
-    hidden = (tokens(shape, arch.compression) + arch.text_tokens) * arch.width * value_bytes / GB
+    hidden = (tokens(shape, arch.token_side) + arch.text_tokens) * arch.width * value_bytes / GB
     copies = (4 if training else 1) + (3 if reference else 0)
     kept = 1 if checkpointing else _IN_BLOCK - _GRADIENTS
     return Memory(
@@ -268,4 +291,4 @@ def memory(
 
 def decode(shape: Shape) -> Cost:
     """The VAE's decoder: 17.4e6 FLOP a pixel, counted on the real class, times 2.4 because its tiles overlap."""
-    return Cost(linear=2.4 * 17.4e6 * pixels(shape), passes=12)
+    return Cost(linear=2.4 * 17.4e6 * pixels(shape), passes=20)

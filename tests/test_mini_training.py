@@ -20,6 +20,7 @@ from fake_run import outcome
 from magicid_cli.cli import mini
 from magicid_cli.cli.app import main
 from magicid_cli.cli.output import Terminal
+from magicid_cli.cli.progress import spoken
 from magicid_cli.errors import MagicIDError
 from magicid_cli.events import Event, Events
 from magicid_cli.models import mini as sizes
@@ -255,7 +256,8 @@ def test_hours_are_asked_for_on_a_terminal(
     monkeypatch.setattr(Terminal, "interactive", True)
     monkeypatch.setattr("sys.stdin", io.StringIO("n\n"))
     assert main(["mini", "train", str(tmp_path), "--device", "cpu"]) == 1
-    assert "The training takes about 3 h" in capsys.readouterr().err
+    expected = spoken(recipe.seconds_left(tmp_path, only=None, scale=1.0))
+    assert f"The training takes about {expected} on one core" in capsys.readouterr().err
     assert made == []
     assert main(["mini", "train", str(tmp_path), "--device", "cpu", "--yes"]) == 0
     assert made[0] == "codec"

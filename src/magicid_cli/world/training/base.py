@@ -20,12 +20,12 @@ from transformers import CLIPTokenizer, PreTrainedTokenizerFast
 
 from magicid_cli.hpo import velocity_noised
 from magicid_cli.models import mini
+from magicid_cli.workspace import atomic_path
 from magicid_cli.world import clips
 from magicid_cli.world.captions import words
 from magicid_cli.world.training.codec import as_video
 from magicid_cli.world.training.loop import Dose
 from magicid_cli.world.training.pictures import HELD_OUT, SCENES, TRAINING
-from magicid_cli.workspace import atomic_path
 
 DOSE = Dose(steps=1900, matrix_rate=0.02, rate=1.5e-3, hold=0.3, average=0.998)
 GUIDED_DOSE = Dose(steps=200, matrix_rate=0.004, rate=3e-4, hold=0.1, average=0.99)
@@ -183,7 +183,9 @@ class Base:
         draw = np.random.Generator(np.random.PCG64([37, step]))
         places = [step * _BATCH + index for index in range(_BATCH)]
         chosen = [_shuffled(place // count, count)[place % count] for place in places]
-        wordings = [self.data.scenes[index].caption(wording=place // count) for index, place in zip(chosen, places, strict=True)]
+        wordings = [
+            self.data.scenes[index].caption(wording=place // count) for index, place in zip(chosen, places, strict=True)
+        ]
         prompts = ["" if draw.random() < _WITHOUT_PROMPT else text for text in wordings]
         return Examples(self._scaled(self.data, chosen), prompts)
 
@@ -211,7 +213,9 @@ class Base:
         assert self._teacher is not None
         count = len(prompts)
         text = self._teacher.encode([*prompts, *[""] * count])
-        both = self._teacher.velocity(x_t.repeat(2, 1, 1, 1, 1), t.repeat(2), text, torch.ones(2 * count, device=self.device))
+        both = self._teacher.velocity(
+            x_t.repeat(2, 1, 1, 1, 1), t.repeat(2), text, torch.ones(2 * count, device=self.device)
+        )
         with_prompt, without = both.chunk(2)
         return without + guidance[:, None, None, None, None] * (with_prompt - without)
 
@@ -227,7 +231,11 @@ class Base:
         with torch.autocast(self.device, torch.bfloat16):
             answer = self.model.velocity(x_t, t, text, torch.ones(count, device=self.device))
         error = (answer - target).square().mean((1, 2, 3, 4))
-        return {"held_out": float(error.mean()), "early": float(error[t > 0.5].mean()), "late": float(error[t <= 0.5].mean())}
+        return {
+            "held_out": float(error.mean()),
+            "early": float(error[t > 0.5].mean()),
+            "late": float(error[t <= 0.5].mean()),
+        }
 
 
 def times(count: int) -> torch.Tensor:

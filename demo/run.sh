@@ -1,20 +1,29 @@
 #!/bin/sh
-# The main job on a small embedded model with random weights: customize, generate, export. CPU, no download.
-# The person is drawn (demo/draw.py): nobody's face. What you see is the machinery; the videos are noise.
+# The main job on the miniature: the album of a drawn person, customize, generate, export, and a strip to look at.
+# CPU, no download, and nobody's face: who is drawn exists nowhere.
 set -eu
 magicid="$1"
+python="$(dirname "$magicid")/python"
 root="$(cd "$(dirname "$0")/.." && pwd)"
 # A home of its own, whatever the user's settings say: the demo replaces files of its identity without asking.
 export MAGICID_HOME="$root/demo-home"
 # Tensors of a few thousand numbers: more threads mostly wait for each other, on busy cores for minutes.
 export OMP_NUM_THREADS="${OMP_NUM_THREADS:-1}"
-photos="$MAGICID_HOME/photos"
+album="$MAGICID_HOME/album"
+prompt="alice in a denim jacket dances in a garden, smiling, in clear light."
+person=7
+seed=7
+begun="$(date +%s)"
 
-echo "demo: drawing four photos, then magicid customize, generate and export in $MAGICID_HOME; about a minute" >&2
-"$(dirname "$magicid")/python" "$root/demo/draw.py" "$photos"
-"$magicid" customize "$photos" --name alice --model tiny --class-word woman --seed 7 --consent --yes
-video="$("$magicid" generate --prompt "alice rides a horse along the beach at dawn" --seed 7 --quiet)"
+echo "demo: photos of a drawn person, magicid customize, generate and export in $MAGICID_HOME; a few minutes" >&2
+"$magicid" mini photos "$album" --seed "$person" --force --quiet
+"$magicid" customize "$album" --name alice --model mini --class-word woman --seed "$seed" --consent --yes
+video="$("$magicid" generate --prompt "$prompt" --seed "$seed" --output "$MAGICID_HOME/alice.mp4" --force --quiet)"
 adapter="$("$magicid" export alice --format diffusers --force --quiet)"
+echo "demo: the same prompts again without the adapter, with that of stage 1 and with MagicID's" >&2
 echo
+"$python" "$root/demo/strip.py" alice --album "$album" --person "$person" --prompt "$prompt" --seed "$seed" \
+    --output "$MAGICID_HOME/strip.png"
 echo "video:   $video"
 echo "adapter: $adapter/pytorch_lora_weights.safetensors"
+echo "demo: done in $(($(date +%s) - begun)) s" >&2

@@ -1,0 +1,82 @@
+"""The central gates of the miniature, on the weights that come with the package; needs them, and nothing else.
+
+Truth: drawn clips and people that no training has seen, and plain diffusers in a process of its own. Few clips, so
+bounds are looser than the gates, which `python -m benchmarks.mini` measures in full.
+"""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from benchmarks import _alone, _miniature, mini
+
+from magicid_cli.world import clips
+
+# What is loaded once serves all tests here, so one worker runs them all.
+pytestmark = pytest.mark.xdist_group("mini-gates")
+
+
+@pytest.fixture(scope="module")
+def studio() -> _miniature.Studio:
+    return _miniature.studio()
+
+
+@pytest.fixture(scope="module")
+def samples(studio: _miniature.Studio) -> _miniature.Samples:
+    """Two videos of each action."""
+    return _miniature.samples(studio, 14)
+
+
+def test_all_weights_are_under_25_mb() -> None:
+    files = _alone.weight_files()
+    assert {path.name for path in files if path.parent.name == "weights"} == {
+        *("face_finder.safetensors", "face_encoder.safetensors", "face_judge.safetensors", "prompt_scorer.safetensors")
+    }
+    assert 10e6 < sum(path.stat().st_size for path in files) < 25e6
+
+
+def test_the_autoencoder_keeps_pictures_faces_and_stillness(studio: _miniature.Studio) -> None:
+    found = _miniature.codec(studio, 4)
+    assert found.whole_db > 26 and found.face_db > 23
+    assert found.cosine > 0.85
+    assert found.static_px < 0.3
+    before, after = found.motion_px
+    assert 0.8 * before < after < 1.25 * before
+
+
+def test_both_encoders_tell_unseen_people_apart(studio: _miniature.Studio) -> None:
+    found = _miniature.verification(studio, range(600, 640))
+    assert found.keys() == {"drawn", "drawn-judge"}
+    assert all(one.auc > 0.985 and one.found > 0.98 for one in found.values()), found
+
+
+def test_the_two_encoders_are_two(studio: _miniature.Studio) -> None:
+    """The evaluation's errors are its own: it puts the same face elsewhere."""
+    frame = clips.render(clips.scene(_miniature._FACES, people=range(600, 601)), frames=1).frames[0]
+    (face,) = studio.finder.find(frame)
+    first, second = (encoder.embed(frame, face) for encoder in studio.encoders.values())
+    assert abs(first @ second) < 0.9
+    assert len({encoder.made_by for encoder in studio.encoders.values()}) == 2
+
+
+def test_samples_look_like_their_prompts(studio: _miniature.Studio, samples: _miniature.Samples) -> None:
+    action, place, outfit, moving = mini.sample_gates(studio, samples, floor_px=0.3)
+    assert action.measured >= 0.7 and place.measured >= 0.8 and outfit.measured >= 0.8
+    assert 0.6 < moving.measured < 1.6
+    each = moving.details["sampled_each"]
+    assert each["still"] < min(each["walk"], each["dance"])
+
+
+def test_samples_of_other_seeds_are_other_people(studio: _miniature.Studio, samples: _miniature.Samples) -> None:
+    chance, found = _miniature.strangers_auc(studio, samples, "drawn-judge")
+    assert found > 0.9
+    assert 0.3 < chance < 0.7
+    again = _miniature.sampled(studio.family, samples.scenes[0].caption(), _miniature._SAMPLES)
+    assert np.array_equal(again, samples.made[0])
+
+
+def test_plain_diffusers_makes_the_same_video(studio: _miniature.Studio, tmp_path: Path) -> None:
+    gate = mini.plain_gate(studio, tmp_path / "video.npy")
+    assert gate.passed, gate
+    assert gate.details["of_ours_imported"] == []
+    assert gate.details["pixels_that_differ"] < 0.01

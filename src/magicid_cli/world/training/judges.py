@@ -141,7 +141,7 @@ class EncoderTask:
 
     PEOPLE = 64
     SCALE, MARGIN = 20.0, 0.2
-    recipe = Recipe(steps=900, learning_rate=2e-3, weight_decay=0.02)
+    recipe = Recipe(steps=450, learning_rate=2e-3, weight_decay=0.02)
 
     def __init__(self, seed: int, network: Callable[[], FaceEncoder], codec: Codec | None = None) -> None:
         torch.manual_seed(seed)

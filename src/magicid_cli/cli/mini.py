@@ -29,7 +29,7 @@ Scale = Annotated[
     typer.Option("--scale", min=0.001, max=10, help="Steps and clips, times this: 0.01 is a trial of the machinery"),
 ]
 Device = Annotated[
-    Literal["auto", "cuda", "cpu"], typer.Option("--device", help="Device; auto takes the GPU if there is one")
+    Literal["cuda", "cpu"] | None, typer.Option("--device", help="Device; the GPU, if there is one, when not given")
 ]
 Size = Annotated[int, typer.Option("--size", min=64, max=2048, help="Their side in pixels")]
 
@@ -40,7 +40,7 @@ def photos(
     terminal: Terminal,
     out: Folder,
     seed: Seed = None,
-    count: Count = 10,
+    number: Count = 10,
     size: Size = 512,
     force: options.Force = False,
 ) -> Result:
@@ -58,7 +58,7 @@ def photos(
         seed = random.choice(HELD_OUT)
     if seed in TRAINED:
         terminal.warn(f"Person {seed} is one of those that the miniature was trained on; {_spoken(HELD_OUT)} are not.")
-    album = write_album(out, seed=seed, count=count, size=size, force=force)
+    album = write_album(out, seed=seed, count=number, size=size, force=force)
     following = f"magicid customize {shlex.quote(str(out))} --name alice --model mini"
     data = {
         "folder": album.folder,
@@ -91,7 +91,7 @@ def train(
     out: Studio,
     only: Only = None,
     scale: Scale = 1.0,
-    device: Device = "auto",
+    device: Device = None,
     yes: options.Yes = False,
 ) -> Result:
     """Train the miniature and its judges from nothing, as the weights in the package were; for hours on a CPU.
@@ -103,7 +103,7 @@ def train(
     from magicid_cli.config import ModelSettings
     from magicid_cli.world.training import recipe
 
-    where = models.device_for(ModelSettings(name="mini", device=device))
+    where = models.device_for(ModelSettings(name="mini", device=device) if device else ModelSettings(name="mini"))
     _approve(terminal, recipe.seconds_left(out, only=only, scale=scale) if where == "cpu" else None, yes=yes)
     done = recipe.train(out, device=where, only=only, scale=scale, events=terminal.events)
     files = {str(path.relative_to(done.weights)): path.stat().st_size for path in done.files}

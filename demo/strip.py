@@ -83,7 +83,8 @@ def main() -> None:
     figures = {who: mean(rows[1:]) for who, rows in judged.items()}
     tell(figures, len(texts), options.seeds, options.output)
     about = {"machine": _table.machine("magicid", "torch", "diffusers"), "shown": vars(shown)}
-    measured = {"prompts": texts, "seeds": options.seeds, "figures": figures}
+    each = {who: [vars(row) for row in rows] for who, rows in judged.items()}
+    measured = {"prompts": texts, "seeds": options.seeds, "figures": figures, "videos": each}
     write_json(options.output.with_suffix(".json"), {**about, **measured})
 
 

@@ -84,6 +84,16 @@ def test_wear_differs_from_picture_to_picture_and_not_from_run_to_run() -> None:
         assert np.array_equal(worn, pictures.degraded(pictures.generator(number), clean))
 
 
+def test_pictures_of_nobody_are_of_many_kinds() -> None:
+    """Every sixteenth is one colour, an eighth has black bars; none shows a whole drawn head."""
+    draw = pictures.generator(3)
+    shown = [pictures.nobody(draw, HELD_OUT, first=0) for _ in range(150)]
+    assert {(picture.shape, picture.dtype) for picture in shown} == {((192, 192, 3), np.dtype(np.uint8))}
+    plain = [picture for picture in shown if picture[60:130, 60:130].std((0, 1)).max() == 0]
+    barred = [p for p in shown if p[[0, -1]].max() == 0 != p[96].max() or p[:, [0, -1]].max() == 0 != p[:, 96].max()]
+    assert 3 <= len(plain) <= 25 and 15 <= len(barred) <= 60
+
+
 # --- loss and figures -----------------------------------------------------------------------------------------------
 
 

@@ -47,7 +47,7 @@ class FinderTask:
     """
 
     SIZE = 64
-    recipe = Recipe(steps=500, learning_rate=2e-3, weight_decay=0.02)
+    recipe = Recipe(steps=800, learning_rate=2e-3, weight_decay=0.02)
 
     def __init__(self, seed: int = 0, codec: Codec | None = None) -> None:
         torch.manual_seed(seed)

@@ -131,14 +131,35 @@ def degraded(draw: Draw, pictures: np.ndarray) -> np.ndarray:
 
 
 def nobody(draw: Draw, people: range, first: int = SCENES) -> np.ndarray:
-    """A picture without a face, uint8 RGB `(LARGE, LARGE, 3)`: a place, a texture, shapes, or a headless body.
+    """A picture without a face: one colour, a place, a texture, shapes, or a headless body; also parts, and with bars.
 
     Args:
         draw: decides.
         people: whose bodies may be shown.
         first: see `some_scene`.
+
+    Returns:
+        uint8 RGB `(LARGE, LARGE, 3)`.
     """
+    picture = _empty(draw, people, first)
     kind = draw.random()
+    if kind < 0.5:
+        return picture
+    if kind < 0.75:
+        side = LARGE * draw.uniform(0.4, 1.0)
+        return square(picture, draw.uniform(0, LARGE - side, 2), side, LARGE)
+    # As a picture that is no square is shown to the finder, in a black one.
+    bar = round(LARGE * draw.uniform(0, 0.3))
+    picture = picture.copy()
+    lying = picture if draw.random() < 0.5 else picture.transpose(1, 0, 2)
+    lying[:bar] = lying[LARGE - bar :] = 0
+    return picture
+
+
+def _empty(draw: Draw, people: range, first: int) -> np.ndarray:
+    kind = draw.random()
+    if kind < 0.06:
+        return np.full((LARGE, LARGE, 3), draw.integers(0, 256, 3), np.uint8)
     if kind < 0.3:
         canvas = Canvas(LARGE)
         list(PLACES.values())[int(draw.integers(len(PLACES)))](canvas, draw)

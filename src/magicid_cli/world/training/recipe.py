@@ -244,19 +244,19 @@ def _judge_part(title: str, name: str, cpu_s: float, made: Callable[[judges.Code
 
 
 PARTS: dict[str, Part] = {
-    "codec": Part("Autoencoder", _codec, (), ("codec", "decoder"), 1700),
-    "base": Part("Text encoders and transformer", _base, ("codec",), ("base", "guided"), 3700),
-    "finder": _judge_part("Face finder", "face_finder", 200, lambda codec: judges.FinderTask(0, codec)),
+    "codec": Part("Autoencoder", _codec, (), ("codec", "decoder"), 1400),
+    "base": Part("Text encoders and transformer", _base, ("codec",), ("base", "guided"), 4100),
+    "finder": _judge_part("Face finder", "face_finder", 260, lambda codec: judges.FinderTask(0, codec)),
     "encoder": _judge_part(
-        "Face encoder", "face_encoder", 600, lambda codec: judges.EncoderTask(0, networks.reward_encoder, codec)
+        "Face encoder", "face_encoder", 400, lambda codec: judges.EncoderTask(0, networks.reward_encoder, codec)
     ),
     "judge": _judge_part(
         "Face encoder of the evaluation",
         "face_judge",
-        600,
+        400,
         lambda codec: judges.EncoderTask(1, networks.judging_encoder, codec),
     ),
-    "scorer": _judge_part("Prompt scorer", "prompt_scorer", 350, lambda codec: judges.ScorerTask(0, codec)),
+    "scorer": _judge_part("Prompt scorer", "prompt_scorer", 700, lambda codec: judges.ScorerTask(0, codec)),
     "pack": Part("Packing", _pack, ("codec", "base")),
 }
 """In their order."""

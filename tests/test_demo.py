@@ -98,17 +98,23 @@ def test_figures_are_means(strip: Any) -> None:
 
 
 def test_the_strip_has_a_row_for_the_photos_and_each_model(strip: Any, tmp_path: Path) -> None:
-    album = [np.full((64, 64, 3), 10 * number, np.uint8) for number in range(10)]
-    made = {who: [np.full((9, 48, 48, 3), shade, np.uint8)] for who, shade in (("untouched", 99), ("stage 1", 140))}
-    made["MagicID"] = [np.full((9, 48, 48, 3), 180, np.uint8)]
+    # No grey: the text is.
+    album = [plain(64, (10 * number, 60, 90)) for number in range(10)]
+    made = {"untouched": plain(48, (99, 9, 9)), "stage 1": plain(48, (140, 9, 9)), "MagicID": plain(48, (180, 9, 9))}
+    videos = {who: [np.stack([frame] * 9)] for who, frame in made.items()}
     judged = dict.fromkeys(made, strip.Judged(0.5, 4.0, True))
-    strip.draw(tmp_path / "strip.png", strip.Wanted("A woman nods.", 1), album, made, judged)
+    strip.draw(tmp_path / "strip.png", strip.Wanted("A woman nods.", 1), album, videos, judged)
     page = np.asarray(Image.open(tmp_path / "strip.png"))
-    found = [np.argwhere((page == shade).all(-1)) for shade in (10, 80, 99, 140, 180)]
+    colours = [(10, 60, 90), (80, 60, 90), (99, 9, 9), (140, 9, 9), (180, 9, 9)]
+    found = [np.argwhere((page == colour).all(-1)) for colour in colours]
     assert [len(place) / strip.SIDE**2 for place in found] == [1, 1, 9, 9, 9]
     tops = [place[:, 0].min() for place in found]
     assert tops == sorted(tops) and len(set(tops)) == 4
     assert page.shape[1] < 1200
+
+
+def plain(side: int, colour: tuple[int, int, int]) -> np.ndarray:
+    return np.full((side, side, 3), colour, np.uint8)
 
 
 def test_the_demo_asks_for_what_the_world_has() -> None:

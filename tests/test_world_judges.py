@@ -29,9 +29,6 @@ from magicid_cli.world.places import PLACES
 from magicid_cli.world.training import pictures, verification
 from pictures import smooth
 
-# Remove this line when the weights are committed: from then on a package without them is broken.
-pytestmark = pytest.mark.skipif(not (networks.WEIGHTS / networks.FINDER).is_file(), reason="not trained yet")
-
 PEOPLE = 300
 MINI = VIDEO_MODELS["mini"]
 

@@ -17,6 +17,7 @@ from magicid_cli.world.networks import FaceEncoder, FaceFinder
 _FILES = {"drawn": networks.ENCODER, "drawn-judge": networks.JUDGE}
 _MARGIN = 2.2  # the second look is a square of so many heights of the face
 _LEAST = 0.02  # of the picture's longer side: a face lower than this is none
+_FEWEST = 4.0  # pixels: a face lower than this could be anybody's
 
 
 class DrawnDetector:
@@ -45,7 +46,7 @@ class DrawnDetector:
         height, width = image.shape[:2]
         side = float(max(height, width))
         first = self._look(image, np.array([(width - side) / 2, (height - side) / 2]), side)
-        if first is None or first.box[3] < _LEAST * side:
+        if first is None or first.box[3] < max(_LEAST * side, _FEWEST):
             return []
         x, y, box_width, box_height = first.box
         part = _MARGIN * box_height

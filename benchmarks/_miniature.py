@@ -256,23 +256,43 @@ def rates(found: Sequence[dict[str, str]], wanted: Sequence[clips.Scene]) -> dic
     }
 
 
-def strangers_auc(what: Studio, videos: Samples, encoder: str) -> tuple[float, float]:
-    """The chance that two samples look more alike than the two people who were drawn for the same two prompts.
+@dataclass(frozen=True)
+class Cast:
+    """Who is seen in samples.
 
-    Returns:
-        That chance (0.5 if the model knows nobody, and everybody), and the share of samples in which a face was found.
+    Attributes:
+        chance: that two samples look more alike than the two people who were drawn for the same two prompts: 0.5 if
+            the model shows somebody new every time.
+        found: share of samples in which a face was found.
+        steadiness: how much the face stays one through a video, drawn and sampled: length of the mean vector, 1 if all
+            frames show the same.
     """
-    made, true = _people(what, videos.made, encoder), _people(what, videos.true, encoder)
+
+    chance: float
+    found: float
+    steadiness: tuple[float, float]
+
+
+def cast(what: Studio, videos: Samples, encoder: str) -> Cast:
+    """Compare the faces of all pairs of samples."""
+    true, made = _people(what, videos.true, encoder), _people(what, videos.made, encoder)
     couples = list(combinations(range(len(made)), 2))
-    of_samples, of_people = (np.array([rows[i] @ rows[j] for i, j in couples]) for rows in (made, true))
-    return auc(of_samples, of_people), float((np.linalg.norm(made, axis=1) > 0).mean())
+    of_people, of_samples = (
+        np.array([rows[first] @ rows[second] for first, second in couples]) for rows in map(normalised, (true, made))
+    )
+    lengths = [np.linalg.norm(rows, axis=1) for rows in (true, made)]
+    return Cast(
+        chance=auc(of_samples, of_people),
+        found=float((lengths[1] > 0).mean()),
+        steadiness=(float(lengths[0].mean()), float(lengths[1].mean())),
+    )
 
 
 def _people(what: Studio, videos: np.ndarray, encoder: str) -> np.ndarray:
-    """Who is in each video: the mean vector of every second frame, of length 1, or zero where no face is found."""
+    """Who is in each video: the mean of the vectors of every second frame, or zero where no face is found."""
     rows = []
     for frames in videos:
         faces = [(frame, what.finder.find(frame)) for frame in frames[::2]]
         found = [what.encoders[encoder].embed(frame, there[0]) for frame, there in faces if there]
-        rows.append(normalised(np.mean(found, axis=0)) if found else np.zeros(EMBEDDING))
+        rows.append(np.mean(found, axis=0) if found else np.zeros(EMBEDDING))
     return np.stack(rows)

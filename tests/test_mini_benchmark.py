@@ -212,13 +212,17 @@ def same_for_all(drawn: _miniature.Samples, frames: np.ndarray) -> _miniature.Sa
 
 def test_a_model_that_knows_nobody_is_at_one_half_and_one_that_knows_one_at_one(drawn: _miniature.Samples) -> None:
     judges = studio(off_by_10)
-    assert _miniature.strangers_auc(judges, drawn, "drawn") == (0.5, 1)
+    cast = _miniature.cast(judges, drawn, "drawn")
+    assert (cast.chance, cast.found) == (0.5, 1)
+    assert cast.steadiness[0] == cast.steadiness[1] < 0.9, "every frame that moves is another face to this encoder"
     same = same_for_all(drawn, drawn.true[0])
-    assert _miniature.strangers_auc(judges, same, "drawn") == (1, 1)
+    assert _miniature.cast(judges, same, "drawn").chance == 1
     gates = list(mini.face_gates(judges, same, range(600, 603)))
-    assert [(gate.measured, gate.passed) for gate in gates[2:]] == [(1, False), (1, False)]
+    assert [(gate.measured, gate.passed) for gate in gates[2:4]] == [(1, False), (1, False)]
     nobody = _miniature.Samples(drawn.scenes, drawn.true, np.concatenate([0 * drawn.true[:7], drawn.true[7:]]))
-    assert _miniature.strangers_auc(judges, nobody, "drawn")[1] == 0.5
+    assert _miniature.cast(judges, nobody, "drawn").found == 0.5
+    frozen = _miniature.Samples(drawn.scenes, drawn.true, np.repeat(drawn.true[:, :1], 9, axis=1))
+    assert _miniature.cast(judges, frozen, "drawn").steadiness[1] == pytest.approx(1)
 
 
 def test_an_encoder_that_tells_nothing_apart_is_at_one_half() -> None:
@@ -240,6 +244,7 @@ def test_a_gate_keeps_its_bounds(measured: float, passed: bool) -> None:
     assert gate.passed is passed
     assert gate.row()["passed"] == ("yes" if passed else "NO")
     assert gate.row()["bound"] == ">= 0.9 and <= 1"
+    assert mini.Gate("this", measured).row()["passed"] == "-"
 
 
 def test_a_process_of_its_own_does_not_count_what_its_parent_has() -> None:

@@ -70,7 +70,8 @@ def test_samples_look_like_their_prompts(studio: _miniature.Studio, samples: _mi
 @pytest.mark.xfail(strict=True, reason="an open gate: the shipped transformer moves too little")
 def test_samples_move_as_drawn_clips_do(studio: _miniature.Studio, samples: _miniature.Samples) -> None:
     """The gate itself is 80 %."""
-    assert mini.sample_gates(studio, samples)[3].measured > 0.7
+    *_, moving = mini.sample_gates(studio, samples)
+    assert moving.measured > 0.7
 
 
 def test_samples_of_other_seeds_are_other_people(studio: _miniature.Studio, samples: _miniature.Samples) -> None:

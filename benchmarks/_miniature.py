@@ -5,7 +5,7 @@ People are those on whom nothing was trained, and scenes those that no training 
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from itertools import combinations
+from itertools import chain, combinations
 
 import numpy as np
 
@@ -105,6 +105,7 @@ class Codec:
         cosine: mean of a face before and after, by the reward's encoder; 0 where it is found no more.
         static_px: motion of clips that stand still, after it.
         motion_px: motion of the clips before and after.
+        action_db: as `whole_db`, of the clips of each action.
         shown: clips before and after, uint8 `(F, S, S, 3)`.
     """
 
@@ -113,18 +114,21 @@ class Codec:
     cosine: float
     static_px: float
     motion_px: tuple[float, float]
+    action_db: dict[str, float]
     shown: list[tuple[np.ndarray, np.ndarray]]
 
 
 def codec(what: Studio, count: int) -> Codec:
     """Send `count` clips, and the first frame of each standing still, through the autoencoder."""
-    errors, faces, cosines, static, shown = [], [], [], [], []
+    faces, cosines, static, shown = [], [], [], []
+    errors: dict[str, list[float]] = {}
     for number in range(count):
-        drawn = clips.render(clips.scene(_CODEC + number, people=HELD_OUT))
+        scene = clips.scene(_CODEC + number, people=HELD_OUT)
+        drawn = clips.render(scene)
         made = what.family.decode(what.family.encode_video(drawn.frames))
         shown.append((drawn.frames, made))
         squares = np.square(drawn.frames.astype(np.float64) - made)
-        errors.append(squares.mean())
+        errors.setdefault(scene.action, []).append(float(squares.mean()))
         faces += [squares[index][_inside(face.box)] for index, face in enumerate(drawn.faces)]
         cosines += _cosines(what, drawn.frames, made)
         still = what.family.decode(what.family.encode_static(drawn.frames[0], clips.FRAMES))
@@ -132,11 +136,12 @@ def codec(what: Studio, count: int) -> Codec:
     moved = [float(np.mean([motion(what, pair[side]) for pair in shown])) for side in (0, 1)]
     in_faces = np.concatenate([part.ravel() for part in faces])
     return Codec(
-        whole_db=decibels(float(np.mean(errors))),
+        whole_db=decibels(float(np.mean(list(chain(*errors.values()))))),
         face_db=decibels(float(in_faces.mean())),
         cosine=float(np.mean(cosines)) if cosines else 0.0,
         static_px=float(np.mean(static)),
         motion_px=(moved[0], moved[1]),
+        action_db={action: decibels(float(np.mean(found))) for action, found in sorted(errors.items())},
         shown=shown,
     )
 

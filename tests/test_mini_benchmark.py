@@ -101,6 +101,7 @@ def test_decibels_by_hand() -> None:
     found = _miniature.codec(studio(off_by_10), 2)
     assert found.whole_db == pytest.approx(OFF_BY_10)
     assert found.face_db == pytest.approx(OFF_BY_10)
+    assert set(found.action_db.values()) == {found.whole_db}
     assert len(found.shown) == 2
     assert np.abs(found.shown[0][0].astype(int) - found.shown[0][1]).min() == 10
     # Every picture is another one to this encoder, so its vectors have nothing in common.
@@ -283,7 +284,9 @@ def test_the_command_writes_figures_and_pictures_and_fails_with_a_gate(
     written = json.loads((tmp_path / "mini.json").read_text())
     missed = [row["gate"] for row in written["rows"] if row["passed"] == "NO"]
     assert missed == ["face encoder drawn, unseen people, AUC", "all weights"], "there are none"
-    assert capsys.readouterr().out.endswith(f"missed: {missed[0]}\nmissed: {missed[1]}\n")
+    kept = len([row for row in written["rows"] if row["passed"] == "yes"])
+    told_last = f"{kept} of {kept + 2} gates are kept\nmissed: {missed[0]}\nmissed: {missed[1]}\n"
+    assert capsys.readouterr().out.endswith(told_last)
     rows = {row["gate"]: row for row in written["rows"]}
     assert rows["one video on one core"]["measured"] == 1.1, "the median of the processor's seconds"
     assert rows["wheel"]["measured"] == 20

@@ -242,7 +242,8 @@ def test_config_shows_each_value_and_where_it_came_from(
         ("seed", 1, str(user)),
         ("photos.limit", 2, str(project)),
         ("photos.min_face", 48, "environment MAGICID_PHOTOS_MIN_FACE"),
-        ("shape.size", "1280x720", "preset paper (flag)"),
+        ("shape.size", "64x64", "model tiny"),
+        ("prefer.steps", 5000, "preset paper (flag)"),
         ("adapter.rank", 4, "model tiny"),
         ("photos.class_word", "person", "default"),
     ]:

@@ -19,9 +19,10 @@ if not __package__:  # run by path: this folder would come first, and `select.py
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 import argparse
+import math
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -87,7 +88,7 @@ class Gate:
         bounds = [f"{sign} {value:g}" for sign, value in ((">=", self.least), ("<=", self.most)) if value is not None]
         return {
             "gate": self.what,
-            "measured": round(self.measured, 4),
+            "measured": round(self.measured, 4) if math.isfinite(self.measured) else None,
             "unit": self.unit,
             "bound": " and ".join(bounds),
             "passed": ("yes" if self.passed else "NO") if bounds else "-",
@@ -141,10 +142,11 @@ def measured(studio: Studio, amounts: Amounts, folder: Path) -> Iterator[Gate]:
     yield from face_gates(studio, samples, amounts.people)
     tell("plain diffusers, one video alone, the wheel")
     with tempfile.TemporaryDirectory() as temporary:
-        yield plain_gate(studio, Path(temporary) / "video.npy")
-        yield from video_gates(_alone.one_video(PROMPT, REPEATS))
-        (Path(temporary) / "dist").mkdir()
-        yield from size_gates(Path(temporary) / "dist")
+        out, dist = Path(temporary) / "video.npy", Path(temporary) / "dist"
+        dist.mkdir()
+        yield from attempted("plain diffusers", lambda: [plain_gate(studio, out)])
+        yield from attempted("one video", lambda: video_gates(_alone.one_video(PROMPT, REPEATS)))
+        yield from attempted("sizes", lambda: size_gates(dist))
     samples_sheet(studio, samples, folder / "mini-samples.png")
 
 
@@ -238,6 +240,15 @@ def plain_gate(studio: Studio, out: Path) -> Gate:
     apart = float("nan") if imported else float(off.max())
     details = {"pixels_that_differ": float((off > 0).mean()), "of_ours_imported": imported}
     return Gate("plain diffusers, largest difference from our video", apart, "of 255", most=1, details=details)
+
+
+def attempted(what: str, gates: Callable[[], Iterable[Gate]]) -> Iterator[Gate]:
+    """Gates that need a process of their own; where it fails, a gate that is not kept and what the process said."""
+    try:
+        yield from gates()
+    except RuntimeError as error:
+        tell(f"{what} failed: {error}")
+        yield Gate(what, float("nan"), least=0, details={"failed": str(error)})
 
 
 def video_gates(told: dict[str, Any]) -> Iterator[Gate]:

@@ -8,7 +8,7 @@ import json
 import math
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -260,6 +260,17 @@ def test_a_failing_process_says_what_it_said(tmp_path: Path) -> None:
         _alone.plain_diffusers(
             tmp_path / "nowhere", tmp_path / "v.npy", "A man.", frames=9, side=48, steps=2, guidance=3, seed=0
         )
+
+
+def test_a_failing_process_is_a_gate_that_is_not_kept() -> None:
+    def gates() -> Iterator[mini.Gate]:
+        yield mini.Gate("all weights", 18, most=25)
+        raise RuntimeError("the wheel cannot be built: no room")
+
+    first, second = mini.attempted("sizes", gates)
+    assert (first.what, first.passed) == ("all weights", True)
+    assert (second.what, second.passed) == ("sizes", False)
+    assert second.row()["measured"] is None and "no room" in second.row()["details"]["failed"]
 
 
 def test_the_command_writes_figures_and_pictures_and_fails_with_a_gate(

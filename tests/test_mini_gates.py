@@ -62,16 +62,14 @@ def test_the_two_encoders_are_two(studio: _miniature.Studio) -> None:
 def test_samples_look_like_their_prompts(studio: _miniature.Studio, samples: _miniature.Samples) -> None:
     action, place, outfit, moving = mini.sample_gates(studio, samples)
     assert action.measured >= 0.7 and place.measured >= 0.8 and outfit.measured >= 0.8
-    assert 0.3 < moving.measured < 1.6
     each = moving.details["sampled_each"]
     assert each["still"] < min(each["walk"], each["dance"])
 
 
 @pytest.mark.xfail(strict=True, reason="an open gate: the shipped transformer moves too little")
 def test_samples_move_as_drawn_clips_do(studio: _miniature.Studio, samples: _miniature.Samples) -> None:
-    """The gate itself is 80 %."""
     *_, moving = mini.sample_gates(studio, samples)
-    assert moving.measured > 0.7
+    assert moving.measured >= 0.8
 
 
 def test_samples_of_other_seeds_are_other_people(studio: _miniature.Studio, samples: _miniature.Samples) -> None:

@@ -310,7 +310,7 @@ MODEL_DEFAULTS: dict[str, dict[str, Any]] = {
         "shape.fps": 8,
         "adapter.rank": 16,
         "adapter.alpha": 16.0,
-        # Everything fits into memory anyway, and a step takes a third less.
+        # Everything fits into memory, so no block need be computed twice.
         "training.gradient_checkpointing": False,
         "training.save_every": 50,
         "reconstruct.steps": 150,

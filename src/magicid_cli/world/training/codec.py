@@ -1,6 +1,6 @@
 """Training the miniature's autoencoder on drawn clips: both halves together, then the decoder alone.
 
-Windows of a clip, not whole clips: at the same cost there are four times as many steps. The squared error counts
+Windows of a clip, not whole clips: a step costs less, and it is steps that are short. The squared error counts
 faces more, and the change from frame to frame counts on its own, or moving parts would be smeared over four frames.
 Once the encoder stands still, so do the latents, and the transformer can learn while the decoder still gets better.
 """

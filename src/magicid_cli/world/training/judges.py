@@ -31,7 +31,7 @@ LABELS = {"action": list(ACTIONS), "place": list(PLACES), "outfit": list(OUTFITS
 
 @dataclass(frozen=True)
 class Recipe:
-    """How a task wants to be trained: AdamW, the rate falling to zero along a cosine."""
+    """How a task wants to be trained; `learning_rate` is that of AdamW, see `loop.Dose`."""
 
     steps: int
     learning_rate: float

@@ -1,7 +1,7 @@
 """One loop for every part of the miniature: steps that depend on their number alone, checkpoints, an averaged model.
 
-Matrices (and convolutions, as matrices) are trained by Muon, everything else by AdamW: on this autoencoder Muon reached
-in 4 minutes what AdamW did not in 10.
+Matrices (and convolutions, as matrices) are trained by Muon, everything else by AdamW. On a first form of the
+autoencoder, after four minutes on one core (190 steps), that gave 19.4 dB on held-out clips, AdamW alone 14.8 dB.
 """
 
 import math

@@ -37,6 +37,18 @@ def test_a_video_comes_back(tmp_path: Path, fps: float) -> None:
     assert distances.argmin(1).tolist() == list(range(len(frames)))
 
 
+@pytest.mark.parametrize("claimed", [0, 3, 9, 50, 10**9])
+def test_all_frames_are_read_whatever_the_file_says_of_its_length(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, claimed: int
+) -> None:
+    path = tmp_path / "a.mp4"
+    write_video(path, moving(), 24)
+    frames, _ = read_video(path)
+    real = video._look
+    monkeypatch.setattr(video, "_look", lambda path: (*real(path)[:3], claimed))
+    assert np.array_equal(read_video(path)[0], frames)
+
+
 @pytest.mark.parametrize("size", [(96, 64), (1280, 720)])
 def test_colours_come_back_at_every_size(tmp_path: Path, size: tuple[int, int]) -> None:
     for colour in ((200, 30, 60), (20, 180, 40), (128, 128, 128)):

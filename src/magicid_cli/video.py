@@ -6,8 +6,13 @@ Ctrl-C for magicid does not cut a clip that is being written.
 
 import math
 import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
 from fractions import Fraction
+from io import BufferedReader
 from pathlib import Path
+from tempfile import TemporaryFile
+from typing import IO, cast
 
 import numpy as np
 
@@ -20,6 +25,9 @@ _QUALITY = ["-crf", "17", "-preset", "medium"]
 _REPRODUCIBLE = ["-threads", "1", "-map_metadata", "-1", "-fflags", "+bitexact", "-flags:v", "+bitexact"]
 # A playlist must not make ffmpeg open anything else, least of all over the network.
 _LOCAL_ONLY = ["-protocol_whitelist", "file,pipe"]
+_SILENT = ["-nostdin", "-hide_banner", "-v", "error"]
+# Bytes that are set aside for the frames that a file says it has.
+_TRUSTED = 1 << 30
 
 
 def write_video(path: Path, frames: np.ndarray, fps: float, *, comment: str = "") -> None:
@@ -60,7 +68,7 @@ def write_video(path: Path, frames: np.ndarray, fps: float, *, comment: str = ""
         if done.returncode:
             raise MagicIDError(
                 "video-unwritable",
-                f"{path.name} cannot be written: {_reason(done)}.",
+                f"{path.name} cannot be written: {_reason(done.stderr)}.",
                 f"Is there room and permission in {path.parent}? The same command tries again.",
             )
 
@@ -76,13 +84,8 @@ def read_video(path: Path) -> tuple[np.ndarray, float]:
     """
     if not path.is_file():
         raise _unreadable(path, "there is no such file")
-    width, height, fps = _look(path)
-    decode = ["-xerror", *_LOCAL_ONLY, "-i", f"file:{path.resolve()}"]
-    done = _ffmpeg([*decode, "-f", "rawvideo", "-pix_fmt", "rgb24", "-fps_mode", "passthrough", "pipe:1"])
-    size = width * height * 3
-    if done.returncode or not done.stdout or len(done.stdout) % size:
-        raise _unreadable(path, _reason(done))
-    return np.frombuffer(done.stdout, np.uint8).reshape(-1, height, width, 3).copy(), fps
+    width, height, fps, expected = _look(path)
+    return _decoded(path, (height, width, 3), expected), fps
 
 
 def static_clip(photo: np.ndarray, frames: int) -> np.ndarray:
@@ -90,15 +93,15 @@ def static_clip(photo: np.ndarray, frames: int) -> np.ndarray:
     return np.repeat(photo[None], frames, axis=0)
 
 
-def _look(path: Path) -> tuple[int, int, float]:
-    """Width, height and frames per second of a video file."""
+def _look(path: Path) -> tuple[int, int, float, int]:
+    """Width, height, frames per second and, about, the number of frames of a video file."""
     import imageio_ffmpeg
 
     _program()
     reader = imageio_ffmpeg.read_frames(f"file:{path.resolve()}", input_params=_LOCAL_ONLY)
     try:
         facts = next(reader)
-        (width, height), fps = facts["size"], float(facts["fps"])
+        (width, height), fps, seconds = facts["size"], float(facts["fps"]), float(facts["duration"])
     # imageio-ffmpeg reads ffmpeg's report as text: what is no video fails anywhere in there.
     except (OSError, RuntimeError, LookupError, ValueError, AttributeError, StopIteration) as error:
         raise _unreadable(path, "it is no video that ffmpeg can read") from error
@@ -106,14 +109,51 @@ def _look(path: Path) -> tuple[int, int, float]:
         reader.close()
     if width * height == 0 or not math.isfinite(fps) or fps <= 0:
         raise _unreadable(path, "it has no pictures or no frame rate")
-    return width, height, fps
+    return width, height, fps, round(seconds * fps) if math.isfinite(seconds) else 0
 
 
-def _ffmpeg(arguments: list[str], frames: np.ndarray | None = None) -> "subprocess.CompletedProcess[bytes]":
+def _decoded(path: Path, shape: tuple[int, int, int], expected: int) -> np.ndarray:
+    """All frames `(F, *shape)`, read from ffmpeg straight to where they stay: a clip is in memory once.
+
+    Args:
+        path: the video.
+        shape: of a frame.
+        expected: about how many frames there are; what a file says of itself is not trusted with memory.
+    """
+    size = math.prod(shape)
+    frames = np.empty((min(max(1, expected), max(1, _TRUSTED // size)), *shape), np.uint8)
+    arguments = ["-xerror", *_LOCAL_ONLY, "-i", f"file:{path.resolve()}"]
+    arguments += ["-f", "rawvideo", "-pix_fmt", "rgb24", "-fps_mode", "passthrough", "pipe:1"]
+    with TemporaryFile() as said, _started(arguments, said) as (process, output):
+        filled = output.readinto(frames.data.cast("B"))
+        rest = output.read()  # more than the file said it has: seldom
+        code = process.wait()
+        said.seek(0)
+        reason = _reason(said.read())
+    if code or not filled or (filled + len(rest)) % size:
+        raise _unreadable(path, reason)
+    frames = frames[: filled // size]
+    return np.concatenate([frames, np.frombuffer(rest, np.uint8).reshape(-1, *shape)]) if rest else frames
+
+
+@contextmanager
+def _started(arguments: list[str], said: IO[bytes]) -> Iterator[tuple["subprocess.Popen[bytes]", BufferedReader]]:
+    """A running ffmpeg and its output, which is read while it works; it does not outlive the block."""
+    command = [_program(), *_SILENT, *arguments]
+    process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=said, process_group=0)
+    try:
+        with cast(BufferedReader, process.stdout) as output:
+            yield process, output
+    finally:
+        process.kill()
+        process.wait()
+
+
+def _ffmpeg(arguments: list[str], frames: np.ndarray) -> "subprocess.CompletedProcess[bytes]":
     return subprocess.run(
-        [_program(), "-nostdin", "-hide_banner", "-v", "error", *arguments],
+        [_program(), *_SILENT, *arguments],
         # As bytes: subprocess counts items, and an item of a whole array is a frame.
-        input=b"" if frames is None else frames.data.cast("B"),
+        input=frames.data.cast("B"),
         capture_output=True,
         process_group=0,
         check=False,
@@ -133,9 +173,9 @@ def _program() -> str:
         ) from error
 
 
-def _reason(done: "subprocess.CompletedProcess[bytes]") -> str:
+def _reason(said: bytes) -> str:
     """The last thing that ffmpeg said, without addresses."""
-    lines = done.stderr.decode("utf-8", "replace").strip().splitlines()
+    lines = said.decode("utf-8", "replace").strip().splitlines()
     return lines[-1].rpartition("] ")[2].rstrip(".") if lines else "ffmpeg gave no frames"
 
 

@@ -80,10 +80,19 @@ class FaceModel:
 
 @dataclass(frozen=True)
 class Judge:
-    """A vision-language model that scores prompt following."""
+    """A model that scores prompt following.
+
+    Attributes:
+        name: what the user types.
+        source: its Hub repository.
+        kind: `qwen3-vl`, which also writes captions and prompts, or `clip`.
+        files: patterns of what it needs of the repository.
+    """
 
     name: str
     source: Source
+    kind: str
+    files: tuple[str, ...]
 
 
 VIDEO_MODELS: dict[str, VideoModel] = {
@@ -159,16 +168,29 @@ FACE_MODELS: dict[str, FaceModel] = {
     )
 }
 
+_QWEN_FILES = ("*config.json", "tokenizer.json", "*.index.json", "*.safetensors")
+_CLIP_FILES = ("config.json", "preprocessor_config.json", "tokenizer.json", "model.safetensors")
+
 JUDGES: dict[str, Judge] = {
     judge.name: judge
     for judge in (
         Judge(
             "qwen3-vl-4b",
             Source("Qwen/Qwen3-VL-4B-Instruct", "ebb281ec70b05090aa6165b016eac8ec08e71b17", "Apache-2.0", 8.9),
+            "qwen3-vl",
+            _QWEN_FILES,
         ),
         Judge(
             "qwen3-vl-2b",
             Source("Qwen/Qwen3-VL-2B-Instruct", "89644892e4d85e24eaac8bacfd4f463576704203", "Apache-2.0", 4.3),
+            "qwen3-vl",
+            _QWEN_FILES,
+        ),
+        Judge(
+            "clip-vit-b-32",
+            Source("laion/CLIP-ViT-B-32-laion2B-s34B-b79K", "1a25a446712ba5ee05982a381eed697ef9b435cf", "MIT", 0.608),
+            "clip",
+            _CLIP_FILES,
         ),
     )
 }

@@ -331,4 +331,4 @@ def _sources(settings: Settings, model: VideoModel, todo: Collection[str]) -> It
                 yield FACE_MODELS[name].source, [FACE_MODELS[name].file]
     judge = model.vlm if rewards.vlm == "auto" else rewards.vlm
     if "score" in todo and judge in JUDGES:
-        yield JUDGES[judge].source, None
+        yield JUDGES[judge].source, list(JUDGES[judge].files)

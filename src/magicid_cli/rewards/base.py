@@ -1,5 +1,6 @@
 """The Protocol every reward meets. A reward returns raw values; scaling is `hpo`'s business."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -35,3 +36,23 @@ class Reward(Protocol):
 
     def score(self, clip: Clip) -> dict[str, Any]:
         """Raw values, JSON-serialisable; the one that selection uses is called `value`."""
+
+
+class BatchedReward(Reward, Protocol):
+    """A reward that judges several videos faster together than one by one.
+
+    Attributes:
+        at_once: how many it is best given together; 1 where that gains nothing.
+    """
+
+    at_once: int
+
+    def score_many(self, clips: Sequence[Clip]) -> list[dict[str, Any]]:
+        """What `score` says of each, up to the rounding of sums."""
+
+
+def evenly_spaced(count: int, wanted: int) -> list[int]:
+    """The middle frame of each of `wanted` equal parts of `count` frames; every frame if there are fewer."""
+    if wanted >= count:
+        return list(range(count))
+    return [(2 * part + 1) * count // (2 * wanted) for part in range(wanted)]

@@ -49,6 +49,8 @@ MIDDLE_EDGES = {
     ("plan", "family"): "shapes",
     ("plan", "hub"): "what is in the cache",
     ("plan", "models"): "which files would be fetched",
+    ("prompts", "catalog"): "which judges can write",
+    ("prompts", "rewards"): "the models that judge videos also write captions and prompts",
     ("prompts", "world"): "the words of the drawn world",
     ("resume", "randomness"): "puts random states back",
     ("rewards", "alignment"): "the scorer sees a square",

@@ -90,7 +90,8 @@ def key_of(name: str, workspace: Workspace, settings: Settings, photos: list[Pat
     """Digest of everything a stage reads; its inputs must be on disk."""
     module = stage(name)
     read = module.inputs(workspace, photos) if name == "ingest" else module.inputs(workspace, settings)
-    values = {name: _by_content(name, value) for name, value in subset(settings, module.READS).items()}
+    names = module.reads(settings) if hasattr(module, "reads") else module.READS
+    values = {name: _by_content(name, value) for name, value in subset(settings, names).items()}
     return digest([module.FORMAT, values, read])
 
 

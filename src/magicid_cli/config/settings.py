@@ -72,6 +72,12 @@ class PhotoSettings:
     min_sharpness: float = setting(
         15.0, "Smallest variance of the Laplacian of the face at 112 pixels", flag="--min-sharpness", low=0
     )
+    captions: str = setting(
+        "template",
+        "Who writes the photos' captions: the same template for each, or the model of --vlm, which looks at them",
+        flag="--captions",
+        choices=("template", "vlm"),
+    )
     keep_duplicates: bool = setting(False, "Keep near-duplicate photos", flag="--keep-duplicates")
     force: bool = setting(False, "Go on although the photos seem to show different people", flag="--force")
 
@@ -184,7 +190,11 @@ class RewardSettings:
         flag="--face-model",
     )
     flow: str = setting("dis", "Optical flow of the dynamics reward", flag="--flow", choices=("dis", "raft"))
-    vlm: str = setting("auto", "Judge of prompt following: auto or a name of the catalog", flag="--vlm")
+    vlm: str = setting(
+        "auto",
+        "Judge of prompt following, and writer of captions and prompts: auto or a name of the catalog",
+        flag="--vlm",
+    )
     sampled_frames: int = setting(
         8, "Frames shown to the judge of prompt following", flag="--vlm-frames", low=1, high=32
     )

@@ -330,5 +330,6 @@ def _sources(settings: Settings, model: VideoModel, todo: Collection[str]) -> It
             if name in FACE_MODELS:
                 yield FACE_MODELS[name].source, [FACE_MODELS[name].file]
     judge = model.vlm if rewards.vlm == "auto" else rewards.vlm
-    if "score" in todo and judge in JUDGES:
+    writes = settings.photos.captions == "vlm" and "ingest" in todo
+    if ("score" in todo or writes) and judge in JUDGES:
         yield JUDGES[judge].source, list(JUDGES[judge].files)

@@ -1,5 +1,7 @@
 """Prompts and captions for a model that knows the drawn world alone: words of that world's grammar and no others."""
 
+from collections.abc import Mapping
+
 from magicid_cli.errors import MagicIDError
 
 # Of the grammar, for hints that say what to type next.
@@ -59,6 +61,29 @@ def photo_caption(class_word: str) -> str:
     from magicid_cli.world.captions import ACTION_PHRASES
 
     return f"A {class_word} {ACTION_PHRASES['still'][0]}."
+
+
+# How probable a place or an outfit must be before a caption names it: what is wrong would be learned with the face.
+SURE = 0.9
+
+
+def seen_caption(class_word: str, found: Mapping[str, Mapping[str, float]]) -> str:
+    """The caption of a drawn photo in which somebody looked for place and outfit.
+
+    Args:
+        class_word: who stands there.
+        found: probabilities by `place` and `outfit`, the drawn world's names for them.
+    """
+    from magicid_cli.world.captions import ACTION_PHRASES, OUTFIT_PHRASES, PLACE_PHRASES
+
+    words = [f"A {class_word}"]
+    outfit, place = (max(found[part], key=found[part].__getitem__) for part in ("outfit", "place"))
+    if found["outfit"][outfit] >= SURE:
+        words.append(OUTFIT_PHRASES[outfit][0])
+    words.append(ACTION_PHRASES["still"][0])
+    if found["place"][place] >= SURE:
+        words.append(PLACE_PHRASES[place][0])
+    return " ".join(words) + "."
 
 
 def spelled(prompt: str) -> str:

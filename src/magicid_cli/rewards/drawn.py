@@ -51,22 +51,33 @@ class DrawnJudge:
         Raises:
             MagicIDError: `model-unusable`.
         """
-        network, labels = self._network()
+        found = self.look(clip.frames)
         wish = captions.wish(clip.prompt)
-        asked = {part: getattr(wish, part) for part in labels if getattr(wish, part) is not None}
-        shown = spread(len(clip.frames))
-        with torch.inference_mode():
-            answers = network(networks.seen(torch.from_numpy(_shown(clip.frames, shown)))[None])
-        found = {
-            part: dict(zip(names, logits[0].double().softmax(0).tolist(), strict=True))
-            for (part, names), logits in zip(labels.items(), answers, strict=True)
-        }
+        asked = {part: getattr(wish, part) for part in found if getattr(wish, part) is not None}
         probabilities = {part: found[part][name] for part, name in asked.items()}
         value = 1 + 9 * float(np.mean(list(probabilities.values()))) if asked else NOTHING_ASKED
         if not asked:
             self._say(clip.prompt)
         seen = {part: max(shares, key=shares.__getitem__) for part, shares in found.items()}
+        shown = spread(len(clip.frames))
         return {"value": value, "asked": asked, "probabilities": probabilities, "seen": seen, "frames": shown}
+
+    def look(self, frames: np.ndarray) -> dict[str, dict[str, float]]:
+        """What frames show: the probability of each action, place and outfit of the drawn world.
+
+        Args:
+            frames: uint8 RGB `(F, H, W, 3)`; one alone is a video in which nothing moves.
+
+        Raises:
+            MagicIDError: `model-unusable`.
+        """
+        network, labels = self._network()
+        with torch.inference_mode():
+            answers = network(networks.seen(torch.from_numpy(_shown(frames, spread(len(frames)))))[None])
+        return {
+            part: dict(zip(names, logits[0].double().softmax(0).tolist(), strict=True))
+            for (part, names), logits in zip(labels.items(), answers, strict=True)
+        }
 
     def close(self) -> None:
         """Drop the network; the next score loads it again."""

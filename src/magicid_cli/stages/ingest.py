@@ -4,7 +4,6 @@ Every photo gets a verdict with a reason for its owner; the usable ones become c
 that may be edited by hand, and face embeddings that the identity reward compares with.
 """
 
-import hashlib
 import io
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -14,6 +13,7 @@ import numpy as np
 from PIL import Image
 from safetensors.numpy import save
 
+from magicid_cli import models
 from magicid_cli.config import PhotoSettings, Settings
 from magicid_cli.errors import MagicIDError
 from magicid_cli.events import Events
@@ -30,8 +30,7 @@ from magicid_cli.photos import (
     name_of,
     perceptual_hash,
 )
-from magicid_cli.prompts.captions import template
-from magicid_cli.prompts.drawn import photo_caption
+from magicid_cli.prompts import captions, describe
 from magicid_cli.workspace import Workspace, atomic_path, file_digest, read_lines, write_lines
 
 NAME = "ingest"
@@ -107,9 +106,32 @@ def outputs(workspace: Workspace) -> dict[str, Any]:
     return {**digests, "captions": (folder / "captions.jsonl").is_file()}
 
 
+def reads(settings: Settings) -> tuple[str, ...]:
+    """`READS`, and which model writes the captions where one does."""
+    return READS if settings.photos.captions == describe.TEMPLATE else (*READS, "rewards.vlm")
+
+
+def check(settings: Settings) -> None:
+    """Refuse what could only fail after the photos were looked at.
+
+    Raises:
+        MagicIDError: `settings-unknown`, `settings-invalid` for a model that cannot write captions.
+    """
+    if settings.photos.captions != describe.TEMPLATE:
+        describe.writer_name(settings.rewards, video_model(settings.model.name))
+
+
 def prepare(settings: Settings, events: Events) -> None:
     """Bring in what the stage needs from outside, before any stage starts."""
     open_faces(settings.rewards, video_model(settings.model.name), offline=settings.model.offline, events=events)
+    _captioner(settings, events)
+
+
+def _captioner(settings: Settings, events: Events) -> captions.Captioner:
+    wanted, model = settings.photos, settings.model
+    device = "cpu" if wanted.captions == describe.TEMPLATE else models.device_for(model)
+    facts, offline = video_model(model.name), model.offline
+    return describe.open_captioner(wanted, settings.rewards, facts, device=device, offline=offline, events=events)
 
 
 def run(workspace: Workspace, settings: Settings, events: Events, *, photos: list[Path]) -> IngestResult:
@@ -126,8 +148,9 @@ def run(workspace: Workspace, settings: Settings, events: Events, *, photos: lis
     if refused:
         named = ", ".join(f"{file} ({code})" for file, code in refused)
         events.notice(f"{len(seen) - len(refused)} of {len(seen)} photos are used; left out: {named}.", stage=NAME)
-    caption = (photo_caption if model.drawn else template)(settings.photos.class_word)
-    _write(workspace, seen, caption, f"{faces.detector.made_by}; {faces.recogniser.made_by}")
+    captioner = _captioner(settings, events)
+    _write(workspace, seen, captioner, f"{faces.detector.made_by}; {faces.recogniser.made_by}", events)
+    captioner.close()
     return IngestResult(len(seen) - len(refused), refused, workspace.references / "captions.jsonl")
 
 
@@ -309,18 +332,21 @@ def refuse(verdicts: list[Verdict], hint: str) -> None:
         raise MagicIDError("photos-none-usable", f"{none} {listed}{more}", verdicts[0].advice if faceless else hint)
 
 
-def _write(workspace: Workspace, seen: list[_Seen], caption: str, made_by: str) -> None:
+def _write(
+    workspace: Workspace, seen: list[_Seen], captioner: captions.Captioner, made_by: str, events: Events
+) -> None:
     """Write `references/`: crops first, the lists that name them last, then remove crops that nothing names."""
     folder = workspace.references
     names = {index: f"{number:03d}.png" for number, index in enumerate(_usable(seen))}
     crops = {name: _png(seen[index].crop) for index, name in names.items()}
-    captions = _captions(read_lines(folder / "captions.jsonl"), crops, caption)
+    pictures = {name: seen[index].crop for index, name in names.items()}
+    lines = captions.rows(read_lines(folder / "captions.jsonl"), crops, pictures, captioner, events, NAME)
     for name, content in crops.items():
         _write_bytes(folder / name, content)
     embeddings = np.stack([seen[index].embedding for index in names]).astype(np.float32)
     _write_bytes(folder / "embeddings.safetensors", save({"embeddings": embeddings}, {"made_by": made_by}))
     write_lines(folder / "photos.jsonl", [_row(item.verdict, names.get(index)) for index, item in enumerate(seen)])
-    write_lines(folder / "captions.jsonl", captions)
+    write_lines(folder / "captions.jsonl", lines)
     for stale in set(folder.glob("[0-9]*.png")) - {folder / name for name in names.values()}:
         stale.unlink()
 
@@ -328,23 +354,6 @@ def _write(workspace: Workspace, seen: list[_Seen], caption: str, made_by: str) 
 def _row(verdict: Verdict, crop: str | None) -> dict[str, Any]:
     row = asdict(verdict)
     return {"file": row.pop("file"), "verdict": row.pop("code"), "crop": crop, **row}
-
-
-def _captions(old: list[dict[str, Any]], crops: dict[str, bytes], text: str) -> list[dict[str, Any]]:
-    """A caption for every crop; one that was edited stays with its crop, whatever the crop is called now.
-
-    `template` in a row is the caption that was offered: a caption that differs from it was edited.
-    """
-    edited = {
-        row["sha256"]: row["caption"]
-        for row in old
-        if "sha256" in row and row.get("caption") not in (None, row.get("template"))
-    }
-    rows = []
-    for name, content in crops.items():
-        sha256 = hashlib.sha256(content).hexdigest()
-        rows.append({"crop": name, "caption": edited.get(sha256, text), "template": text, "sha256": sha256})
-    return rows
 
 
 def _png(crop: np.ndarray) -> bytes:

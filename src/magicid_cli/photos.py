@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 MAX_SIDE = 4096
 """Longest side of a decoded photo; a larger one is reduced by a whole factor."""
 
-MAX_MEGAPIXELS = {"JPEG": 128, "PNG": 64, "AVIF": 64, "HEIF": 64, "WEBP": 40}
+MAX_MEGAPIXELS = {"JPEG": 128, "PNG": 64, "AVIF": 64, "HEIF": 64, "GIF": 64, "WEBP": 40}
 """Most pixels of a file, in units of 1e6, so that decoding stays under 1 GB: JPEG is reduced while it is decoded,
 libwebp keeps three copies."""
 
@@ -32,10 +32,15 @@ NEAR_DUPLICATE_BITS = 8
 """Photos whose `perceptual_hash` differs in at most so many of 64 bits count as the same picture: saving again,
 scaling, relighting and cutting 3 % off every edge change up to 8, another framing over 12, another picture about 32."""
 
+SHEET = "magicid-sheet"
+"""Stem of the contact sheets that `magicid prepare` writes: in a folder of photos they are no photos."""
+
 _ADVICE = "Save it again as JPEG or PNG, or leave it out."
-_SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".heic", ".heif", ".avif"}
+_SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".heic", ".heif", ".avif", ".gif"}
 _OTHER_FORMATS = {
-    b"GIF8": "a GIF",
+    b"\0\0\0\x0cJXL ": "a JPEG XL",
+    b"\xff\x0a": "a JPEG XL",
+    b"\0\0\0\x0cjP  ": "a JPEG 2000",
     b"BM": "a BMP",
     b"II*\0": "a TIFF or raw photo",
     b"MM\0*": "a TIFF or raw photo",
@@ -87,8 +92,9 @@ class Photo:
 def expand(arguments: list[str]) -> list[Path]:
     """Folders, files and globs → photo files, each once, in the order given; a folder's content by name.
 
-    A folder is not searched below its first level. Its hidden files are left out, and so are sub-folders, unless they
-    are named like a picture: those are kept, so that they get a verdict. Links that point nowhere are kept too.
+    A folder is not searched below its first level. Its hidden files and contact sheets (`SHEET`) are left out, and so
+    are sub-folders, unless they are named like a picture: those are kept, so that they get a verdict. Links that point
+    nowhere are kept too.
 
     Raises:
         MagicIDError: `photos-missing` if an argument names nothing.
@@ -114,7 +120,8 @@ def _matches(argument: str) -> Iterator[Path]:
         except PermissionError:
             return
         for entry in entries:
-            if not entry.name.startswith(".") and (not entry.is_dir() or entry.suffix.lower() in _SUFFIXES):
+            photo = not entry.is_dir() or entry.suffix.lower() in _SUFFIXES
+            if photo and not entry.name.startswith((".", SHEET)):
                 yield entry
     elif os.path.lexists(argument):
         yield Path(argument)
@@ -192,14 +199,22 @@ def _kind(head: bytes) -> str:
         return "PNG"
     if head[:4] == b"RIFF" and head[8:12] == b"WEBP":
         return "WEBP"
+    if head.startswith((b"GIF87a", b"GIF89a")):
+        return "GIF"
     if head[4:8] == b"ftyp":
         return _iso_media_kind(head[8:])
     other = next((name for magic, name in _OTHER_FORMATS.items() if head.lstrip().startswith(magic)), "something else")
-    raise Unreadable(f"it is {other}, not a JPEG, PNG, WebP, HEIC or AVIF picture")
+    raise Unreadable(f"it is {other}, not a JPEG, PNG, WebP, HEIC, AVIF or GIF picture")
 
 
 def _iso_media_kind(brands: bytes) -> str:
     if b"avif" in brands or b"avis" in brands:
+        from PIL import features
+
+        if not features.check("avif"):
+            raise Unreadable(
+                "this build of Pillow cannot read AVIF", "Save it as JPEG or PNG, or: pip install --upgrade pillow"
+            )
         return "AVIF"
     if not any(brand in brands for brand in (b"heic", b"heix", b"hevc", b"mif1", b"msf1")):
         raise Unreadable("it is a video or another container, not a picture", "Take a still from it, or leave it out.")
@@ -215,7 +230,7 @@ def _iso_media_kind(brands: bytes) -> str:
 
 def _decode(file: BinaryIO, kind: str) -> "tuple[np.ndarray, list[str]]":
     import numpy as np
-    from PIL import Image
+    from PIL import Image, ImageChops
 
     limit = MAX_MEGAPIXELS[kind]
     try:
@@ -230,6 +245,9 @@ def _decode(file: BinaryIO, kind: str) -> "tuple[np.ndarray, list[str]]":
     image.draft(None, (MAX_SIDE, MAX_SIDE))
     image.load()
     orientation, icc = image.getexif().get(0x0112, 1), image.info.get("icc_profile")
+    if kind == "JPEG" and image.mode == "CMYK" and "adobe" not in image.info:
+        # Adobe's programs store inks inverted, and Pillow undoes that; without Adobe's mark there was nothing to undo.
+        image = ImageChops.invert(image)
     image = _opaque(_reduced(_eight_bit(image)))
     if icc:
         image = _srgb(image, icc, notes)

@@ -2,24 +2,34 @@
 
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from magicid_cli.cli import options
+import typer
+
+from magicid_cli.cli import invention, options
 from magicid_cli.cli.output import Result, Table, Terminal
 from magicid_cli.config import Settings, resolve
 from magicid_cli.errors import MagicIDError
 
+WritePrompts = Annotated[
+    int | None,
+    typer.Option("--write-prompts", min=1, max=1000, help="Write so many new prompts into a file, for --prompts"),
+]
 
-@options.command("photos", "model", "shape", "rewards")
+
+@options.command("photos", "model", "seed", "shape", "rewards")
 def prepare(
     terminal: Terminal,
     flags: options.Flags,
     photos: options.SomePhotos = None,
+    write_prompts: WritePrompts = None,
+    output: options.Output = None,
     dry_run: options.DryRun = False,
 ) -> Result:
     """Bring the weights into the cache and check machine, disk and licences; with photos, judge each of them.
 
-    On a machine that cannot run the model, photos are judged all the same, and the weights are not fetched.
+    On a machine that cannot run the model, photos are judged all the same, and the weights are not fetched. With
+    `--write-prompts`, the model of `--vlm` also writes new prompts, into `--output` or a file of a free name.
     """
     from magicid_cli import plan
     from magicid_cli.cli import estimate, weights
@@ -27,6 +37,8 @@ def prepare(
     from magicid_cli.workspace import data_home
 
     settings = resolve(flags.values, preset=flags.preset).settings
+    if write_prompts:
+        invention.check(settings, output)
     files = expand(photos) if photos else []
     chosen = weights.chosen(settings)
     todo = plan.STAGES if files else plan.STAGES[1:]  # without photos there are none to look at
@@ -41,6 +53,8 @@ def prepare(
     done = Result(data, []) if problem else _fetch(data, settings, terminal)
     if files:
         done = _judge(done, settings, files, terminal)
+    if write_prompts:
+        done = invention.add(done, settings, write_prompts, output, terminal)
     return replace(done, error=problem or done.error)
 
 

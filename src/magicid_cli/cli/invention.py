@@ -53,10 +53,8 @@ def write(settings: Settings, count: int, output: Path | None, terminal: Termina
         prompts, made_by = drawn.pick(count, seed, word), "the grammar of the drawn world"
     else:
         qwen = _opened(settings, terminal)
-        prompts, made_by = (
-            invent.invent(count, word, seed=seed, write=_with(qwen), events=terminal.events),
-            qwen.made_by,
-        )
+        made_by = qwen.made_by
+        prompts = invent.invent(count, word, seed=seed, write=_with(qwen), events=terminal.events)
         qwen.close()
     text = invent.listing(prompts, [f"{len(prompts)} prompts about a {word}, seed {seed}, by {made_by}."])
     return {"path": _save(text, output, word), "prompts": prompts, "seed": seed, "made_by": made_by}
@@ -91,9 +89,8 @@ def _with(qwen: "Qwen") -> "Writer":
 
 def _save(text: str, output: Path | None, word: str) -> Path:
     """Write a file that is not there yet; nothing is ever overwritten."""
-    names = (
-        [output] if output else [Path(f"prompts-{word}{end}.txt") for end in ("", *(f"-{n}" for n in range(2, 1000)))]
-    )
+    ends = ("", *(f"-{number}" for number in range(2, 1000)))
+    names = [output] if output else [Path(f"prompts-{word}{end}.txt") for end in ends]
     for path in names:
         try:
             with path.open("x", encoding="utf-8") as file:

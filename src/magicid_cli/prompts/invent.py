@@ -74,7 +74,7 @@ def invent(count: int, class_word: str, *, seed: int, write: Writer, events: Eve
             "Try another --seed or a larger --vlm, or write a file of prompts yourself.",
         )
     events.notice(
-        f"Only {len(found)} of {count} prompts could be used; most often what was written was refused because: {common}."
+        f"Only {len(found)} of {count} prompts can be used; the rest was refused, most often because {common}."
     )
     return found
 

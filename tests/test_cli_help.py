@@ -19,7 +19,7 @@ from magicid_cli.config import KNOBS
 
 COMMANDS = (
     *("prepare", "customize", "generate", "export", "status", "ls", "rm", "cache", "config", "doctor"),
-    *("mini photos", "mini train"),
+    *("score", "pairs", "mini photos", "mini train"),
 )
 HEAVY = (
     "torch",

@@ -8,7 +8,7 @@ it, an edited caption exactly those that read captions, and a new version of mag
 import importlib
 import secrets
 import time
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import asdict, dataclass, is_dataclass
 from pathlib import Path
 from typing import Any
@@ -225,6 +225,45 @@ def run(workspace: Workspace, resolved: Resolved, photos: list[Path], events: Ev
         return CustomizeResult(
             workspace.name, workspace.path, adapter, done, cached, pairs, round(time.monotonic() - begun, 1)
         )
+
+
+def score(workspace: Workspace, settings: Settings, events: Events, *, again: Collection[str] = ()) -> bool:
+    """Score the repository as it is, and do nothing else.
+
+    The adapter stays in use. Whether pairs and adapter still follow from the scores, the next run finds out.
+
+    Args:
+        workspace: the identity; locked while this works.
+        settings: of the judges.
+        events: where progress goes; also appended to the identity's `events.jsonl`.
+        again: rewards whose scores are forgotten first.
+
+    Returns:
+        Whether there was anything to do.
+
+    Raises:
+        MagicIDError: as the stage.
+        KeyboardInterrupt: somebody asked to stop; the scores made so far stay.
+    """
+    module = stage("score")
+    module.check(settings)
+    with workspace.lock():
+        events.path = workspace.events
+        events.listen(lambda event: _record_fallback(workspace, event))
+        before = module.outputs(workspace)
+        if again:
+            module.forget(workspace, again)
+        state, why = _state("score", workspace, settings, [], workspace.manifest()["stages"].get("score"))
+        if state == "cached":
+            return False
+        module.prepare(settings, events)
+        about = {"stage": "score", "title": module.TITLE, "i": 1, "n": 1}
+        events.emit("stage", state="started", why=why, **about)
+        _run_stage("score", workspace, settings, [], events)
+        events.emit("stage", state="finished", **about)
+        if module.outputs(workspace) != before:
+            workspace.update(finished=None)
+        return True
 
 
 def _describe(workspace: Workspace, settings: Settings, origins: dict[str, str]) -> None:

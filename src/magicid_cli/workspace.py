@@ -7,7 +7,7 @@ A person can read it with `ls` and `cat`:
         references/     photos.jsonl (a verdict for each), NNN.png (crops), captions.jsonl
         reconstruct/    metrics.jsonl, checkpoints/, static/ (latents of the photos), adapter.safetensors
         repository/     prompts.jsonl, videos.jsonl, clips/*.mp4, latents/*.safetensors
-        scores.jsonl    one line a video
+        scores.jsonl    one line a video and reward;  set-aside.jsonl: videos without, and why
         pairs.jsonl     one line a pair;  pairs.json: how they were chosen
         prefer/         beta.json, metrics.jsonl, checkpoints/, adapter.safetensors
         texts/          prompts and captions, encoded
@@ -208,6 +208,7 @@ class Workspace:
         self.reconstruct = self.path / "reconstruct"
         self.repository = self.path / "repository"
         self.scores = self.path / "scores.jsonl"
+        self.set_aside = self.path / "set-aside.jsonl"
         self.pairs = self.path / "pairs.jsonl"
         self.prefer = self.path / "prefer"
         self.videos = self.path / "videos"

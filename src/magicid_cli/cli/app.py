@@ -14,7 +14,21 @@ from typing import Annotated, Any
 import typer
 
 from magicid_cli import __version__
-from magicid_cli.cli import cache, config, customize, doctor, export, generate, ls, mini, prepare, rm, status
+from magicid_cli.cli import (
+    cache,
+    config,
+    customize,
+    doctor,
+    export,
+    generate,
+    ls,
+    mini,
+    pairs,
+    prepare,
+    rm,
+    score,
+    status,
+)
 from magicid_cli.cli.interrupt import obeyed
 from magicid_cli.cli.output import Result, Terminal, write_line
 from magicid_cli.errors import INTERRUPTED, MagicIDError
@@ -26,7 +40,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["--help", "-h"]},
     pretty_exceptions_enable=False,
 )
-_WORK, _UPKEEP = "From photos to videos", "State and upkeep"
+_WORK, _UPKEEP, _CLOSER = "From photos to videos", "State and upkeep", "Looking closer"
 app.command("prepare", rich_help_panel=_WORK)(prepare.prepare)
 app.command("customize", rich_help_panel=_WORK)(customize.customize)
 app.command("generate", rich_help_panel=_WORK)(generate.generate)
@@ -37,7 +51,9 @@ app.command("rm", rich_help_panel=_UPKEEP)(rm.rm)
 app.command("cache", rich_help_panel=_UPKEEP)(cache.cache)
 app.command("config", rich_help_panel=_UPKEEP)(config.config)
 app.command("doctor", rich_help_panel=_UPKEEP)(doctor.doctor)
-app.add_typer(mini.app, name="mini", rich_help_panel="Looking closer")
+app.command("score", rich_help_panel=_CLOSER)(score.score)
+app.command("pairs", rich_help_panel=_CLOSER)(pairs.pairs)
+app.add_typer(mini.app, name="mini", rich_help_panel=_CLOSER)
 
 
 def _print_version(wanted: bool) -> None:

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from magicid_cli.config import KNOBS, Settings, resolve, with_values
 from magicid_cli.errors import MagicIDError
 from magicid_cli.pipeline import ORDER, PREFERENCE
 from magicid_cli.workspace import Workspace, identities
@@ -104,6 +105,26 @@ def require_free(workspace: Workspace) -> None:
             f"{owner} is working on '{workspace.name}'.",
             f"Wait for it, or watch it: magicid status {workspace.name}",
         )
+
+
+def recorded_settings(workspace: Workspace, flags: Mapping[str, Any]) -> Settings:
+    """The settings of the identity's last run, but for what a flag says.
+
+    Settings that cannot change a result (device, offline) come from where they always do.
+
+    Args:
+        workspace: of the identity.
+        flags: values given on the command line, by dotted name.
+    """
+    manifest = workspace.manifest()
+    before = manifest.get("settings", {}).get("values", {})
+    values: dict[str, Any] = {}
+    for name, knob in KNOBS.items():
+        section, _, inner = name.rpartition(".")
+        recorded = before.get(section, {}) if section else before
+        if knob.result and name not in flags and inner in recorded:
+            values[name] = recorded[inner]
+    return with_values(resolve(flags, identity_model=manifest.get("model")).settings, values)
 
 
 def order(manifest: Mapping[str, Any]) -> tuple[str, ...]:

@@ -83,12 +83,16 @@ class Flags:
     preset: str | None
 
 
-def command(*sections: str, model: str | None = None) -> Callable[[Callable[..., Result]], Callable[..., Result]]:
+def command(
+    *sections: str, model: str | None = None, recorded: bool = False
+) -> Callable[[Callable[..., Result]], Callable[..., Result]]:
     """Make a Typer command of a function.
 
     Args:
-        sections: sections of `config.Settings` (or `seed`) whose flags the command takes, in this order.
+        sections: sections of `config.Settings`, or dotted names of single settings, whose flags the command takes, in
+            this order.
         model: what to say of `--model` if its default is another one here.
+        recorded: what no flag sets is as in the identity's last run: no defaults are shown, and there are no presets.
 
     Returns:
         A decorator. The function gets `terminal: Terminal` and, if it takes settings, `flags: Flags`, besides its own
@@ -98,9 +102,10 @@ def command(*sections: str, model: str | None = None) -> Callable[[Callable[...,
         _parameter(knob.name): knob
         for section in sections
         for knob in KNOBS.values()
-        if _section(knob) == section and knob.flag
+        if section in (_section(knob), knob.name) and knob.flag
     }
-    defaults = {name: knob.default for name, knob in KNOBS.items()} | ({"model.name": model} if model else {})
+    defaults = {name: None if recorded and knob.result else knob.default for name, knob in KNOBS.items()}
+    defaults |= {"model.name": model} if model else {}
 
     def decorate(function: Callable[..., Result]) -> Callable[..., Result]:
         own = inspect.signature(function, eval_str=True).parameters
@@ -112,7 +117,7 @@ def command(*sections: str, model: str | None = None) -> Callable[[Callable[...,
             if "flags" in own:
                 given = {knob.name: values.pop(name) for name, knob in knobs.items()}
                 given = {name: value for name, value in given.items() if value is not None}
-                values["flags"] = Flags(given, values.pop("preset"))
+                values["flags"] = Flags(given, values.pop("preset", None))
             try:
                 return function(terminal=terminal, **values)
             except BrokenPipeError as error:
@@ -121,7 +126,7 @@ def command(*sections: str, model: str | None = None) -> Callable[[Callable[...,
 
         parameters = [_annotated("ctx", typer.Context, Parameter.empty)]
         parameters += [value for name, value in own.items() if name not in ("terminal", "flags")]
-        if "flags" in own:
+        if "flags" in own and not recorded:
             parameters.append(_annotated("preset", Preset, None))
         parameters += [_annotated(name, _option(knob, defaults[knob.name]), None) for name, knob in knobs.items()]
         parameters += [_annotated(name, option, False) for name, option in _COMMON.items()]

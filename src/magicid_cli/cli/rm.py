@@ -19,6 +19,7 @@ _CONTENTS = {
     "prefer": "stage 2: checkpoints, adapter, log",
     "videos": "generated videos",
     "scores.jsonl": "rewards",
+    "set-aside.jsonl": "videos without rewards, and why",
     "pairs.json": "how the pairs were chosen",
     "pairs.jsonl": "preference pairs",
     "events.jsonl": "log of events",

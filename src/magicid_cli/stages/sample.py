@@ -68,13 +68,13 @@ def inputs(workspace: Workspace, settings: Settings) -> dict[str, Any]:
 
 
 def outputs(workspace: Workspace) -> dict[str, str]:
-    """Content of the records, and the size of every file that they name."""
+    """Content of the records and of the clips, and the size of the latents."""
     records = workspace.repository / "videos.jsonl"
     found = {path.name: file_digest(path) for path in (records, records.with_name("prompts.jsonl")) if path.is_file()}
     for row in read_lines(records):
-        for name in (row["clip"], row["latents"]):
-            path = workspace.repository / name
-            found[name] = str(path.stat().st_size) if path.is_file() else "missing"
+        clip, latents = workspace.repository / row["clip"], workspace.repository / row["latents"]
+        found[row["clip"]] = file_digest(clip) if clip.is_file() else "missing"
+        found[row["latents"]] = str(latents.stat().st_size) if latents.is_file() else "missing"
     return found
 
 
@@ -191,13 +191,11 @@ def shape_of(settings: Settings) -> Shape:
 
 
 def is_made(folder: Path, item: Item, record: dict[str, Any] | None) -> bool:
-    """Whether the record describes exactly this item and its files are there."""
-    return (
-        record is not None
-        and record["key"] == item.key
-        and (folder / record["clip"]).is_file()
-        and has_latents(folder, item)
-    )
+    """Whether the record describes exactly this item and its files are there, the clip as it was written."""
+    if record is None or record["key"] != item.key or not has_latents(folder, item):
+        return False
+    clip = folder / record["clip"]
+    return clip.is_file() and record.get("clip_sha256") in (None, file_digest(clip))
 
 
 def has_latents(folder: Path, item: Item) -> bool:
@@ -258,6 +256,7 @@ def finish(
         **vars(item),
         "key": item.key,
         "clip": clip,
+        "clip_sha256": file_digest(folder / clip),
         "latents": latents_name(item),
         "device": family.device.type,
         "versions": {name: version(name) for name in ("magicid", "torch", "diffusers", "peft")},

@@ -27,10 +27,31 @@ class SelectResult:
     held_out: int
 
 
+@dataclass(frozen=True)
+class Choice:
+    """What a rule selects from the scores on disk.
+
+    Attributes:
+        rows: lines of `pairs.jsonl`; empty if no pair satisfies the rule.
+        report: how it went, `hpo.Selection.report`, with the names of the videos that are set aside.
+    """
+
+    rows: list[dict[str, Any]]
+    report: dict[str, Any]
+
+    def count(self, split: str, *kinds: str) -> int:
+        """How many pairs of a split are of these kinds, of any by default."""
+        return sum(row["split"] == split and (not kinds or row["kind"] in kinds) for row in self.rows)
+
+
 def inputs(workspace: Workspace, settings: Settings) -> dict[str, Any]:
     """Content of the scores and of the records they belong to."""
     videos = read_lines(workspace.repository / "videos.jsonl")
-    return {"scores": file_digest(workspace.scores), "videos": [row["key"] for row in videos]}
+    return {
+        "scores": file_digest(workspace.scores),
+        "videos": [row["key"] for row in videos],
+        "set_aside": aside(workspace),
+    }
 
 
 def outputs(workspace: Workspace) -> dict[str, str]:
@@ -45,7 +66,20 @@ def run(workspace: Workspace, settings: Settings, events: Events) -> SelectResul
     Raises:
         MagicIDError: `pairs-none` if no pair satisfies the rules; the message says which rule starved them.
     """
-    videos = read_lines(workspace.repository / "videos.jsonl")
+    choice = choose(workspace, settings)
+    write_json(workspace.path / "pairs.json", choice.report)
+    require(choice)
+    for warning in choice.report["warnings"]:
+        events.notice(warning, stage=NAME)
+    write_lines(workspace.pairs, choice.rows)
+    identity, dynamic = choice.count("train", "identity"), choice.count("train", "dynamic")
+    return SelectResult(identity + dynamic, identity, dynamic, choice.count("held-out"))
+
+
+def choose(workspace: Workspace, settings: Settings) -> Choice:
+    """What the settings select from the scores on disk; nothing is written."""
+    without = set(aside(workspace))
+    videos = [row for row in read_lines(workspace.repository / "videos.jsonl") if row["id"] not in without]
     candidates = columns(videos, read_lines(workspace.scores))
     wanted = settings.pairs
     rule = hpo.PairRule(
@@ -58,23 +92,34 @@ def run(workspace: Workspace, settings: Settings, events: Events) -> SelectResul
         rewards=tuple(wanted.rewards.split("+")),
     )
     selection = hpo.select_pairs(candidates, rule, settings.seed or 0)
-    write_json(workspace.path / "pairs.json", selection.report)
-    if not selection.pairs:
-        raise MagicIDError(
-            "pairs-none",
-            f"No preference pair could be selected: {selection.report['starved_by']}.",
-            "Sample more videos (--tuned 200), or relax a rule (--tau 9, --video-cap 20); pairs.json has the counts.",
-        )
-    for warning in selection.report["warnings"]:
-        events.notice(warning, stage=NAME)
     rows = [
         describe(pair, split, videos, candidates.raw, selection.scaled, wanted.prompt)
         for split, pairs in (("train", selection.pairs), ("held-out", selection.held_out))
         for pair in pairs
     ]
-    write_lines(workspace.pairs, rows)
-    kinds = [pair.kind for pair in selection.pairs]
-    return SelectResult(len(kinds), kinds.count("identity"), kinds.count("dynamic"), len(selection.held_out))
+    return Choice(rows if selection.pairs else [], {**selection.report, "set_aside": sorted(without)})
+
+
+def require(choice: Choice) -> None:
+    """Refuse to go on without a pair.
+
+    Raises:
+        MagicIDError: `pairs-none`.
+    """
+    if choice.rows:
+        return
+    without = len(choice.report["set_aside"])
+    missing = f" ({without} videos are set aside: see set-aside.jsonl)" if without else ""
+    raise MagicIDError(
+        "pairs-none",
+        f"No preference pair could be selected: {choice.report['starved_by']}{missing}.",
+        "Sample more videos (--tuned 200), or relax a rule (--tau 9, --video-cap 20); pairs.json has the counts.",
+    )
+
+
+def aside(workspace: Workspace) -> list[str]:
+    """Names of the videos that could not be scored."""
+    return [row["id"] for row in read_lines(workspace.set_aside)]
 
 
 def columns(videos: list[dict[str, Any]], scores: list[dict[str, Any]]) -> hpo.Candidates:

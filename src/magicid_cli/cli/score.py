@@ -1,0 +1,147 @@
+"""`magicid score`: an identity's repository scored (again), and what the judges say of it."""
+
+import shlex
+from collections.abc import Sequence
+from enum import StrEnum
+from statistics import fmean
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from magicid_cli.cli import options
+from magicid_cli.cli.output import Result, Table, Terminal
+from magicid_cli.errors import MagicIDError
+
+if TYPE_CHECKING:
+    from magicid_cli.workspace import Workspace
+
+
+class Reward(StrEnum):
+    """The rewards, as words that an option takes."""
+
+    IDENTITY = "identity"
+    DYNAMICS = "dynamics"
+    SEMANTICS = "semantics"
+
+
+REWARDS = tuple(map(str, Reward))
+_ORIGINS = ("static", "initial", "tuned")
+Again = Annotated[
+    list[Reward] | None,
+    typer.Option("--again", metavar="REWARD", help="Forget this reward's scores first; may be given several times"),
+]
+Videos = Annotated[bool, typer.Option("--videos", help="A row for every video instead of one for every origin")]
+
+
+@options.command(
+    *("rewards.flow", "rewards.vlm", "rewards.sampled_frames", "model.device", "model.offline"), recorded=True
+)
+def score(
+    terminal: Terminal,
+    flags: options.Flags,
+    name: options.SomeIdentity = None,
+    again: Again = None,
+    videos: Videos = False,
+    dry_run: options.DryRun = False,
+    yes: options.Yes = False,
+) -> Result:
+    """Score an identity's repository where it has no scores yet, and show what the judges say of it.
+
+    What no flag says is as in the identity's last `customize`. Only scores that a change concerns are made again. The
+    adapter stays as it is until `customize` selects pairs from the new scores. Another face recogniser has to see the
+    photos, too: that is `customize --face-model`.
+    """
+    from magicid_cli.cli.identity import choose, recorded_settings, require_free, stage_states
+
+    workspace = choose(name)
+    if stage_states(workspace.manifest()).get("sample") != "done":
+        raise no_videos(workspace)
+    require_free(workspace)
+    settings = recorded_settings(workspace, flags.values)
+    from magicid_cli import pipeline, plan
+    from magicid_cli.cli import estimate
+    from magicid_cli.workspace import read_lines
+
+    statics = sum(row["origin"] == "static" for row in read_lines(workspace.repository / "videos.jsonl"))
+    estimated = plan.for_run(settings, photos=statics, todo={"score"}, home=workspace.path)
+    if dry_run:
+        return Result(estimated.as_dict(), estimate.blocks(estimated), ["score"])
+    estimate.approve(terminal, estimated, yes=yes)
+    if again:
+        command = shlex.join(["magicid", "score", workspace.name])
+        terminal.say(f"Scores of {', '.join(again)} are made again; `{command}` goes on if this is interrupted.")
+    worked = pipeline.score(workspace, settings, terminal.events, again=again or ())
+    data = summary(workspace)
+    table = _by_video(data["videos"]) if videos else _by_origin(data["origins"])
+    judges = "\n".join(f"{reward} by {judge}" for reward, judge in data["judges"].items())
+    blocks: list[str | Table] = [table, judges]
+    if data["set_aside"]:
+        blocks.append(Table(("SET ASIDE", "WHY"), [(row["clip"], row["why"]) for row in data["set_aside"]]))
+    following = f"Pairs that follow: magicid pairs {workspace.name}"
+    hint = following if worked else f"Nothing had to be scored. {following}"
+    return Result({"name": workspace.name, **data}, blocks, [workspace.scores], hint=hint)
+
+
+def summary(workspace: "Workspace") -> dict[str, Any]:
+    """What `scores.jsonl` says: raw rewards of every video; mean, smallest and largest by origin; who judged."""
+    from magicid_cli.workspace import read_lines
+
+    records = {row["id"]: row for row in read_lines(workspace.repository / "videos.jsonl")}
+    found: dict[str, dict[str, Any]] = {}
+    judges: dict[str, str] = {}
+    for row in read_lines(workspace.scores):
+        if row["id"] not in records:
+            continue
+        judges[row["reward"]] = row["made_by"]
+        video = found.setdefault(row["id"], {"id": row["id"], "origin": records[row["id"]]["origin"]})
+        video[row["reward"]] = row["value"]
+        if "found" in row["raw"]:
+            video["face_found"] = row["raw"]["found"]
+    rows = sorted(found.values(), key=lambda video: (_ORIGINS.index(video["origin"]), video["id"]))
+    origins = [
+        {"reward": reward, "origin": origin, **_figures(values)}
+        for reward in (*REWARDS, "face_found")
+        for origin in _ORIGINS
+        if (values := [video[reward] for video in rows if video["origin"] == origin and reward in video])
+    ]
+    return {"videos": rows, "origins": origins, "judges": judges, "set_aside": read_lines(workspace.set_aside)}
+
+
+def no_videos(workspace: "Workspace") -> MagicIDError:
+    """The error of an identity whose repository is not sampled."""
+    return MagicIDError(
+        "scores-missing",
+        f"'{workspace.name}' has no scores: its preference repository is not sampled, or not to the end.",
+        f"Sample and score it: magicid customize PHOTOS --name {workspace.name}",
+    )
+
+
+def _figures(values: Sequence[float]) -> dict[str, float]:
+    return {"videos": len(values), "mean": fmean(values), "min": min(values), "max": max(values)}
+
+
+def _by_origin(origins: Sequence[dict[str, Any]]) -> Table:
+    return Table(
+        ("REWARD", "ORIGIN", "VIDEOS", "MEAN", "MIN", "MAX"),
+        [
+            (
+                row["reward"].replace("_", " "),
+                row["origin"],
+                row["videos"],
+                *(_raw(row[k]) for k in ("mean", "min", "max")),
+            )
+            for row in origins
+        ],
+    )
+
+
+def _by_video(videos: Sequence[dict[str, Any]]) -> Table:
+    columns = ("identity", "face_found", "dynamics", "semantics")
+    return Table(
+        ("VIDEO", "ORIGIN", *(name.replace("_", " ").upper() for name in columns)),
+        [(row["id"], row["origin"], *(_raw(row.get(name)) for name in columns)) for row in videos],
+    )
+
+
+def _raw(value: float | None) -> str:
+    return "-" if value is None else f"{value:.3f}"

@@ -1,0 +1,288 @@
+"""`magicid score` and `magicid pairs` at the command line.
+
+Truth: the contract of the command line (streams, exit codes, 80 columns), scores written by hand, and the selection
+stage, which must do what the what-if showed.
+"""
+
+import subprocess
+import sys
+from statistics import fmean
+from typing import Any
+
+import pytest
+
+from fake_run import outcome
+from magicid_cli import config
+from magicid_cli.cli.app import main
+from magicid_cli.events import Events
+from magicid_cli.stages import score as stage
+from magicid_cli.stages import select
+from magicid_cli.workspace import Workspace, read_lines
+from small_repository import REWARDS, VIDEOS, Counted, files, sampled, scored, settings
+
+ALL = len(VIDEOS)
+
+
+def rows(text: str) -> list[str]:
+    """Lines with every run of spaces made one."""
+    return [" ".join(line.split()) for line in text.splitlines()]
+
+
+# score
+
+
+def test_score_scores_what_has_no_scores_and_shows_the_means(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    workspace, count = sampled(), Counted(monkeypatch)
+    assert main(["score"]) == 0
+    shown = capsys.readouterr()
+    assert count.taken() == dict.fromkeys(REWARDS, ALL)
+    values = {(row["id"], row["reward"]): row["value"] for row in read_lines(workspace.scores)}
+    tuned = [values[name, "dynamics"] for name in ("tuned-000-0", "tuned-000-1")]
+    lines = rows(shown.out)
+    assert lines[0] == "REWARD ORIGIN VIDEOS MEAN MIN MAX"
+    assert f"dynamics tuned 2 {fmean(tuned):.3f} {min(tuned):.3f} {max(tuned):.3f}" in lines
+    assert "face found static 1 1.000 1.000 1.000" in lines
+    assert any(line.startswith("dynamics by DIS") for line in lines)
+    assert "[1/1] Rewards: started (not begun)" in shown.err
+    assert shown.err.endswith("Pairs that follow: magicid pairs alice\n")
+    # Once more there is nothing to do.
+    assert main(["score", "alice", "--videos"]) == 0
+    shown = capsys.readouterr()
+    assert count.taken() == {} and shown.err.startswith("Nothing had to be scored.")
+    row = next(line for line in rows(shown.out) if line.startswith("tuned-000-1 "))
+    figures = [values["tuned-000-1", "identity"], 1.0, *(values["tuned-000-1", name] for name in REWARDS[1:])]
+    assert row == " ".join(["tuned-000-1", "tuned", *(f"{figure:.3f}" for figure in figures)])
+    assert workspace.manifest()["stages"]["score"]["state"] == "done"
+
+
+def test_again_forgets_one_reward_and_a_flag_changes_one(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    workspace, count = sampled(), Counted(monkeypatch)
+    assert main(["score", "-q"]) == 0
+    assert capsys.readouterr().out == f"{workspace.scores}\n"
+    before = workspace.scores.read_bytes()
+    count.taken()
+    assert main(["score", "alice", "--again", "identity", "--again", "dynamics"]) == 0
+    assert count.taken() == {"identity": ALL, "dynamics": ALL}
+    assert workspace.scores.read_bytes() == before
+    capsys.readouterr()
+    assert main(["score", "alice", "--vlm", "drawn", "--json"]) == 0
+    assert count.taken() == {"semantics": ALL}
+    data = outcome(capsys)["data"]
+    assert "drawn prompt scorer" in data["judges"]["semantics"]
+    assert {video["id"] for video in data["videos"]} == {name for name, *_ in VIDEOS}
+    assert all(video.keys() == {"id", "origin", "face_found", *REWARDS} for video in data["videos"])
+    assert main(["score", "alice", "--again", "beauty"]) == 2
+
+
+def test_new_scores_leave_the_adapter_in_use_and_what_follows_stale(monkeypatch: pytest.MonkeyPatch) -> None:
+    from magicid_cli.cli.identity import stage_states
+
+    workspace = sampled()
+    assert main(["score", "-q"]) == 0
+    done = workspace.manifest()["stages"]
+    later = {name: {"state": "done", "begun": 3.0} for name in ("select", "prefer")}
+    workspace.update(stages={**done, **later}, adapter="prefer/adapter.safetensors", finished=5.0)
+    assert main(["score", "-q", "--again", "identity"]) == 0  # the same scores again
+    assert stage_states(workspace.manifest())["select"] == "done"
+    assert main(["score", "-q", "--vlm", "drawn"]) == 0
+    assert stage_states(workspace.manifest())["select"] == "stale"
+    assert workspace.manifest()["adapter"] == "prefer/adapter.safetensors"
+
+
+def test_score_names_what_is_set_aside(capsys: pytest.CaptureFixture[str]) -> None:
+    workspace = sampled()
+    (workspace.repository / "clips" / "tuned-000-0.mp4").write_bytes(b"")
+    assert main(["score"]) == 0
+    shown = capsys.readouterr()
+    assert "clips/tuned-000-0.mp4 the file is empty" in rows(shown.out)
+    assert "Set aside" in shown.err
+
+
+def test_a_dry_run_scores_nothing(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    workspace, count = sampled(), Counted(monkeypatch)
+    before = files(workspace.path)
+    assert main(["score", "-n"]) == 0
+    assert "score" in capsys.readouterr().out and count.taken() == {} and files(workspace.path) == before
+
+
+def test_a_stop_says_how_to_go_on_and_loses_nothing(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sampled()
+    count = Counted(monkeypatch)
+    real = stage.Job.keep
+
+    def stop(job: stage.Job, *arguments: Any) -> None:
+        real(job, *arguments)
+        if job.made == 4:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as once:
+        once.setattr(stage.Job, "keep", stop)
+        assert main(["score", "alice", "--json"]) == 130
+    assert outcome(capsys)["error"]["code"] == "interrupted"
+    assert count.taken() == {"identity": 2, "dynamics": 2}
+    assert main(["pairs", "alice", "--json"]) == 1
+    assert "magicid score alice" in outcome(capsys)["error"]["hint"]
+    assert main(["score", "alice"]) == 0
+    assert count.taken() == {"identity": ALL - 2, "dynamics": ALL - 2, "semantics": ALL}
+
+
+def test_an_identity_that_is_being_worked_on_is_left_alone(capsys: pytest.CaptureFixture[str]) -> None:
+    sampled()
+    code = (
+        "import time; from magicid_cli.workspace import Workspace\n"
+        "with Workspace('alice').lock(): print('locked', flush=True); time.sleep(60)"
+    )
+    process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None and process.stdout.readline() == "locked\n"
+    try:
+        assert main(["score", "alice", "--json"]) == 1
+        assert outcome(capsys)["error"]["code"] == "identity-busy"
+    finally:
+        process.kill()
+        process.communicate()
+
+
+@pytest.mark.parametrize("command", ["score", "pairs"])
+def test_without_videos_the_next_command_is_customize(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    workspace = Workspace("alice")
+    workspace.create()
+    workspace.update(stages={"ingest": {"state": "done", "begun": 1.0}})
+    assert main([command, "--json"]) == 1
+    error = outcome(capsys)["error"]
+    assert error["code"] == "scores-missing" and error["hint"].endswith("magicid customize PHOTOS --name alice")
+    assert "not sampled" in error["message"]
+
+
+def test_settings_of_the_last_run_hold_unless_a_flag_says_otherwise(monkeypatch: pytest.MonkeyPatch) -> None:
+    from magicid_cli.cli.identity import recorded_settings
+
+    workspace = scored()
+    monkeypatch.setenv("MAGICID_PAIRS_COUNT", "3")
+    monkeypatch.setenv("MAGICID_MODEL_DEVICE", "cpu")
+    recorded = settings()
+    found = recorded_settings(workspace, {"pairs.tau": 2.5})
+    assert found.pairs.count == recorded.pairs.count != 3
+    assert found.model.device == "cpu" != recorded.model.device
+    assert (found.pairs.tau, found.seed, found.model.name) == (2.5, 7, "tiny")
+    assert config.with_values(found, {"pairs.tau": None, "model.device": "auto"}) == recorded
+
+
+# pairs
+
+
+def test_pairs_are_shown_with_raw_and_scaled_rewards_and_the_reason(capsys: pytest.CaptureFixture[str]) -> None:
+    workspace = scored()
+    pairs = read_lines(workspace.pairs)
+    assert {pair["kind"] for pair in pairs} == {"identity", "dynamic"}
+    assert main(["pairs"]) == 0
+    shown = capsys.readouterr()
+    assert shown.err == ""
+    lines, words = rows(shown.out), " ".join(shown.out.split())
+    for pair in pairs:
+        assert " ".join(pair["why"].split()) in words
+        for side in (pair["winner"], pair["rejected"]):
+            figures = (
+                f"{side['rewards'][name]['raw']:.3f} ({side['rewards'][name]['scaled']:.1f})" for name in REWARDS
+            )
+            assert any(line.endswith(" ".join([side["id"], *figures])) for line in lines)
+    assert lines[0].startswith("Pairs of 'alice': ") and "tau: " in words
+
+
+def test_pairs_as_data_and_as_names(capsys: pytest.CaptureFixture[str]) -> None:
+    workspace = scored()
+    pairs = read_lines(workspace.pairs)
+    assert main(["pairs", "--json"]) == 0
+    data = outcome(capsys)["data"]
+    assert data["pairs"] == pairs and data["what_if"] is None
+    assert sum(data["selected"].values()) == len(pairs)
+    assert main(["pairs", "-q"]) == 0
+    names = [f"{pair['winner']['id']} {pair['rejected']['id']}" for pair in pairs]
+    assert capsys.readouterr().out.splitlines() == names
+
+
+WHAT_IF = [
+    {"pairs.tau": 1.5},
+    {"pairs.identity_share": 0.0},
+    {"pairs.count": 3, "pairs.held_out": 0},
+    {"pairs.rewards": "identity"},
+    {"seed": 3},
+]
+
+
+@pytest.mark.parametrize("changes", WHAT_IF, ids=str)
+def test_a_what_if_touches_nothing_and_is_what_selection_then_does(
+    changes: dict[str, Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    workspace = scored()
+    now = read_lines(workspace.pairs)
+    flags = [str(word) for name, value in changes.items() for word in (config.KNOBS[name].flag, value)]
+    before = files(workspace.path)
+    assert main(["pairs", "alice", *flags, "--json"]) == 0
+    data = outcome(capsys)["data"]
+    assert main(["pairs", "alice", *flags]) == 0
+    shown = capsys.readouterr()
+    assert files(workspace.path) == before
+    assert "Nothing was written." in shown.out and "customize" in shown.err
+    assert data["what_if"] == {config.KNOBS[name].flag: value for name, value in changes.items()}
+    select.run(workspace, settings(**changes), Events())
+    assert data["pairs"] == read_lines(workspace.pairs)
+    both = {(p["winner"]["id"], p["rejected"]["id"]) for p in now} & {
+        (p["winner"]["id"], p["rejected"]["id"]) for p in data["pairs"]
+    }
+    assert data["kept"] == len(both)
+    assert f"in both {len(both)} {len(both)}" in rows(shown.out)
+
+
+def test_rules_that_leave_no_pair_are_an_error_with_the_reason(capsys: pytest.CaptureFixture[str]) -> None:
+    workspace = scored()
+    before = files(workspace.path)
+    assert main(["pairs", "--tau", "-5", "--identity-share", "1", "--json"]) == 1
+    error = outcome(capsys)["error"]
+    assert error["code"] == "pairs-none" and "more than tau" in error["message"]
+    assert files(workspace.path) == before
+
+
+def test_pairs_that_were_not_selected_yet_are_shown_as_they_would_be(capsys: pytest.CaptureFixture[str]) -> None:
+    workspace = scored()
+    expected = read_lines(workspace.pairs)
+    stages = workspace.manifest()["stages"]
+    stages.pop("select")
+    workspace.update(stages=stages)
+    workspace.pairs.unlink()
+    assert main(["pairs"]) == 0
+    shown = capsys.readouterr()
+    assert "would give" in shown.out and "magicid customize PHOTOS --name alice" in shown.err
+    assert main(["pairs", "--json"]) == 0
+    assert outcome(capsys)["data"]["pairs"] == expected
+    assert not workspace.pairs.exists()
+
+
+@pytest.mark.parametrize("arguments", [["score"], ["score", "--videos"], ["pairs"], ["pairs", "--pair-count", "5"]])
+def test_the_tables_fit_into_80_columns(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    workspace = scored(prompts=12, videos=3)
+    if arguments[0] == "score":
+        text = _shown_summary(workspace, by_video="--videos" in arguments)
+    else:
+        assert main(arguments) == 0
+        text = capsys.readouterr().out
+    assert max(map(len, text.splitlines())) <= 80
+
+
+def _shown_summary(workspace: Workspace, *, by_video: bool) -> str:
+    from magicid_cli.cli import score
+
+    data = score.summary(workspace)
+    table = score._by_video(data["videos"]) if by_video else score._by_origin(data["origins"])
+    return table.text()
+
+
+def test_the_home_is_not_made_by_looking(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["pairs", "--json"]) == 2
+    assert outcome(capsys)["error"]["code"] == "identity-missing"
+    assert not Workspace("alice").path.exists()

@@ -5,10 +5,12 @@ processor for the inputs, the model's own count of visual features, hand arithme
 process for what must be deterministic.
 """
 
+import importlib.util
 import json
 import os
 import subprocess
 import sys
+import weakref
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -26,7 +28,7 @@ from magicid_cli.events import Events
 from magicid_cli.models.catalog import JUDGES, VIDEO_MODELS
 from magicid_cli.rewards import qwen, semantics
 from magicid_cli.rewards.base import Clip, Reward, evenly_spaced
-from magicid_cli.rewards.qwen import Qwen
+from magicid_cli.rewards.qwen import Question, Qwen
 from magicid_cli.rewards.semantics import QwenJudge, open_judge
 from magicid_cli.rewards.standin import StandInJudge
 
@@ -191,6 +193,130 @@ def test_nothing_in_a_prompt_is_read_as_a_picture_or_an_end(judge: QwenJudge, mo
         assert (seen["input_ids"] == number).sum() == (plain["input_ids"] == number).sum()
 
 
+# Several clips at once.
+
+
+def test_several_clips_at_once_are_scored_as_one_by_one(judge: QwenJudge) -> None:
+    """Other sizes, counts of frames and lengths of prompts: no row may see another, or its padding."""
+    clips = [
+        clip(1),
+        clip(2, "A man.", frames=2),
+        clip(3, "long words " * 30, height=320, width=200),
+        clip(4, "Ein Mann läuft.", frames=1),
+    ]
+    together = judge.score_many(clips)
+    for raw, shown in zip(together, clips, strict=True):
+        alone = judge.score(shown)
+        assert raw["frames"] == alone["frames"]
+        assert raw["value"] == pytest.approx(alone["value"], abs=1e-4)
+        assert raw["mass"] == pytest.approx(alone["mass"], abs=1e-4)
+        np.testing.assert_allclose(raw["distribution"], alone["distribution"], atol=1e-4)
+    values = [raw["value"] for raw in together]
+    assert min(abs(a - b) for i, a in enumerate(values) for b in values[:i]) > 1e-3, "the clips differ"
+
+
+def test_padding_is_on_the_left_and_masked(judge: QwenJudge) -> None:
+    questions = [Question(("a", Image.new("RGB", (64, 64)))), Question(("a " * 9, Image.new("RGB", (64, 64)), "b"))]
+    inputs = judge._qwen._inputs(questions)
+    alone = [judge._qwen._inputs([question])["input_ids"][0] for question in questions]
+    for row, mask, ids in zip(inputs["input_ids"], inputs["attention_mask"], alone, strict=True):
+        assert torch.equal(row[mask.bool()], ids)
+        assert mask.tolist() == sorted(mask.tolist()), "zeros first"
+
+
+def test_a_batch_pays_on_a_gpu_only(folder: Path) -> None:
+    assert opened_at(folder).at_once == 1
+    assert QwenJudge(Qwen(folder, name="n", commit="c", device="cuda"), frames=5).at_once > 1
+
+
+# Words.
+
+
+def greedy(judge: QwenJudge, question: Question, tokens: int) -> list[int]:
+    """The most probable continuation, one whole forward pass for each token: no cache, no generate."""
+    model, inputs, new = judge._qwen._model, judge._qwen._inputs([question]), list[int]()
+    ends = {judge._qwen._token(text) for text in ("<|im_end|>", "<|endoftext|>")}
+    while len(new) < tokens:
+        ids = torch.cat([inputs["input_ids"], torch.tensor([new], dtype=torch.long)], 1)
+        types = (ids == model.config.image_token_id).int()
+        pictures = {key: inputs[key] for key in ("pixel_values", "image_grid_thw") if key in inputs}
+        with torch.no_grad():
+            logits = model(input_ids=ids, mm_token_type_ids=types, **pictures).logits[0, -1]
+        new.append(int(logits.argmax()))
+        if new[-1] in ends:
+            break
+    return new
+
+
+@pytest.mark.parametrize("seen", [True, False])
+def test_words_are_the_most_probable_ones(judge: QwenJudge, seen: bool) -> None:
+    pictures = [Image.fromarray(noise(seed, 1)[0]) for seed in range(3)]
+    texts = ["What is this?", "And that, in a few words more?", "a"]
+    questions = [
+        Question((text, picture) if seen else (text,), answer="a photo of a man")
+        for text, picture in zip(texts, pictures, strict=True)
+    ]
+    written = judge._qwen.write(questions, tokens=12)
+    for question, text in zip(questions, written, strict=True):
+        expected = judge._qwen._tokenizer.decode(greedy(judge, question, 12), skip_special_tokens=True)
+        assert text == "a photo of a man" + expected
+    assert len(set(written)) > 1
+
+
+def test_sampled_words_depend_on_the_seed_alone(judge: QwenJudge) -> None:
+    questions = [Question(("Write a line.",)), Question(("Write another line, please.",))]
+    torch.manual_seed(1)
+    state = torch.random.get_rng_state()
+    first = judge._qwen.write(questions, tokens=12, seed=5)
+    assert torch.equal(torch.random.get_rng_state(), state), "nobody else's random numbers are used up"
+    torch.manual_seed(2)
+    assert judge._qwen.write(questions, tokens=12, seed=5) == first
+    assert judge._qwen.write(questions, tokens=12, seed=6) != first
+
+
+def test_the_chat_is_the_one_of_the_repositorys_template(
+    judge: QwenJudge, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from transformers import PreTrainedTokenizerFast
+
+    shown = clip()
+    ids = seen_by(judge, monkeypatch, shown)["input_ids"][0].tolist()
+    content: list[dict[str, str]] = []
+    for part in semantics.asked(shown, evenly_spaced(len(shown.frames), 3)).parts:
+        content.append({"type": "text", "text": part} if isinstance(part, str) else {"type": "image"})
+    text = PreTrainedTokenizerFast.from_pretrained(folder).apply_chat_template(
+        [{"role": "user", "content": content}], tokenize=False, add_generation_prompt=True
+    )
+    ours = judge._qwen._tokenizer.decode(ids, skip_special_tokens=False)
+    while "<|image_pad|><|image_pad|>" in ours:
+        ours = ours.replace("<|image_pad|><|image_pad|>", "<|image_pad|>")
+    assert ours == f"{text}1"
+
+
+@pytest.mark.skipif(
+    importlib.util.find_spec("torchvision") is None,
+    reason="AutoProcessor of Qwen3-VL needs torchvision",
+)
+def test_ids_and_pixels_equal_auto_processors(judge: QwenJudge, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Sides that are multiples of 32 pixels: two libraries' resizing need not agree, and is not asked for."""
+    from transformers import AutoProcessor
+
+    shown = clip(2, height=320, width=448)
+    seen = seen_by(judge, monkeypatch, shown)
+    parts = semantics.asked(shown, evenly_spaced(len(shown.frames), 3)).parts
+    content = [{"type": "text", "text": p} if isinstance(p, str) else {"type": "image", "image": p} for p in parts]
+    reference = AutoProcessor.from_pretrained(folder).apply_chat_template(
+        [{"role": "user", "content": content}],
+        tokenize=True,
+        add_generation_prompt=True,
+        return_dict=True,
+        return_tensors="pt",
+    )
+    assert torch.equal(seen["input_ids"][:, :-1], reference["input_ids"])
+    assert torch.equal(seen["image_grid_thw"], reference["image_grid_thw"])
+    torch.testing.assert_close(seen["pixel_values"], reference["pixel_values"], atol=1e-6, rtol=0)
+
+
 # What the score depends on.
 
 
@@ -217,6 +343,28 @@ def test_the_model_can_be_dropped_and_loaded_again(folder: Path, judge: QwenJudg
     opened.close()
     assert opened._qwen._model is None
     assert opened.score(clip(0)) == before == judge.score(clip(0))
+
+
+def test_one_load_serves_all_clips_and_its_memory_is_given_back(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from transformers import Qwen3VLForConditionalGeneration
+
+    loads: list[object] = []
+    real = Qwen3VLForConditionalGeneration.from_pretrained
+
+    def counted(*args: Any, **kwargs: Any) -> Any:
+        loads.append(args)
+        return real(*args, **kwargs)
+
+    monkeypatch.setattr(Qwen3VLForConditionalGeneration, "from_pretrained", counted)
+    opened = opened_at(folder)
+    for seed in range(3):
+        opened.score(clip(seed))
+    opened.score_many([clip(3), clip(4)])
+    assert len(loads) == 1
+    weights = [weakref.ref(value) for value in opened._qwen._model.parameters()]
+    assert len(weights) > 20 and all(one() is not None for one in weights)
+    opened.close()
+    assert [one for one in weights if one() is not None] == []
 
 
 def test_weights_in_several_files_are_the_same_model(tmp_path: Path, judge: QwenJudge) -> None:

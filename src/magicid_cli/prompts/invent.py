@@ -114,7 +114,7 @@ def problem(prompt: str, class_word: str, others: Sequence[str]) -> str | None:
         return "it says who somebody is"
     if unwanted(prompt, OTHERS, frozenset({class_word})) or unwanted(prompt, _PRONOUNS[class_word]):
         return "it speaks of somebody else"
-    if not says(prompt, "camera"):
+    if not (says(prompt, "camera") or says(prompt, "lens")):
         return "it does not say how the camera moves"
     if any(_alike(prompt, other) for other in others):
         return "it repeats another prompt"

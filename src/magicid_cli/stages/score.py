@@ -168,10 +168,10 @@ def run(workspace: Workspace, settings: Settings, events: Events) -> ScoreResult
                 judges[judge.name] = judge.made_by
                 # Equal clips of two videos have one score.
                 rows += [{**job.scores[job.key(judge, one)], "id": one.id} for one in job.videos]
+    write_lines(workspace.set_aside, job.set_aside.values())
     _tell(job, events)
     rows = [row for row in rows if row["id"] not in job.set_aside]
     write_lines(workspace.scores, rows)
-    write_lines(workspace.set_aside, job.set_aside.values())
     return ScoreResult(len(rows), job.made, len(job.set_aside), judges)
 
 
@@ -196,12 +196,18 @@ def score(job: Job, judges: list[Reward], events: Events) -> None:
     part = " and ".join(judge.name for judge in judges)
     for start in range(0, len(todo), at_once):
         group = todo[start : start + at_once]
-        clips = [(one, clip) for one in group if job.missing(judges, one) and (clip := _clip(job, one)) is not None]
-        if len(clips) > 1:
-            _together(job, cast(BatchedReward, judges[0]), clips)
-        elif clips:
-            _side_by_side(job, judges, *clips[0])
+        _look(job, judges, group)
         events.emit("step", stage=NAME, part=part, step=start + len(group), of=len(todo))
+
+
+def _look(job: Job, judges: list[Reward], group: list[Video]) -> None:
+    """Decode some videos and have them judged; their frames are gone when this returns."""
+    # Of two equal clips the second one may have its score by now.
+    clips = [(one, clip) for one in group if job.missing(judges, one) and (clip := _clip(job, one)) is not None]
+    if len(clips) > 1:
+        _together(job, cast(BatchedReward, judges[0]), clips)
+    elif clips:
+        _side_by_side(job, judges, *clips[0])
 
 
 def _side_by_side(job: Job, judges: list[Reward], one: Video, clip: Clip) -> None:

@@ -64,8 +64,11 @@ def score(
 
     statics = sum(row["origin"] == "static" for row in read_lines(workspace.repository / "videos.jsonl"))
     estimated = plan.for_run(settings, photos=statics, todo={"score"}, home=workspace.path)
+    problem = next(map(_for_judges, plan.check(estimated)), None)
     if dry_run:
-        return Result(estimated.as_dict(), estimate.blocks(estimated), ["score"])
+        return Result(estimated.as_dict(), estimate.blocks(estimated), ["score"], error=problem)
+    if problem:
+        raise problem
     estimate.approve(terminal, estimated, yes=yes)
     if again:
         command = shlex.join(["magicid", "score", workspace.name])
@@ -113,6 +116,15 @@ def no_videos(workspace: "Workspace") -> MagicIDError:
         "scores-missing",
         f"'{workspace.name}' has no scores: its preference repository is not sampled, or not to the end.",
         f"Sample and score it: magicid customize PHOTOS --name {workspace.name}",
+    )
+
+
+def _for_judges(problem: MagicIDError) -> MagicIDError:
+    """What the machine lacks, with what can be done about it here: the video model is not needed."""
+    if problem.code == "disk-space":
+        return problem
+    return MagicIDError(
+        problem.code, problem.message, "Judge on the CPU (--device cpu), or by a smaller model (--vlm)."
     )
 
 

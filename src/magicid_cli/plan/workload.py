@@ -72,9 +72,10 @@ def work_of(settings: Settings, model: VideoModel, photos: int, value_bytes: int
 
     judge = model.vlm if settings.rewards.vlm == "auto" else settings.rewards.vlm
     judge_gb = JUDGES[judge].source.gigabytes if judge in JUDGES else 0.0
+    writes = settings.photos.captions == "vlm"
     steps = settings.reconstruct.steps
     return {
-        "ingest": Work(photos, "photo", None, _PHOTO_S[model.name], 0.0),
+        "ingest": Work(photos, "photo", None, _PHOTO_S[model.name], judge_gb if writes else 0.0),
         "reconstruct": Work(steps, "step", step * settings.reconstruct.batch, 0.0, memory(shape, training=True)),
         "sample": Work(videos, "video", video, 0.0, memory(shape, training=False)),
         "score": Work(clips, "clip", None, _CLIP_S[model.name], judge_gb),

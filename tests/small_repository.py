@@ -93,7 +93,7 @@ def scored(name: str = "alice", *, prompts: int = 4, videos: int = 4, statics: i
                 "id": row["id"],
                 "reward": reward,
                 "value": values[row["id"]][n],
-                "raw": {"value": values[row["id"]][n], **({"found": 0.5} if reward == "identity" else {})},
+                "raw": {"value": values[row["id"]][n], **_beside(reward, values[row["id"]][n])},
                 "made_by": f"judge of {reward}",
                 "key": f"{row['id']} {reward}",
             }
@@ -105,6 +105,11 @@ def scored(name: str = "alice", *, prompts: int = 4, videos: int = 4, statics: i
     done = {"state": "done", "begun": 1.0, "finished": 2.0, "key": "", "outputs": {}}
     _describe(workspace, dict.fromkeys(("ingest", "reconstruct", "sample", "score", "select"), done))
     return workspace
+
+
+def _beside(reward: str, value: float) -> dict[str, float]:
+    """What else a raw score has; all motion is the subject's."""
+    return {"identity": {"found": 0.5}, "dynamics": {"total": value, "subject": value}}.get(reward, {})
 
 
 def _row(video_id: str, origin: str, prompt_id: int | None, photo: int | None) -> dict[str, Any]:

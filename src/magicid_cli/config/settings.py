@@ -227,6 +227,12 @@ class PairSettings:
         flag="--pair-rewards",
         choices=("identity", "identity+dynamics", "identity+dynamics+semantics"),
     )
+    dynamics: str = setting(
+        "total",
+        "Motion that counts: all of it, or the subject's, without what the camera does",
+        flag="--dynamics",
+        choices=("total", "subject"),
+    )
     held_out: int = setting(
         10, "Pairs held out, on prompts and photos of their own, to watch over-fitting", flag="--held-out", low=0
     )

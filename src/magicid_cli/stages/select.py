@@ -80,8 +80,8 @@ def choose(workspace: Workspace, settings: Settings) -> Choice:
     """What the settings select from the scores on disk; nothing is written."""
     without = set(aside(workspace))
     videos = [row for row in read_lines(workspace.repository / "videos.jsonl") if row["id"] not in without]
-    candidates = columns(videos, read_lines(workspace.scores))
     wanted = settings.pairs
+    candidates = columns(videos, read_lines(workspace.scores), wanted.dynamics)
     rule = hpo.PairRule(
         count=wanted.count,
         identity_share=wanted.identity_share,
@@ -122,9 +122,21 @@ def aside(workspace: Workspace) -> list[str]:
     return [row["id"] for row in read_lines(workspace.set_aside)]
 
 
-def columns(videos: list[dict[str, Any]], scores: list[dict[str, Any]]) -> hpo.Candidates:
-    """Records and scores → the columns that selection works on; `raw` is `(N, 3)` in the order of `hpo.REWARDS`."""
-    values = {(row["id"], row["reward"]): row["value"] for row in scores}
+def columns(videos: list[dict[str, Any]], scores: list[dict[str, Any]], dynamics: str) -> hpo.Candidates:
+    """Records and scores → the columns that selection works on.
+
+    Args:
+        videos: rows of `videos.jsonl`.
+        scores: rows of `scores.jsonl`.
+        dynamics: which of its raw values is the dynamics reward, `total` or `subject`.
+
+    Returns:
+        `raw` is `(N, 3)` in the order of `hpo.REWARDS`.
+    """
+    values = {
+        (row["id"], row["reward"]): row["raw"][dynamics] if row["reward"] == "dynamics" else row["value"]
+        for row in scores
+    }
     return hpo.Candidates(
         ids=[row["id"] for row in videos],
         origin=[row["origin"] for row in videos],

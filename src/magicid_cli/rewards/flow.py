@@ -1,0 +1,167 @@
+"""Optical flow between two frames, and the camera's part of it, by one of two estimators."""
+
+import functools
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import cv2
+import numpy as np
+
+from magicid_cli.errors import MagicIDError
+from magicid_cli.rewards.camera import camera_field
+
+
+@dataclass(frozen=True, eq=False)
+class Motion:
+    """What moved between two frames.
+
+    Attributes:
+        flow: of everything, float32 `(H, W, 2)` in pixels.
+        camera: the part that the camera explains, likewise.
+    """
+
+    flow: np.ndarray
+    camera: np.ndarray
+
+
+class Flow(Protocol):
+    """An estimator.
+
+    Attributes:
+        made_by: which one, in which version; part of every stored score.
+    """
+
+    made_by: str
+
+    def __call__(self, first: np.ndarray, second: np.ndarray) -> Motion:
+        """Motion from one frame to the next, both uint8 RGB `(H, W, 3)`."""
+
+
+def open_flow(name: str) -> Flow:
+    """The estimator of a name: `dis` (OpenCV, no weights) or `raft` (torchvision with its weights).
+
+    Raises:
+        MagicIDError: `raft-missing`.
+    """
+    return Raft() if name == "raft" else Dis()
+
+
+class Dis:
+    """OpenCV's dense inverse search (Kroeger et al. 2016), preset medium, with its guesses taken out.
+
+    Where there is nothing to go by (plain walls, along straight edges, what leaves the picture or is covered), dense
+    search still answers, at times with tens of pixels, and the mean of the largest 5 % collects just these answers. So
+    a vector counts only if the search from the second frame back to the first agrees, and if it explains the picture
+    better than the camera's motion does. Every other pixel moves as the camera does.
+    """
+
+    made_by = f"DIS medium, both ways (OpenCV {cv2.__version__})"
+
+    AGREEMENT = 0.5
+    """Most pixels by which the way there and the way back may differ."""
+    WINDOW = 11
+    """Side of the neighbourhood in which two explanations of a pixel are compared."""
+    BETTER = 2.0
+    """A vector explains its neighbourhood if the camera's motion leaves this many times its squared error, and..."""
+    NOISE = 2.0
+    """... this much more, in squared grey levels: what H.264 does to a still picture."""
+
+    def __init__(self) -> None:
+        self._search = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
+
+    def __call__(self, first: np.ndarray, second: np.ndarray) -> Motion:
+        """As the Protocol says."""
+        one, two = (cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY) for frame in (first, second))
+        # One search after the other: OpenCV keeps its buffers between calls and may hand one out twice.
+        there = np.array(self._search.calc(one, two, None))
+        back = np.asarray(self._search.calc(two, one, None))
+        trusted = self._agree(there, back)
+        camera = camera_field(there, trusted, one)
+        told = self._unexplained(one, two, there), self._unexplained(one, two, camera)
+        trusted &= told[1] > self.BETTER * told[0] + self.NOISE
+        return Motion(np.where(trusted[..., None], there, camera), camera)
+
+    def _agree(self, there: np.ndarray, back: np.ndarray) -> np.ndarray:
+        """Where the way there and back ends where it began, inside the picture; bool `(H, W)`."""
+        height, width = there.shape[:2]
+        x, y = _targets(there)
+        off = there + cv2.remap(back, x, y, cv2.INTER_LINEAR)
+        inside = (x >= 0) & (y >= 0) & (x <= width - 1) & (y <= height - 1)
+        return inside & (off[..., 0] ** 2 + off[..., 1] ** 2 < self.AGREEMENT**2)
+
+    def _unexplained(self, one: np.ndarray, two: np.ndarray, flow: np.ndarray) -> np.ndarray:
+        """Variance, in each neighbourhood, of what is left of the first frame when the second one is moved back.
+
+        Of the variance, because a change of light is no motion.
+        """
+        moved = cv2.remap(two, *_targets(flow), cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+        left = cv2.subtract(one, moved, dtype=cv2.CV_32F)
+        size = self.WINDOW, self.WINDOW
+        return np.asarray(cv2.sqrBoxFilter(left, cv2.CV_32F, size) - cv2.blur(left, size) ** 2)
+
+
+def _targets(flow: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Where every pixel goes: x and y, float32 `(H, W)`."""
+    x, y = _pixels(*flow.shape[:2])
+    return x + flow[..., 0], y + flow[..., 1]
+
+
+@functools.lru_cache(4)
+def _pixels(height: int, width: int) -> tuple[np.ndarray, np.ndarray]:
+    return np.arange(width, dtype=np.float32)[None], np.arange(height, dtype=np.float32)[:, None]
+
+
+class Raft:
+    """RAFT large (Teed and Deng 2020) of torchvision as VBench uses it; nothing is downloaded here.
+
+    Weights trained on FlyingChairs and FlyingThings3D, the authors' own, 20 updates. Its field is taken as it is.
+
+    Raises:
+        MagicIDError: `raft-missing`.
+    """
+
+    UPDATES = 20
+
+    def __init__(self) -> None:
+        import torch
+
+        try:
+            from torchvision.models import optical_flow
+        # A torchvision of another build than torch raises RuntimeError while it is imported.
+        except (ImportError, RuntimeError) as error:
+            raise _raft_missing(f"torchvision cannot be used: {str(error).splitlines()[0]}") from error
+        weights = optical_flow.Raft_Large_Weights.C_T_V1
+        file = Path(torch.hub.get_dir()) / "checkpoints" / weights.url.rpartition("/")[2]
+        if not file.is_file():
+            raise _raft_missing(f"its weights {weights.url} are not at {file}")
+        self.made_by = f"RAFT large {weights.name} ({self.UPDATES} updates)"
+        self._device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        net = optical_flow.raft_large()
+        # The file is there, so nothing is fetched; torchvision publishes pickles: tensors only.
+        net.load_state_dict(weights.get_state_dict(progress=False, weights_only=True))
+        self._net = net.to(self._device).eval()
+
+    def __call__(self, first: np.ndarray, second: np.ndarray) -> Motion:
+        """As the Protocol says."""
+        import torch
+
+        height, width = first.shape[:2]
+        padding = (0, -width % 8, 0, -height % 8)
+        with torch.inference_mode():
+            frames = [
+                torch.nn.functional.pad(
+                    torch.from_numpy(frame).to(self._device).permute(2, 0, 1)[None] / 127.5 - 1, padding, "replicate"
+                )
+                for frame in (first, second)
+            ]
+            flow = self._net(*frames, num_flow_updates=self.UPDATES)[-1][0, :, :height, :width]
+        found = np.ascontiguousarray(flow.permute(1, 2, 0).cpu().numpy())
+        everywhere = np.ones((height, width), bool)
+        return Motion(found, camera_field(found, everywhere, cv2.cvtColor(first, cv2.COLOR_RGB2GRAY)))
+
+
+def _raft_missing(why: str) -> MagicIDError:
+    return MagicIDError(
+        "raft-missing", f"RAFT is not available: {why}.", "Use the optical flow that needs no weights: --flow dis"
+    )

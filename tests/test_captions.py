@@ -100,6 +100,8 @@ def test_what_is_asked_names_no_identity_and_begins_like_the_template() -> None:
 class Told:
     """Says what it is told to, and remembers for how many photos it was asked."""
 
+    at_once = 9
+
     def __init__(self, made_by: str, *texts: str, note: str = "") -> None:
         self.made_by, self._texts, self._note, self.asked = made_by, texts, note, list[int]()
 
@@ -128,6 +130,16 @@ def test_every_crop_gets_its_line() -> None:
         ("001.png", "a photo of a man, two", "model 1"),
     ]
     assert json.loads(json.dumps(lines)) == lines
+
+
+def test_photos_are_given_in_groups_and_progress_is_told() -> None:
+    heard: list[Event] = []
+    told = Told("model 1", "a photo of a man")
+    told.at_once = 1
+    lines = rows([], told, events=Events(heard.append))
+    assert told.asked == [1, 1] and len(lines) == 2
+    steps = [(event.data["part"], event.data["step"], event.data["of"]) for event in heard if event.kind == "step"]
+    assert steps == [("captions", 1, 2), ("captions", 2, 2)]
 
 
 def test_nobody_is_asked_twice_for_the_same_photo() -> None:

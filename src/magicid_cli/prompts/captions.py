@@ -46,9 +46,11 @@ class Captioner(Protocol):
 
     Attributes:
         made_by: what decides the captions besides the photo; a photo is captioned again when it changes.
+        at_once: how many photos it is best given together.
     """
 
     made_by: str
+    at_once: int
 
     def captions(self, crops: "Sequence[np.ndarray]") -> list[Caption]:
         """A caption for each crop, uint8 RGB `(H, W, 3)`."""
@@ -138,14 +140,18 @@ def rows(
         crops: file name → the crop's PNG.
         pictures: file name → the same as pixels.
         captioner: who writes what is missing.
-        events: told where only the template could be used.
+        events: told how far it is, and where only the template could be used.
         stage: the stage that asks.
     """
     known = {row["sha256"]: row for row in old if isinstance(row.get("sha256"), str)}
     digests = {name: hashlib.sha256(content).hexdigest() for name, content in crops.items()}
     kept = {name: known[sha] for name, sha in digests.items() if _stays(known.get(sha, {}), captioner.made_by)}
     missing = [name for name in crops if name not in kept]
-    written = dict(zip(missing, captioner.captions([pictures[name] for name in missing]), strict=True))
+    written: dict[str, Caption] = {}
+    for first in range(0, len(missing), captioner.at_once):
+        names = missing[first : first + captioner.at_once]
+        written.update(zip(names, captioner.captions([pictures[name] for name in names]), strict=True))
+        events.emit("step", stage=stage, part="captions", step=len(written), of=len(missing))
     _tell(written, events, stage)
     lines = []
     for name, sha in digests.items():

@@ -17,12 +17,13 @@ if TYPE_CHECKING:
     from magicid_cli.rewards.qwen import Qwen
 
 TEMPLATE = "template"
-_AT_ONCE = 4  # photos in one pass
 _TOKENS = 80  # an answer of twice the words that are asked for
 
 
 class Template:
     """The same caption for every photo; needs no model."""
+
+    at_once = 1000
 
     def __init__(self, text: str) -> None:
         self._text = text
@@ -39,6 +40,8 @@ class Template:
 class Looking:
     """The vision-language model looks at each photo and finishes the caption's sentence, always in the same words."""
 
+    at_once = 4
+
     def __init__(self, qwen: "Qwen", class_word: str) -> None:
         self._qwen, self._class_word = qwen, class_word
         self.made_by = f"{qwen.made_by} {captions.wording(class_word)}"
@@ -49,10 +52,8 @@ class Looking:
 
         start = captions.beginning(self._class_word)
         text = captions.QUESTION.format(beginning=start)
-        answers: list[str] = []
-        for first in range(0, len(crops), _AT_ONCE):
-            questions = [Question((shrunk(crop), text), answer=start) for crop in crops[first : first + _AT_ONCE]]
-            answers += self._qwen.write(questions, tokens=_TOKENS)
+        questions = [Question((shrunk(crop), text), answer=start) for crop in crops]
+        answers = self._qwen.write(questions, tokens=_TOKENS)
         return [captions.checked(answer, self._class_word) for answer in answers]
 
     def close(self) -> None:
@@ -62,6 +63,8 @@ class Looking:
 
 class Reading:
     """The classifier of the drawn world names place and outfit of a drawn photo where it is sure of them."""
+
+    at_once = 1000
 
     def __init__(self, judge: "DrawnJudge", class_word: str) -> None:
         self._judge, self._class_word = judge, class_word

@@ -46,7 +46,7 @@ class QwenJudge:
     Attributes:
         name: `semantics`.
         made_by: model, commit, number type, how many frames, and the version of the rubric's wording.
-        at_once: how many clips one forward pass is best given: on a CPU a pass of several takes as long as several.
+        at_once: how many clips one forward pass is given; on a CPU one, so that no padding is computed.
     """
 
     name = "semantics"

@@ -25,6 +25,11 @@ MIDDLE = 1
 # models/catalog.py (facts) and models/base.py (the Protocol), which know nothing of the models themselves. The drawn
 # world knows no model either; how its networks were made is `world training`, a room that nothing but a command enters.
 MIDDLE_EDGES = {
+    ("choosing", "alignment"): "opens OpenCV without its remarks",
+    ("choosing", "catalog"): "which face finders are of the drawn world",
+    ("choosing", "faces"): "finds and compares faces",
+    ("choosing", "framing"): "cuts out head and shoulders",
+    ("choosing", "photos"): "decodes photos and tells duplicates",
     ("conditioning", "family"): "encodes through a family",
     ("conditioning", "photos"): "reads crops",
     ("export", "adapters"): "reads the adapter",

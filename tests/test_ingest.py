@@ -17,6 +17,7 @@ from PIL import Image, ImageEnhance, ImageFilter
 from safetensors import safe_open
 
 from magicid_cli import faces
+from magicid_cli.choosing import comparing
 from magicid_cli.config import PhotoSettings, Settings, ShapeSettings
 from magicid_cli.errors import MagicIDError
 from magicid_cli.events import Event, Events
@@ -89,7 +90,7 @@ def album(folder: Path, angles: list[int]) -> list[Path]:
 
 
 def codes(photos: list[Path], settings: Settings, chosen: Faces, events: Events | None = None) -> list[str]:
-    return [verdict.code for verdict in ingest.examine(photos, settings, chosen, events or Events())]
+    return [verdict.code for verdict in ingest.examine(photos, settings, chosen, events or Events()).verdicts]
 
 
 def test_every_kind_of_photo_gets_its_verdict(tmp_path: Path, real: Faces, astronaut: Image.Image) -> None:
@@ -114,7 +115,7 @@ def test_every_kind_of_photo_gets_its_verdict(tmp_path: Path, real: Faces, astro
         picture.save(tmp_path / name)
     (tmp_path / "j page.jpg").write_text("<html>")
     paths = [tmp_path / name for name in [*pictures, "j page.jpg"]]
-    verdicts = ingest.examine(paths, wanted(), real, Events())
+    verdicts = ingest.examine(paths, wanted(), real, Events()).verdicts
     assert [verdict.code for verdict in verdicts] == [code for _, code in pictures.values()] + ["unreadable"]
     assert [verdict.file for verdict in verdicts] == [path.name for path in paths]
     for verdict in verdicts:
@@ -151,7 +152,7 @@ def test_of_duplicates_the_best_stays_unless_all_are_wanted(tmp_path: Path) -> N
     paths = [tmp_path / f"{number}.png" for number in range(4)]
     for path, picture in zip(paths, pictures, strict=True):
         picture.save(path)
-    verdicts = ingest.examine(paths, wanted(min_sharpness=0), STAND_INS, Events())
+    verdicts = ingest.examine(paths, wanted(min_sharpness=0), STAND_INS, Events()).verdicts
     assert [verdict.code for verdict in verdicts] == ["near-duplicate", "used", "near-duplicate", "near-duplicate"]
     assert all("1.png" in verdict.reason for verdict in verdicts if verdict.code != "used")
     assert codes(paths, wanted(min_sharpness=0, keep_duplicates=True), STAND_INS) == ["used"] * 4
@@ -162,7 +163,7 @@ def test_over_the_limit_the_best_by_size_times_sharpness_stay(tmp_path: Path) ->
     for number, side in enumerate((200, 320, 240, 280)):
         paths.append(tmp_path / f"{number}.png")
         Image.fromarray(smooth(160, 160, number, cell=20)).resize((side, side)).save(paths[-1])
-    verdicts = ingest.examine(paths, wanted(limit=2, min_sharpness=0), STAND_INS, Events())
+    verdicts = ingest.examine(paths, wanted(limit=2, min_sharpness=0), STAND_INS, Events()).verdicts
     values = [verdict.face["sharpness"] * min(verdict.face["box"][2:]) for verdict in verdicts if verdict.face]
     best = set(np.argsort(values)[-2:].tolist())
     assert [verdict.code for verdict in verdicts] == ["used" if n in best else "over-limit" for n in range(4)]
@@ -175,15 +176,15 @@ def unit(*degrees: float) -> np.ndarray:
 
 def test_strangers_by_hand() -> None:
     # The mean of 0° and 20° is 10°: 110° is 100° away, cosine -0.17. Then 0° and 20° remain.
-    assert ingest.strangers(unit(0, 110, 20), 0.25) == {1: pytest.approx(np.cos(np.deg2rad(100)))}
+    assert comparing.strangers(unit(0, 110, 20), 0.25) == {1: pytest.approx(np.cos(np.deg2rad(100)))}
     # A profile 60° off the mean of the others is the same person (0.5 >= 0.25), 80° off is not (0.17).
-    assert ingest.strangers(unit(0, 0, 0, 60), 0.25) == {}
-    assert list(ingest.strangers(unit(0, 0, 0, 80), 0.25)) == [3]
+    assert comparing.strangers(unit(0, 0, 0, 60), 0.25) == {}
+    assert list(comparing.strangers(unit(0, 0, 0, 80), 0.25)) == [3]
     # Two odd ones: neither spoils the mean for the photos that belong together.
-    assert set(ingest.strangers(unit(0, 10, 170, 5, 190), 0.25)) == {2, 4}
+    assert set(comparing.strangers(unit(0, 10, 170, 5, 190), 0.25)) == {2, 4}
     # Everybody different: two are left, because two cannot tell which is odd.
-    assert len(ingest.strangers(unit(0, 90, 180, 270), 0.25)) == 2
-    assert ingest.strangers(unit(0, 180), 0.25) == {} == ingest.strangers(np.empty((0, 2)), 0.25)
+    assert len(comparing.strangers(unit(0, 90, 180, 270), 0.25)) == 2
+    assert comparing.strangers(unit(0, 180), 0.25) == {} == comparing.strangers(np.empty((0, 2)), 0.25)
 
 
 def test_different_people_are_refused_by_name(tmp_path: Path, alice: Workspace, use: Use) -> None:
@@ -246,13 +247,13 @@ def test_where_no_photo_shows_a_face_the_finder_says_what_to_do(tmp_path: Path) 
 
     blind = Faces(Nothing(), StandInRecogniser())
     photos = album(tmp_path, [0, 0])
-    verdicts = ingest.examine(photos, wanted(), blind, Events())
+    verdicts = ingest.examine(photos, wanted(), blind, Events()).verdicts
     assert [(verdict.code, verdict.advice) for verdict in verdicts] == [("no-face", "Draw one.")] * 2
     with pytest.raises(MagicIDError) as caught:
         ingest.refuse(verdicts, "Look at each.")
     assert caught.value.hint == "Draw one."
     (tmp_path / "broken.png").write_bytes(b"")
-    verdicts = ingest.examine([*photos, tmp_path / "broken.png"], wanted(), blind, Events())
+    verdicts = ingest.examine([*photos, tmp_path / "broken.png"], wanted(), blind, Events()).verdicts
     with pytest.raises(MagicIDError) as caught:
         ingest.refuse(verdicts, "Look at each.")
     assert caught.value.hint == "Look at each."

@@ -99,7 +99,7 @@ def test_a_photo_of_any_shape_and_size_shows_the_same_face() -> None:
 
 def test_a_photograph_of_a_real_person_is_told_what_to_do(shared_data: Path, tmp_path: Path) -> None:
     """Whether the finder sees a face in it is chance; if it sees none, the error names the way on."""
-    verdicts = ingest.examine([shared_data / "astronaut.png"], Settings(), opened(), Events())
+    verdicts = ingest.examine([shared_data / "astronaut.png"], Settings(), opened(), Events()).verdicts
     if verdicts[0].code == "no-face":
         with pytest.raises(MagicIDError) as caught:
             ingest.refuse(verdicts, "another hint")

@@ -72,6 +72,16 @@ class PhotoSettings:
     min_sharpness: float = setting(
         15.0, "Smallest variance of the Laplacian of the face at 112 pixels", flag="--min-sharpness", low=0
     )
+    min_light: float = setting(
+        40.0,
+        "Least brightness (0 to 255) that the brightest twentieth of the face must reach",
+        flag="--min-light",
+        low=0,
+        high=255,
+    )
+    max_blown_out: float = setting(
+        0.5, "Largest share of the face that may be blown out to white", flag="--max-blown-out", low=0, high=1
+    )
     captions: str = setting(
         "template",
         "Who writes the photos' captions: the same template for each, or the model of --vlm, which looks at them",

@@ -32,6 +32,8 @@ MIDDLE_EDGES = {
     ("choosing", "photos"): "decodes photos and tells duplicates",
     ("conditioning", "family"): "encodes through a family",
     ("conditioning", "photos"): "reads crops",
+    ("contact_sheet", "framing"): "shows the crops that are trained on",
+    ("contact_sheet", "photos"): "decodes photos",
     ("export", "adapters"): "reads the adapter",
     ("export", "catalog"): "licences for the card",
     ("export", "family"): "loads the merged model back",

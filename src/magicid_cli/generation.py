@@ -249,11 +249,12 @@ def destinations(workspace: Workspace, prompt: str, seeds: list[int], output: Pa
     return paths
 
 
-def require_writable(path: Path) -> None:
+def require_writable(path: Path, option: str = "--output") -> None:
     """Find out by trying whether a file or folder of this name can be made; permissions alone do not tell.
 
     Args:
         path: what is to be made; folders above it may be missing.
+        option: with which another one is named.
 
     Raises:
         MagicIDError: `output-invalid`.
@@ -261,7 +262,7 @@ def require_writable(path: Path) -> None:
     long = [part for part in path.absolute().parts if len(os.fsencode(part)) > _LONGEST]
     if long:
         what = f"'{long[0][:40]}…' is too long for a name: file systems take {_LONGEST} bytes."
-        raise MagicIDError("output-invalid", what, "Name a shorter one with --output.")
+        raise MagicIDError("output-invalid", what, f"Name a shorter one with {option}.")
     folder = path.absolute().parent
     there = next(above for above in (folder, *folder.parents) if os.path.lexists(above))
     try:
@@ -269,7 +270,7 @@ def require_writable(path: Path) -> None:
             pass
     except OSError as error:
         what = f"Nothing can be written to '{path.parent}': {error.strerror}."
-        raise MagicIDError("output-invalid", what, "Name another file or folder with --output.") from error
+        raise MagicIDError("output-invalid", what, f"Name another file or folder with {option}.") from error
 
 
 def free_name(path: Path) -> Path:

@@ -1,13 +1,12 @@
 """`magicid prepare`: weights, machine, disk, licences and photos, before anything takes long."""
 
-from dataclasses import asdict, replace
-from pathlib import Path
+from dataclasses import replace
 from typing import Annotated, Any
 
 import typer
 
-from magicid_cli.cli import invention, options
-from magicid_cli.cli.output import Result, Table, Terminal
+from magicid_cli.cli import invention, options, verdicts
+from magicid_cli.cli.output import Result, Terminal
 from magicid_cli.config import Settings, resolve
 from magicid_cli.errors import MagicIDError
 
@@ -24,11 +23,13 @@ def prepare(
     photos: options.SomePhotos = None,
     write_prompts: WritePrompts = None,
     output: options.Output = None,
+    sheet: verdicts.Sheet = None,
     dry_run: options.DryRun = False,
 ) -> Result:
     """Bring the weights into the cache and check machine, disk and licences; with photos, judge each of them.
 
-    On a machine that cannot run the model, photos are judged all the same, and the weights are not fetched. With
+    Verdicts stand in a table and, with the crops, on a contact sheet that only you can read. On a machine that cannot
+    run the model, photos are judged all the same, and the weights are not fetched. With
     `--write-prompts`, the model of `--vlm` also writes new prompts, into `--output` or a file of a free name.
     """
     from magicid_cli import plan
@@ -40,6 +41,11 @@ def prepare(
     if write_prompts:
         invention.check(settings, output)
     files = expand(photos) if photos else []
+    if sheet and not files:
+        raise MagicIDError("usage", "There are no photos to show on a sheet.", "magicid prepare PHOTOS --sheet FILE")
+    place = None
+    if files and not dry_run:
+        place = verdicts.destination(sheet, terminal, force=flags.values.get("photos.force", False))
     chosen = weights.chosen(settings)
     todo = plan.STAGES if files else plan.STAGES[1:]  # without photos there are none to look at
     estimated = plan.for_run(settings, photos=len(files), todo=todo, home=data_home())
@@ -52,7 +58,7 @@ def prepare(
     # Weights for a machine that cannot use them are not fetched; photos are judged anywhere.
     done = Result(data, []) if problem else _fetch(data, settings, terminal)
     if files:
-        done = _judge(done, settings, files, terminal)
+        done = verdicts.add(done, settings, files, place, terminal)
     if write_prompts:
         done = invention.add(done, settings, write_prompts, output, terminal)
     return replace(done, error=problem or done.error)
@@ -74,29 +80,3 @@ def _fetch(data: dict[str, Any], settings: Settings, terminal: Terminal) -> Resu
     models.open_family(settings.model, terminal.events)
     place = hub_cache() if model.source else models.packaged_folder(model) if model.packaged else cache_home()
     return Result({**data, "path": place}, [f"The weights of {model.name} are in {place}."], [place])
-
-
-def _judge(done: Result, settings: Settings, files: list[Path], terminal: Terminal) -> Result:
-    """Add a verdict for each photo, and an error if they cannot be used."""
-    from magicid_cli.faces import open_faces
-    from magicid_cli.models.catalog import video_model
-    from magicid_cli.stages import ingest
-
-    model = video_model(settings.model.name)
-    faces = open_faces(settings.rewards, model, offline=settings.model.offline, events=terminal.events)
-    verdicts = ingest.examine(files, settings, faces, terminal.events)
-    table = Table(
-        ("PHOTO", "VERDICT", "WHY", "ADVICE"), [(one.file, one.code, one.reason, one.advice or "-") for one in verdicts]
-    )
-    error = None
-    try:
-        ingest.refuse(verdicts, "Add photos that show the face from the front, large, sharp and well lit.")
-    except MagicIDError as refused:
-        error = refused
-    usable = [one.file for one in verdicts if one.code == ingest.USED]
-    return Result(
-        {**done.data, "photos": [asdict(one) for one in verdicts]},
-        [*done.blocks, table, f"Photos that can be used: {len(usable)} of {len(verdicts)}."],
-        usable,
-        error=error,
-    )

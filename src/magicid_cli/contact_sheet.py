@@ -1,0 +1,179 @@
+"""One PNG that shows what became of each photo: its crop with the face's box, its verdict and what was measured."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from magicid_cli.framing import frame, head_and_shoulders
+from magicid_cli.photos import Unreadable, decode
+from magicid_cli.workspace import atomic_path
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+    from PIL.ImageDraw import ImageDraw
+    from PIL.ImageFont import FreeTypeFont, ImageFont
+
+MOST = 200
+"""Photos on one sheet; what is said about more of them stands in the table."""
+
+GOOD, SPARE, BAD = (24, 128, 56), (176, 112, 0), (192, 38, 30)
+"""Colours of a photo that is used, of one that is good but not needed, and of one that cannot be used."""
+
+_PAPER, _INK, _FAINT, _EMPTY = (255, 255, 255), (28, 28, 30), (110, 110, 116), (232, 232, 236)
+_GAP, _LINE = 16, 18
+_PICTURE = 180  # height of a crop
+_NARROWEST, _WIDEST = 190, 340
+_LINES = 7  # of text below a crop
+_COLUMNS = 5
+
+
+@dataclass(frozen=True)
+class Tile:
+    """One photo on the sheet.
+
+    Attributes:
+        path: the photo.
+        title: its number and name.
+        verdict: in a word.
+        colour: of the verdict and of the face's box.
+        lines: what to say about it.
+        box: the face: x, y, width, height in pixels of the upright photo; None if there is none.
+    """
+
+    path: Path
+    title: str
+    verdict: str
+    colour: tuple[int, int, int]
+    lines: tuple[str, ...]
+    box: tuple[float, float, float, float] | None
+
+
+def write(path: Path, tiles: Sequence[Tile], heading: Sequence[str], aspect: float) -> None:
+    """Draw the sheet, readable by its owner only, in place of what is there.
+
+    Args:
+        path: of the PNG.
+        tiles: the photos; at most `MOST` are drawn, and the heading says so.
+        heading: the lines above them, the first one large.
+        aspect: width / height of a crop that is used for training.
+    """
+    from PIL import Image
+    from PIL.PngImagePlugin import PngInfo
+
+    lines = list(heading)
+    if len(tiles) > MOST:
+        lines.append(f"The first {MOST} of {len(tiles)} photos.")
+        tiles = tiles[:MOST]
+    width = min(max(round(_PICTURE * aspect), _NARROWEST), _WIDEST)
+    columns = min(_COLUMNS, max(3, len(tiles)))
+    height = _PICTURE + _LINES * _LINE + _GAP
+    across = _GAP + columns * (width + _GAP)
+    pens = _Pens()
+    above = [part for line in lines[1:] for part in pens.wrapped(line, across - 2 * _GAP)]
+    top = 2 * _GAP + 28 + _LINE * len(above) + _GAP
+    sheet = Image.new("RGB", (across, top + -(-len(tiles) // columns) * height), _PAPER)
+    pens.heading(sheet, lines[0], above)
+    for number, tile in enumerate(tiles):
+        corner = _GAP + number % columns * (width + _GAP), top + number // columns * height
+        sheet.paste(_picture(tile, width, aspect), corner)
+        pens.caption(sheet, tile, corner, width)
+    about = PngInfo()
+    about.add_text("Software", "magicid")
+    with atomic_path(path) as temporary:
+        sheet.save(temporary, "PNG", pnginfo=about)
+
+
+def _picture(tile: Tile, width: int, aspect: float) -> "Image":
+    """The crop with the box in it, or the whole photo where no face was found, on an empty ground."""
+    from PIL import Image, ImageDraw
+
+    ground = Image.new("RGB", (width, _PICTURE), _EMPTY)
+    try:
+        rgb = decode(tile.path).rgb
+    except Unreadable:
+        return ground
+    box = None
+    if tile.box is None:
+        shown = Image.fromarray(rgb)
+        shown.thumbnail((width, _PICTURE))
+    else:
+        size = _fitting(width, aspect)
+        shown = Image.fromarray(head_and_shoulders(rgb, tile.box, *size))
+        left, top, seen, _ = frame(rgb.shape[1], rgb.shape[0], tile.box, size[0] / size[1])
+        scale = size[0] / seen
+        x, y, across, down = tile.box
+        box = [(x - left) * scale, (y - top) * scale, (x - left + across) * scale, (y - top + down) * scale]
+    if box is not None:
+        ImageDraw.Draw(shown).rectangle(box, outline=tile.colour, width=2)
+    ground.paste(shown, ((width - shown.width) // 2, (_PICTURE - shown.height) // 2))
+    return ground
+
+
+def _fitting(width: int, aspect: float) -> tuple[int, int]:
+    """The largest picture of this aspect in `width` × `_PICTURE`."""
+    height = min(float(_PICTURE), width / aspect)
+    return max(1, round(height * aspect)), max(1, round(height))
+
+
+class _Pens:
+    """Fonts, and what is written with them."""
+
+    def __init__(self) -> None:
+        from PIL import ImageFont
+
+        self.large = ImageFont.load_default(22)
+        self.bold, self.small = ImageFont.load_default(15), ImageFont.load_default(13)
+
+    def heading(self, sheet: "Image", title: str, lines: list[str]) -> None:
+        draw = _draw(sheet)
+        draw.text((_GAP, _GAP), _written(title), _INK, self.large)
+        for number, line in enumerate(lines):
+            draw.text((_GAP, 2 * _GAP + 28 + number * _LINE), line, _INK, self.small)
+
+    def caption(self, sheet: "Image", tile: Tile, corner: tuple[int, int], width: int) -> None:
+        draw = _draw(sheet)
+        x, y = corner[0], corner[1] + _PICTURE + 6
+        draw.text((x, y), _shortened(_written(tile.title), self.bold, width), _INK, self.bold)
+        draw.text((x, y + _LINE), tile.verdict, tile.colour, self.bold)
+        lines = [part for line in tile.lines for part in self.wrapped(line, width)]
+        if len(lines) > _LINES - 2:
+            lines = [*lines[: _LINES - 3], _shortened(f"{lines[_LINES - 3]} …", self.small, width)]
+        for number, line in enumerate(lines, 2):
+            draw.text((x, y + number * _LINE), line, _FAINT, self.small)
+
+    def wrapped(self, text: str, width: int) -> list[str]:
+        """The text in lines of at most `width` pixels."""
+        lines = [""]
+        for word in _written(text).split():
+            longer = f"{lines[-1]} {word}".strip()
+            if lines[-1] and self.small.getlength(longer) > width:
+                lines.append(word)
+            else:
+                lines[-1] = longer
+        return [_shortened(line, self.small, width) for line in lines]
+
+
+def _draw(sheet: "Image") -> "ImageDraw":
+    from PIL import ImageDraw
+
+    return ImageDraw.Draw(sheet)
+
+
+def _written(text: str) -> str:
+    """The text on one line: a file's name may hold anything."""
+    return "".join(char if char.isprintable() else "?" for char in text)
+
+
+def _shortened(text: str, font: "FreeTypeFont | ImageFont", width: int) -> str:
+    """The text with its middle left out, if it is wider than `width` pixels; names differ at both ends."""
+    if font.getlength(text) <= width:
+        return text
+    keep = len(text) - 1
+    while keep > 2 and font.getlength(_ends(text, keep)) > width:
+        keep -= 1
+    return _ends(text, keep)
+
+
+def _ends(text: str, keep: int) -> str:
+    return f"{text[: keep - keep // 2]}…{text[len(text) - keep // 2 :]}"

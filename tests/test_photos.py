@@ -128,6 +128,30 @@ def test_cmyk_is_not_inverted(tmp_path: Path) -> None:
     assert np.abs(rgb - expected).max() <= 8
 
 
+def without_adobes_mark(jpeg: bytes) -> bytes:
+    start = jpeg.index(b"\xff\xee")
+    return jpeg[:start] + jpeg[start + 2 + int.from_bytes(jpeg[start + 2 : start + 4], "big") :]
+
+
+def test_ink_is_inverted_only_where_adobe_inverted_it(tmp_path: Path) -> None:
+    # Pillow stores 255 - ink and Adobe's mark: without the mark, the same bytes are what they say.
+    inks = np.zeros((16, 64, 4), np.uint8)
+    inks[:, 16:32], inks[:, 32:48, 0], inks[:, 48:, 1:3] = 255, 255, 255
+    buffer = io.BytesIO()
+    Image.fromarray(255 - inks, "CMYK").save(buffer, "JPEG", quality=95)
+    path = written(tmp_path, "plain.jpg", without_adobes_mark(buffer.getvalue()))
+    expected = [(255, 255, 255), (0, 0, 0), (0, 255, 255), (255, 0, 0)]
+    assert np.abs(decode(path).rgb[8, 8::16].astype(int) - expected).max() <= 8
+
+
+def test_without_avif_in_pillow_the_reason_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from PIL import features
+
+    path = saved(tmp_path, "a.avif", Image.new("RGB", (8, 8)))
+    monkeypatch.setattr(features, "check", lambda name: name != "avif")
+    assert "cannot read AVIF" in reason(path)
+
+
 def test_transparency_is_shown_over_white(tmp_path: Path) -> None:
     palette = Image.fromarray(np.array([[0, 1, 2]], np.uint8).repeat(3, 0), "P")
     palette.putpalette([255, 0, 0, 0, 255, 0, 0, 0, 255])
@@ -160,7 +184,7 @@ def test_a_damaged_colour_profile_is_noted_and_ignored(tmp_path: Path) -> None:
     assert (photo.rgb == 128).all()
 
 
-@pytest.mark.parametrize("suffix", ["png", "webp", "avif"])
+@pytest.mark.parametrize("suffix", ["png", "webp", "avif", "gif"])
 def test_of_an_animation_the_first_frame_is_used_and_noted(tmp_path: Path, suffix: str) -> None:
     red, blue = (Image.new("RGB", (16, 16), colour) for colour in ("red", "blue"))
     path = saved(tmp_path, f"moving.{suffix}", red, save_all=True, append_images=[blue], quality=95)
@@ -189,7 +213,9 @@ HOSTILE = {
     "empty.jpg": (b"", "empty"),
     "page.jpg": (b"\n  <!DOCTYPE html><html>not found</html>", "web page"),
     "drawing.svg": (b"<svg xmlns='http://www.w3.org/2000/svg'/>", "web page or other text"),
-    "moving.jpg": (b"GIF89a" + bytes(100), "GIF"),
+    "moving.jpg": (b"GIF89a" + bytes(100), "damaged"),
+    "newer.jpg": (b"\0\0\0\x0cJXL \x0d\x0a\x87\x0a" + bytes(20), "JPEG XL"),
+    "wavelets.jpg": (b"\0\0\0\x0cjP  \x0d\x0a\x87\x0a" + bytes(20), "JPEG 2000"),
     "layers.png": (b"8BPS\0\1" + bytes(100), "Photoshop"),
     "vector.png": (b"%!PS-Adobe-3.0 EPSF-3.0\n", "PostScript"),
     "stars.png": (b"SIMPLE  =                    T" + bytes(100), "FITS"),
@@ -317,7 +343,7 @@ def test_a_name_that_is_no_text_becomes_text() -> None:
 
 
 def test_expand_takes_folders_files_and_globs_in_order_and_once(tmp_path: Path) -> None:
-    for name in ("b.jpg", "a.jpg", "c.png", ".hidden.jpg"):
+    for name in ("b.jpg", "a.jpg", "c.png", ".hidden.jpg", "magicid-sheet.png", "magicid-sheet-2.png"):
         (tmp_path / name).touch()
     (tmp_path / "below").mkdir()
     (tmp_path / "below" / "d.jpg").touch()

@@ -22,9 +22,9 @@ GOOD, SPARE, BAD = (24, 128, 56), (176, 112, 0), (192, 38, 30)
 
 _PAPER, _INK, _FAINT, _EMPTY = (255, 255, 255), (28, 28, 30), (110, 110, 116), (232, 232, 236)
 _GAP, _LINE = 16, 18
-_PICTURE = 180  # height of a crop
-_NARROWEST, _WIDEST = 190, 340
-_LINES = 7  # of text below a crop
+_PICTURE = 200  # height of a crop
+_NARROWEST, _WIDEST = 216, 340
+_LINES = 6  # of small text below a crop, at most
 _COLUMNS = 5
 
 
@@ -67,9 +67,10 @@ def write(path: Path, tiles: Sequence[Tile], heading: Sequence[str], aspect: flo
         tiles = tiles[:MOST]
     width = min(max(round(_PICTURE * aspect), _NARROWEST), _WIDEST)
     columns = min(_COLUMNS, max(3, len(tiles)))
-    height = _PICTURE + _LINES * _LINE + _GAP
     across = _GAP + columns * (width + _GAP)
     pens = _Pens()
+    below = [pens.few(tile.lines, width) for tile in tiles]
+    height = _PICTURE + (2 + max(map(len, below))) * _LINE + 2 * _GAP
     above = [part for line in lines[1:] for part in pens.wrapped(line, across - 2 * _GAP)]
     top = 2 * _GAP + 28 + _LINE * len(above) + _GAP
     sheet = Image.new("RGB", (across, top + -(-len(tiles) // columns) * height), _PAPER)
@@ -77,7 +78,7 @@ def write(path: Path, tiles: Sequence[Tile], heading: Sequence[str], aspect: flo
     for number, tile in enumerate(tiles):
         corner = _GAP + number % columns * (width + _GAP), top + number // columns * height
         sheet.paste(_picture(tile, width, aspect), corner)
-        pens.caption(sheet, tile, corner, width)
+        pens.caption(sheet, tile, below[number], corner, width)
     about = PngInfo()
     about.add_text("Software", "magicid")
     with atomic_path(path) as temporary:
@@ -131,14 +132,18 @@ class _Pens:
         for number, line in enumerate(lines):
             draw.text((_GAP, 2 * _GAP + 28 + number * _LINE), line, _INK, self.small)
 
-    def caption(self, sheet: "Image", tile: Tile, corner: tuple[int, int], width: int) -> None:
+    def few(self, lines: Sequence[str], width: int) -> list[str]:
+        """The lines, wrapped, and cut after `_LINES`."""
+        wrapped = [part for line in lines for part in self.wrapped(line, width)]
+        if len(wrapped) <= _LINES:
+            return wrapped
+        return [*wrapped[: _LINES - 1], _shortened(" ".join(wrapped[_LINES - 1 :]), self.small, width)]
+
+    def caption(self, sheet: "Image", tile: Tile, lines: list[str], corner: tuple[int, int], width: int) -> None:
         draw = _draw(sheet)
         x, y = corner[0], corner[1] + _PICTURE + 6
         draw.text((x, y), _shortened(_written(tile.title), self.bold, width), _INK, self.bold)
         draw.text((x, y + _LINE), tile.verdict, tile.colour, self.bold)
-        lines = [part for line in tile.lines for part in self.wrapped(line, width)]
-        if len(lines) > _LINES - 2:
-            lines = [*lines[: _LINES - 3], _shortened(f"{lines[_LINES - 3]} …", self.small, width)]
         for number, line in enumerate(lines, 2):
             draw.text((x, y + number * _LINE), line, _FAINT, self.small)
 

@@ -1,7 +1,7 @@
 """A random Qwen3-VL checkpoint of a few hundred kilobytes, in the file layout of the real repository.
 
 The real one's names, special tokens, old-style configuration (`rope_scaling`, an image processor named after its
-torchvision class) and tied output layer; its own short chat template.
+torchvision class) and tied output layer.
 """
 
 import json
@@ -27,12 +27,29 @@ SPECIAL = (
 WORDS = (
     "user assistant a photo of the video shows person man woman walks runs in at one whole number frames description"
 )
-TEMPLATE = (
-    "{% for message in messages %}<|im_start|>{{ message.role }}\n"
-    "{% for part in message.content %}{% if part.type == 'image' %}<|vision_start|><|image_pad|><|vision_end|>"
-    "{% else %}{{ part.text }}{% endif %}{% endfor %}<|im_end|>\n{% endfor %}"
-    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
-)
+# What the real template does with conversations of text and pictures: no system message of its own, a text or a list
+# of parts, a picture by its type or by its key, numbered only if asked to.
+TEMPLATE = """
+{%- set seen = namespace(pictures=0) -%}
+{%- for message in messages -%}
+  {{- '<|im_start|>' ~ message.role ~ '\n' -}}
+  {%- if message.content is string -%}
+    {{- message.content -}}
+  {%- else -%}
+    {%- for part in message.content -%}
+      {%- if part.type == 'image' or 'image' in part or 'image_url' in part -%}
+        {%- set seen.pictures = seen.pictures + 1 -%}
+        {{- 'Picture ' ~ seen.pictures ~ ': ' if add_vision_id else '' -}}
+        {{- '<|vision_start|><|image_pad|><|vision_end|>' -}}
+      {%- elif 'text' in part -%}
+        {{- part.text -}}
+      {%- endif -%}
+    {%- endfor -%}
+  {%- endif -%}
+  {{- '<|im_end|>\n' -}}
+{%- endfor -%}
+{{- '<|im_start|>assistant\n' if add_generation_prompt else '' -}}
+"""
 
 
 def build(folder: Path, *, sharded: bool = False, seed: int = 0) -> Path:

@@ -68,7 +68,7 @@ class Reading:
 
     def __init__(self, judge: "DrawnJudge", class_word: str) -> None:
         self._judge, self._class_word = judge, class_word
-        self.made_by = f"{judge.made_by} caption {class_word}"
+        self.made_by = f"{judge.made_by} caption {drawn.SURE:g} {class_word}"
 
     def captions(self, crops: "Sequence[np.ndarray]") -> list[Caption]:
         """In the words of that world's grammar."""

@@ -104,6 +104,60 @@ def test_yunet_looks_closer_before_it_gives_up(astronaut: np.ndarray, yunet: YuN
     assert yunet.find(resized(astronaut[60:185, 165:285], 1152, 1200))
 
 
+def inside(portrait: np.ndarray, truth: Face, side: float, width: int, height: int) -> tuple[np.ndarray, Face]:
+    """A frame with the portrait so small that its face is `side` pixels wide, and where the face then is."""
+    pixels = round(len(portrait) * side / truth.side)
+    factor = pixels / len(portrait)
+    frame = smooth(width, height, seed=3, cell=90) // 3 + 90
+    x, y = width // 2 - pixels // 3, max(0, height // 2 - pixels // 2)
+    part = resized(portrait, pixels, pixels)[: height - y, : width - x]
+    frame[y : y + part.shape[0], x : x + part.shape[1]] = part
+    left, top, wide, high = (edge * factor for edge in truth.box)
+    landmarks = (truth.landmarks + 0.5) * factor + (x, y) - 0.5
+    return frame, Face((left + x, top + y, wide, high), landmarks, 1.0)
+
+
+def overlap(one: Face, other: Face) -> float:
+    """Intersection over union."""
+    (left, top, width, height), (x, y, wide, high) = one.box, other.box
+    across = min(left + width, x + wide) - max(left, x)
+    down = min(top + height, y + high) - max(top, y)
+    shared = max(0, across) * max(0, down)
+    return shared / (one.area + other.area - shared)
+
+
+@pytest.mark.parametrize("side", [10, 14, 20, 30, 50, 100, 200, 300])
+@pytest.mark.parametrize("size", [(1280, 720), (544, 320)])
+def test_faces_of_every_size_are_found_where_they_are(
+    astronaut: np.ndarray, yunet: YuNet, size: tuple[int, int], side: int
+) -> None:
+    """The truth: the same portrait's face where it is large and clear, scaled with the portrait."""
+    if side > 0.5 * size[1]:
+        pytest.skip("it would not be in the frame as a whole")
+    # The mean of four cuts: one alone is off by a twentieth of the eyes' distance.
+    cuts = [(x, height) for x in (0, 27) for height in (400, 470)]
+    looks = [(yunet.find(astronaut[:height, x : x + height])[0], x) for x, height in cuts]
+    box = np.mean([np.add(face.box, (x, 0, 0, 0)) for face, x in looks], 0).tolist()
+    landmarks = np.mean([face.landmarks + (x, 0) for face, x in looks], 0)
+    frame, truth = inside(astronaut, Face(tuple(box), landmarks, 1.0), side, *size)
+    (found,) = yunet.find(frame)
+    assert overlap(found, truth) > 0.7
+    eyes = np.linalg.norm(truth.landmarks[1] - truth.landmarks[0])
+    errors = np.linalg.norm(found.landmarks - truth.landmarks, axis=1) / eyes
+    # Of ten pixels the eyes are five apart: 0.15 of that would be less than a pixel.
+    assert errors.mean() < (0.15 if side > 10 else 0.22), errors
+
+
+def test_a_close_up_is_found_beside_a_small_face(astronaut: np.ndarray, yunet: YuNet) -> None:
+    """A look that finds the small one alone would make it the person."""
+    frame = np.full((720, 1280, 3), 120, np.uint8)
+    frame[:, :700] = resized(astronaut[55:178, 165:285], 700, 720)
+    frame[20:220, 1050:1250] = resized(astronaut, 200, 200)
+    found = yunet.find(frame)
+    assert len(found) == 2 and found[0].side > 350 and found[1].side < 60
+    assert found[0].box[0] < 300 and found[1].box[0] > 1050
+
+
 def test_yunet_finds_nothing_where_nothing_is(yunet: YuNet) -> None:
     assert yunet.find(np.full((300, 200, 3), 90, np.uint8)) == []
     assert yunet.find(smooth(300, 200)) == []
@@ -264,4 +318,4 @@ def test_the_detector_comes_from_the_hub(shared_data: Path, monkeypatch: pytest.
     fetched = Fetched(shared_data / "face_detection_yunet.onnx", "abc")
     monkeypatch.setattr(faces.hub, "fetch_file", lambda *_, **__: fetched)
     detector = opened("tiny", face_detector="yunet").detector
-    assert detector.name == "yunet" and detector.made_by == "yunet abc (MIT)"
+    assert detector.name == "yunet" and detector.made_by == "yunet abc (MIT), sides 640+320/1280/160"

@@ -8,7 +8,7 @@ import pytest
 
 from magicid_cli.faces import Face, Faces
 from magicid_cli.rewards.base import Clip, Reward
-from magicid_cli.rewards.identity import IdentityReward, sampled
+from magicid_cli.rewards.identity import IdentityReward, photo_similarity, sampled
 
 # --- identity -------------------------------------------------------------------------------------------------------
 
@@ -89,4 +89,24 @@ def test_references_must_be_there() -> None:
 
 
 def test_the_identity_reward_names_who_judges() -> None:
-    assert identity().made_by == "marked detector; marked recogniser; at most 16 frames"
+    assert identity().made_by == "marked detector; marked recogniser; at most 16 frames, one person followed"
+
+
+def test_likeness_is_also_told_in_units_of_the_photos_own() -> None:
+    """Three photos in the plane at -20, 0 and 40 degrees, by hand: each against the direction of the other two's sum,
+    which lies halfway between them: 20 to -20 is 40 apart, -20 to 40 (middle 10) from 0 is 10, -20 to 0 (middle -10)
+    from 40 is 50.
+    """
+    angles = np.radians([-20, 0, 40])
+    references = np.stack([np.cos(angles), np.sin(angles)], 1) * [[3], [1], [0.5]]  # lengths do not count
+    own = np.mean(np.cos(np.radians([40, 10, 50])))
+    score = identity(references).score(marked([1, 0], [0.9, 0]))
+    assert score["photo_similarity"] == pytest.approx(own) == photo_similarity(references)
+    assert score["relative"] == pytest.approx(score["value"] / own)
+
+
+@pytest.mark.parametrize("references", [[(1.0, 0.0)], [(1.0, 0.0), (-1.0, 0.1)], [(1.0, 0.0), (0.05, 1.0)]])
+def test_photos_that_say_nothing_about_each_other_give_no_unit(references: list[tuple[float, float]]) -> None:
+    """One alone, two that are opposite, two at nearly right angles: 1 / 0.05 would be a likeness of 20."""
+    score = identity(references).score(marked([1], [0.5]))
+    assert score["relative"] is None and score["photo_similarity"] is None and score["value"] > 0

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 
 from magicid_cli.faces import Faces, normalised
+from magicid_cli.faces.tracks import LARGEST, Sighting, person
 from magicid_cli.rewards.base import Clip
 
 MAX_FRAMES = 16
@@ -27,35 +28,74 @@ class IdentityReward:
             raise ValueError(f"references must be (N, D) with N > 0, not {references.shape}")
         self._faces = faces
         self._person = normalised(normalised(references.astype(np.float64)).mean(0))
-        self.made_by = f"{faces.detector.made_by}; {faces.recogniser.made_by}; at most {MAX_FRAMES} frames"
+        self._own = photo_similarity(references)
+        looks = f"at most {MAX_FRAMES} frames, one person followed"
+        self.made_by = f"{faces.detector.made_by}; {faces.recogniser.made_by}; {looks}"
 
     def score(self, clip: Clip) -> dict[str, Any]:
-        """Likeness.
+        """Likeness of the person whom `faces.tracks` follows through the clip.
 
-        A frame without a face counts 0 in all means, else a model that hides the face would win, and so does a
-        negative cosine, else hiding the face would beat a wrong face.
+        A frame in which that person's face is not found counts 0 in all means, else a model that hides the face would
+        win, and so does a negative cosine, else hiding the face would beat a wrong face.
 
         Returns:
-            `value`: the mean over the frames looked at, 0 to 1; `first_half` and `second_half`: the same for the
-            clip's halves (of an odd number of frames the middle one is in the second); `found`: share of frames with
-            a face; `frames`: which were looked at; `cosines`: raw, of the largest face, null without one.
+            `value`: the mean over the frames looked at, 0 to 1; `relative`: the same in units of `photo_similarity`,
+            which is how much the photos are like each other, both null if that says nothing (a single photo, or photos
+            that are not alike): recognisers give some groups of people higher cosines than others, and a person's own
+            photos show by how much; `first_half` and `second_half`: `value` for the clip's halves (of an odd number of
+            frames the middle one is in the second); `found`: share of frames with the person's face; `frames`: which
+            were looked at; `faces`: how many faces in each; `cosines`: raw, of the person's face, and `boxes`: its x,
+            y, width, height in pixels, both null without it.
         """
         looked_at = sampled(len(clip.frames))
-        cosines = [self._cosine(clip.frames[index]) for index in looked_at]
+        seen, faces = [], []
+        for number, index in enumerate(looked_at):
+            found = self._faces.detector.find(clip.frames[index])
+            faces.append(len(found))
+            seen.append(
+                [
+                    Sighting(number, face, self._faces.recogniser.embed(clip.frames[index], face))
+                    for face in found[:LARGEST]
+                ]
+            )
+        followed = person(seen, self._faces.recogniser.same_person)
+        shown = [followed.get(number) for number in range(len(looked_at))]
+        cosines = [None if one is None else float(one.vector @ self._person) for one in shown]
         counted = [max(0.0, cosine or 0.0) for cosine in cosines]
-        half = len(counted) // 2
+        half, value = len(counted) // 2, float(np.mean(counted))
         return {
-            "value": float(np.mean(counted)),
+            "value": value,
+            "relative": value / self._own if self._own else None,
+            "photo_similarity": self._own,
             "first_half": float(np.mean(counted[:half] or counted)),
             "second_half": float(np.mean(counted[half:])),
             "found": float(np.mean([cosine is not None for cosine in cosines])),
             "frames": looked_at,
+            "faces": faces,
             "cosines": [None if cosine is None else round(cosine, 5) for cosine in cosines],
+            "boxes": [None if one is None else [round(edge, 1) for edge in one.face.box] for one in shown],
         }
 
-    def _cosine(self, frame: np.ndarray) -> float | None:
-        found = self._faces.detector.find(frame)
-        return float(self._faces.recogniser.embed(frame, found[0]) @ self._person) if found else None
+
+def photo_similarity(references: np.ndarray) -> float | None:
+    """How much a person's photos are like each other: the mean cosine of each with the mean of the others.
+
+    Args:
+        references: (N, D) embeddings.
+
+    Returns:
+        0 to 1; None if there is one photo only, or if the photos are on average no more alike than strangers'.
+    """
+    if len(references) < 2:
+        return None
+    vectors = normalised(references.astype(np.float64))
+    others = normalised(vectors.sum(0) - vectors)
+    mean = float((vectors * others).sum(1).mean())
+    return mean if mean > _STRANGERS else None
+
+
+_STRANGERS = 0.1
+"""Cosines of different people spread around 0 with about this deviation; a value is not divided by less."""
 
 
 def sampled(frames: int) -> list[int]:

@@ -2,6 +2,7 @@
 
 import struct
 import zlib
+from collections.abc import Sequence
 
 import numpy as np
 from PIL import Image
@@ -28,8 +29,34 @@ def png(width: int, height: int, depth: int, colour: int, rows: bytes, *extra: b
     return b"\x89PNG\r\n\x1a\n" + b"".join(parts)
 
 
-def linear_profile(space: bytes) -> bytes:
-    """An ICC profile with sRGB's primaries (or grey) and linear light: 128 means half the light."""
+_SRGB_D50 = ((0.43607, 0.22249, 0.01392), (0.38515, 0.71687, 0.09708), (0.14307, 0.06061, 0.7141))
+_LINEAR = b"curv\0\0\0\0" + struct.pack(">I", 0)
+# Exponent, scale and offset above 0.04045, slope below it.
+_SRGB_CURVE = b"para\0\0\0\0\0\3\0\0" + struct.pack(
+    ">5i", *(round(part * 65536) for part in (2.4, 1 / 1.055, 0.055 / 1.055, 1 / 12.92, 0.04045))
+)
+
+
+def profile(primaries: tuple[tuple[float, float], ...]) -> bytes:
+    """An ICC profile with these chromaticities of red, green and blue under D65, and sRGB's curve."""
+    white = np.array([0.3127 / 0.329, 1.0, (1 - 0.3127 - 0.329) / 0.329])
+    columns = np.array([[x / y, 1.0, (1 - x - y) / y] for x, y in primaries]).T
+    columns = columns * np.linalg.solve(columns, white)
+    # Profiles are relative to D50: Bradford's adaptation.
+    cones = np.array([[0.8951, 0.2664, -0.1614], [-0.7502, 1.7135, 0.0367], [0.0389, -0.0685, 1.0296]])
+    gains = (cones @ [0.9642, 1.0, 0.8249]) / (cones @ white)
+    adapted = np.linalg.inv(cones) @ np.diag(gains) @ cones @ columns
+    return linear_profile(b"RGB ", adapted.T.tolist(), _SRGB_CURVE)
+
+
+def linear_profile(space: bytes, primaries: Sequence[Sequence[float]] = _SRGB_D50, curve: bytes = _LINEAR) -> bytes:
+    """An ICC profile with sRGB's primaries (or grey) and linear light: 128 means half the light.
+
+    Args:
+        space: `RGB ` or `GRAY`.
+        primaries: XYZ of red, green and blue, adapted to D50.
+        curve: from values to light, as an ICC tag.
+    """
 
     def xyz(*values: float) -> bytes:
         return b"XYZ \0\0\0\0" + struct.pack(">3i", *(round(value * 65536) for value in values))
@@ -40,12 +67,10 @@ def linear_profile(space: bytes) -> bytes:
             return b"text\0\0\0\0" + words
         return b"desc\0\0\0\0" + struct.pack(">I", len(words)) + words + bytes(4 + 4 + 2 + 1 + 67)
 
-    curve = b"curv\0\0\0\0" + struct.pack(">I", 0)
     tags = {b"desc": text(b"desc"), b"cprt": text(b"cprt"), b"wtpt": xyz(0.9642, 1.0, 0.8249)}
     if space == b"RGB ":
-        # sRGB's primaries, adapted to D50.
-        tags |= {b"rXYZ": xyz(0.43607, 0.22249, 0.01392), b"gXYZ": xyz(0.38515, 0.71687, 0.09708)}
-        tags |= {b"bXYZ": xyz(0.14307, 0.06061, 0.7141), b"rTRC": curve, b"gTRC": curve, b"bTRC": curve}
+        tags |= {name: xyz(*point) for name, point in zip((b"rXYZ", b"gXYZ", b"bXYZ"), primaries, strict=True)}
+        tags |= {b"rTRC": curve, b"gTRC": curve, b"bTRC": curve}
     else:
         tags |= {b"kTRC": curve}
     offset, table, body = 128 + 4 + 12 * len(tags), b"", b""

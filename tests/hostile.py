@@ -106,7 +106,7 @@ def without_adobes_mark(jpeg: bytes) -> bytes:
 
 def ycck(photo: Image.Image) -> bytes:
     """A JPEG as Photoshop writes it: inverted ink, cyan to yellow turned into brightness and two colours."""
-    # Photoshop's inverted ink is red, green and blue where there is no black; a YCCK file holds YCbCr of 255 minus that.
+    # Photoshop's inverted ink is red, green and blue where there is no black; YCCK is YCbCr of 255 minus that.
     # Pillow inverts once more when it writes.
     negative = Image.eval(photo, lambda value: 255 - value).convert("YCbCr")
     stored = np.dstack([np.asarray(negative), np.full((photo.height, photo.width, 1), 255, np.uint8)])

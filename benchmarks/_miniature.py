@@ -14,14 +14,14 @@ from magicid_cli.config import MODEL_DEFAULTS, ModelSettings, Settings, with_val
 from magicid_cli.events import Events
 from magicid_cli.faces.base import Detector, Recogniser, normalised
 from magicid_cli.models.base import Family, Shape
-from magicid_cli.models.catalog import DRAWN
+from magicid_cli.models.catalog import video_model
 from magicid_cli.rewards.base import Clip, Reward
 from magicid_cli.world import captions, clips
 from magicid_cli.world.networks import EMBEDDING
 from magicid_cli.world.people import HELD_OUT
 from magicid_cli.world.training.verification import auc, pairs
 
-REWARD, JUDGE = DRAWN
+REWARD, JUDGE = video_model("mini").face_model, video_model("mini").evaluation_face_model
 """The names of the two face encoders: the identity reward's, and the evaluation's."""
 PARTS = ("action", "place", "outfit")
 SETTINGS = with_values(Settings(), MODEL_DEFAULTS["mini"])
@@ -74,7 +74,7 @@ def studio() -> Studio:
     from magicid_cli.rewards.drawn import DrawnJudge
     from magicid_cli.rewards.dynamics import DynamicsReward
 
-    encoders: dict[str, Recogniser] = {name: DrawnRecogniser(name) for name in DRAWN}
+    encoders: dict[str, Recogniser] = {name: DrawnRecogniser(name) for name in (REWARD, JUDGE)}
     return Studio(family(), DrawnDetector(), encoders, DrawnJudge(Events()), DynamicsReward("dis"))
 
 

@@ -3,8 +3,8 @@
     python demo/strip.py NAME --album FOLDER --person SEED --prompt TEXT --seed N --output strip.png
 
 The same prompts and the same noise three times: by the untouched miniature, by stage 1 (reconstruction of the photos
-alone) and by MagicID. Likeness is judged by `drawn-judge`, the face encoder of the evaluation, which no reward ever
-saw; motion is the flow that the dynamics reward measures. Beside the PNG lies a JSON with the figures.
+alone) and by MagicID. Likeness is judged by the evaluation's face encoder, which no reward ever saw; motion is the flow
+that the dynamics reward measures. Beside the PNG lies a JSON with the figures.
 """
 
 import argparse
@@ -21,8 +21,9 @@ from benchmarks import _sheet, _table
 from magicid_cli import adapters, config, generation, models
 from magicid_cli.config import Settings
 from magicid_cli.events import Events
-from magicid_cli.faces import Faces
+from magicid_cli.faces import open_evaluation_faces
 from magicid_cli.models.base import Family, Shape
+from magicid_cli.models.catalog import video_model
 from magicid_cli.photos import decode
 from magicid_cli.prompts import drawn, names
 from magicid_cli.rewards.base import Clip, Reward
@@ -77,7 +78,7 @@ def main() -> None:
     made = videos(workspace, settings, [shown, *wanted])
     made[TRUTH] = [rendered(one, options.person) for one in [shown, *wanted]]
     album = [decode(path).rgb for path in sorted(options.album.glob("*.png"))]
-    judges = Judges(album)
+    judges = Judges(album, settings)
     judged = {who: judges.judge(clip_, [shown, *wanted]) for who, clip_ in made.items()}
     draw(options.output, shown, album, made, {who: rows[0] for who, rows in judged.items()})
     figures = {who: mean(rows[1:]) for who, rows in judged.items()}
@@ -152,13 +153,14 @@ class Judges:
 
     Args:
         album: the photos, uint8 RGB `(H, W, 3)`.
+        settings: the customization's.
     """
 
-    def __init__(self, album: list[np.ndarray]) -> None:
-        from magicid_cli.faces.drawn import DrawnDetector, DrawnRecogniser
+    def __init__(self, album: list[np.ndarray], settings: Settings) -> None:
         from magicid_cli.rewards.drawn import DrawnJudge
 
-        faces = Faces(DrawnDetector(), DrawnRecogniser("drawn-judge"))
+        model = video_model(settings.model.name)
+        faces = open_evaluation_faces(settings.rewards, model, offline=True, events=Events())
         found = [(photo, faces.detector.find(photo)) for photo in album]
         references = np.stack([faces.recogniser.embed(photo, there[0]) for photo, there in found if there])
         self._rewards: list[Reward] = [IdentityReward(faces, references), DynamicsReward("dis"), DrawnJudge(Events())]

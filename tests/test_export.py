@@ -247,6 +247,24 @@ def test_a_second_export_takes_a_free_name_unless_forced(alice: Path) -> None:
     assert {str(folder) for folder in folders} == set(Workspace("alice").manifest()["exports"])
 
 
+@pytest.mark.parametrize(
+    ("name", "line"),
+    [
+        ("auto", ""),
+        ("auraface", "- face recogniser auraface: Apache-2.0\n"),
+        ("antelopev2", "- face recogniser antelopev2: InsightFace: non-commercial research only (**non-commercial**"),
+        ("buffalo_l", "- face recogniser buffalo_l: InsightFace: non-commercial research only (**non-commercial**"),
+    ],
+)
+def test_the_card_says_so_if_the_recogniser_forbids_commercial_use(alice: Path, name: str, line: str) -> None:
+    workspace = Workspace("alice")
+    settings = workspace.manifest()["settings"]
+    settings["values"]["rewards"]["face_model"] = name
+    workspace.update(settings=settings)
+    text = card.text(workspace, "diffusers")
+    assert line in text and ("**non-commercial**" in text) == (name in ("antelopev2", "buffalo_l"))
+
+
 def test_the_card_of_stage_1_alone_tells_nothing_of_stage_2(alice: Path) -> None:
     workspace = Workspace("alice")
     assert "Stage 2 ended at margin" in card.text(workspace, "diffusers")

@@ -284,13 +284,55 @@ def test_a_licence_is_shown_when_a_recogniser_is_asked_for(hub_with: list[tuple[
     heard: list[Event] = []
     opened("hunyuan-video", Events(heard.append), face_detector="stand-in")
     assert heard == []
-    for name in ("auraface", "antelopev2"):
+    for name in ("auraface", "antelopev2", "buffalo_l"):
         heard.clear()
         found = opened("tiny", Events(heard.append), face_model=name)
         licence = FACE_MODELS[name].source.licence
         assert found.recogniser.name == name and licence in found.recogniser.made_by
         assert licence in heard[0].data["message"]
-        assert ("must not be used commercially" in heard[0].data["message"]) == (name == "antelopev2")
+        assert ("must not be used commercially" in heard[0].data["message"]) == (name != "auraface")
+
+
+def judging(model: str, **rewards: Any) -> faces.Faces:
+    settings = RewardSettings(face_detector="stand-in", **rewards)
+    return faces.open_evaluation_faces(settings, VIDEO_MODELS[model], offline=False, events=Events())
+
+
+@pytest.mark.parametrize(
+    ("model", "reward", "expected"),
+    [
+        ("hunyuan-video", "auto", "auraface"),
+        ("hunyuan-video", "buffalo_l", "auraface"),
+        ("hunyuan-video", "auraface", "sface"),
+        ("tiny", "auto", "stand-in-judge"),
+        ("tiny", "stand-in-judge", "stand-in"),
+    ],
+)
+def test_results_are_judged_by_another_recogniser_than_the_rewards(
+    hub_with: list[tuple[str, str, bool]], model: str, reward: str, expected: str
+) -> None:
+    assert judging(model, face_model=reward).recogniser.name == expected
+
+
+def test_no_model_is_judged_by_the_recogniser_that_rewarded_it() -> None:
+    assert all(model.evaluation_face_model != model.face_model for model in VIDEO_MODELS.values())
+    picture = smooth(96, 96)
+    (face,) = StandInDetector().find(picture)
+    one, other = StandInRecogniser(), StandInRecogniser("stand-in-judge")
+    assert abs(float(one.embed(picture, face) @ other.embed(picture, face))) < 0.5
+
+
+def test_the_rewards_own_recogniser_is_refused_as_a_judge(tmp_path: Path) -> None:
+    """By name, as what `auto` stands for, and as a copy of the same file."""
+    first = write_recogniser(tmp_path / "one.onnx")
+    copy = write_recogniser(tmp_path / "copy.onnx")
+    for reward, judge in (("auto", "sface"), ("auraface", "auraface"), (str(first), str(copy))):
+        with pytest.raises(MagicIDError) as caught:
+            judging("hunyuan-video", face_model=reward, evaluation_face_model=judge)
+        assert caught.value.code == "settings-invalid" and "evaluation_face_model" in caught.value.hint
+    other = write_recogniser(tmp_path / "other.onnx", seed=1)
+    chosen = judging("hunyuan-video", face_model=str(first), evaluation_face_model=str(other))
+    assert chosen.recogniser.name == "other.onnx"
 
 
 def test_an_own_file_is_named_by_its_content(tmp_path: Path) -> None:

@@ -199,6 +199,9 @@ class RewardSettings:
         "Face recogniser: auto, a name (see `magicid doctor`), or a path to a 112-pixel ArcFace ONNX file",
         flag="--face-model",
     )
+    evaluation_face_model: str = setting(
+        "auto", "Face recogniser that judges results, never the reward's; auto is the catalog's other one", result=False
+    )
     flow: str = setting("dis", "Optical flow of the dynamics reward", flag="--flow", choices=("dis", "raft"))
     vlm: str = setting(
         "auto",

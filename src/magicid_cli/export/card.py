@@ -7,7 +7,7 @@ import json
 from typing import Any
 
 from magicid_cli import __version__
-from magicid_cli.models.catalog import DRAWN, FACE_MODELS, VIDEO_MODELS, VideoModel
+from magicid_cli.models.catalog import DRAWN, FACE_MODELS, STAND_INS, VIDEO_MODELS, VideoModel
 from magicid_cli.workspace import Workspace, read_lines
 
 _LOADING = {
@@ -118,7 +118,7 @@ def _licences(manifest: dict[str, Any]) -> list[str]:
         terms = FACE_MODELS[name].source
         note = "" if terms.commercial else " (**non-commercial**: it judged the training videos)"
         lines.append(f"- face recogniser {name}: {terms.licence}{note}")
-    elif name not in ("stand-in", *DRAWN):
+    elif name not in (*STAND_INS, *DRAWN):
         lines.append("- face recogniser: a file of the maker's own; its licence is not known to magicid")
     return lines
 

@@ -16,7 +16,7 @@ from magicid_cli.events import Events
 from magicid_cli.faces.base import CROP, TEMPLATE, Detector, Face, Faces, Recogniser, align, normalised, sharpness
 from magicid_cli.faces.networks import OnnxRecogniser, YuNet
 from magicid_cli.faces.standin import STAND_IN, StandInDetector, StandInRecogniser
-from magicid_cli.models.catalog import DRAWN, FACE_MODELS, FaceModel, VideoModel
+from magicid_cli.models.catalog import DRAWN, FACE_MODELS, STAND_INS, FaceModel, VideoModel
 
 __all__ = [
     "CROP",
@@ -32,6 +32,7 @@ __all__ = [
     "YuNet",
     "align",
     "normalised",
+    "open_evaluation_faces",
     "open_faces",
     "sharpness",
     "similarity",
@@ -55,15 +56,50 @@ def open_faces(rewards: RewardSettings, model: VideoModel, *, offline: bool, eve
             network, `model-unusable` for damaged weights of the package, `settings-unknown` for a name that is no
             recogniser, or what `hub.fetch_file` raises.
     """
-    detector = rewards.face_detector if rewards.face_detector != "auto" else model.face_detector
-    recogniser = rewards.face_model if rewards.face_model != "auto" else model.face_model
+    recogniser, by_name = _reward_face_model(rewards, model), rewards.face_model != "auto"
     return Faces(
-        _open_detector(detector, offline=offline, events=events),
-        _open_recogniser(recogniser, by_name=rewards.face_model != "auto", offline=offline, events=events),
+        _open_detector(rewards, model, offline=offline, events=events),
+        _open_recogniser(recogniser, by_name=by_name, offline=offline, events=events),
     )
 
 
-def _open_detector(name: str, *, offline: bool, events: Events) -> Detector:
+def open_evaluation_faces(rewards: RewardSettings, model: VideoModel, *, offline: bool, events: Events) -> Faces:
+    """The detector, and the recogniser that judges results: another one than the reward's.
+
+    A model that learned to please one recogniser would be praised by it. `auto` is the one that the catalog names for
+    the evaluation, or, where the reward uses that, the one that it names for the reward.
+
+    Raises:
+        MagicIDError: `settings-invalid` if the evaluation's is asked to be the reward's, or what `open_faces` raises.
+    """
+    used, name = _reward_face_model(rewards, model), rewards.evaluation_face_model
+    if name == "auto":
+        name = model.evaluation_face_model if used != model.evaluation_face_model else model.face_model
+    if _the_same(name, used):
+        raise MagicIDError(
+            "settings-invalid",
+            f"'{name}' already judged the training videos, so it cannot judge what came of them.",
+            "Leave rewards.evaluation_face_model at auto, or name another recogniser. " + _names_hint(),
+        )
+    by_name = rewards.evaluation_face_model != "auto"
+    return Faces(
+        _open_detector(rewards, model, offline=offline, events=events),
+        _open_recogniser(name, by_name=by_name, offline=offline, events=events),
+    )
+
+
+def _reward_face_model(rewards: RewardSettings, model: VideoModel) -> str:
+    return rewards.face_model if rewards.face_model != "auto" else model.face_model
+
+
+def _the_same(one: str, other: str) -> bool:
+    """Whether two recognisers are one, by name or as files of the same content."""
+    paths = [Path(name).expanduser() for name in (one, other)]
+    return one == other or (all(path.is_file() for path in paths) and _content(paths[0]) == _content(paths[1]))
+
+
+def _open_detector(rewards: RewardSettings, model: VideoModel, *, offline: bool, events: Events) -> Detector:
+    name = rewards.face_detector if rewards.face_detector != "auto" else model.face_detector
     if name == STAND_IN:
         return StandInDetector()
     if name in DRAWN:
@@ -75,8 +111,8 @@ def _open_detector(name: str, *, offline: bool, events: Events) -> Detector:
 
 
 def _open_recogniser(name: str, *, by_name: bool, offline: bool, events: Events) -> Recogniser:
-    if name == STAND_IN:
-        return StandInRecogniser()
+    if name in STAND_INS:
+        return StandInRecogniser(name)
     if name in DRAWN:
         from magicid_cli.faces.drawn import DrawnRecogniser
 
@@ -103,11 +139,15 @@ def _open_file(name: str, events: Events) -> Recogniser:
     events.notice(
         f"Face recogniser {path.name} is your own file: whether its licence allows your use is yours to check."
     )
-    with path.open("rb") as file:
-        content = hashlib.file_digest(file, "sha256").hexdigest()
+    content = _content(path)
     made_by = f"{path.name} sha256:{content[:16]} (licence unknown)"
     kind = "sface" if content == _SFACE_SHA256 else "arcface"
     return OnnxRecogniser(path, kind, name=path.name, made_by=made_by)
+
+
+def _content(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _fetch(model: FaceModel, *, offline: bool, events: Events) -> tuple[Path, str]:

@@ -5,6 +5,7 @@ import numpy as np
 from magicid_cli.faces.base import CROP, TEMPLATE, Face, align, normalised
 
 STAND_IN = "stand-in"
+_SEEDS = {STAND_IN: 20250317, "stand-in-judge": 20251019}
 
 
 class StandInDetector:
@@ -25,14 +26,18 @@ class StandInDetector:
 
 
 class StandInRecogniser:
-    """A fixed random projection of the aligned face: it tells pictures apart, not people."""
+    """A fixed random projection of the aligned face: it tells pictures apart, not people.
 
-    name = STAND_IN
-    made_by = "stand-in (random projection)"
+    Args:
+        name: `stand-in`, the reward's, or `stand-in-judge`, the evaluation's.
+    """
+
     same_person = -1.0
 
-    def __init__(self) -> None:
-        self._projection = np.random.default_rng(20250317).standard_normal((3 * 16 * 16, 128)).astype(np.float32)
+    def __init__(self, name: str = STAND_IN) -> None:
+        self.name = name
+        self.made_by = f"{name} (random projection)"
+        self._projection = np.random.default_rng(_SEEDS[name]).standard_normal((3 * 16 * 16, 128)).astype(np.float32)
 
     def embed(self, image: np.ndarray, face: Face) -> np.ndarray:
         """The face as float32 `(128,)` of length 1."""

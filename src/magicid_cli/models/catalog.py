@@ -44,6 +44,7 @@ class VideoModel:
         needs_gpu: whether running it on a CPU must be asked for by name.
         face_detector: what `--face-detector auto` means.
         face_model: what `--face-model auto` means.
+        evaluation_face_model: the recogniser that judges results, which no reward ever saw; never `face_model`.
         vlm: what `--vlm auto` means.
         packaged: the folder inside the package that holds its weights, or "" for weights that are fetched or built.
         drawn: whether it knows the drawn world alone: its prompts and captions come from that world's grammar.
@@ -56,6 +57,7 @@ class VideoModel:
     needs_gpu: bool
     face_detector: str
     face_model: str
+    evaluation_face_model: str
     vlm: str
     packaged: str = ""
     drawn: bool = False
@@ -111,6 +113,7 @@ VIDEO_MODELS: dict[str, VideoModel] = {
             needs_gpu=True,
             face_detector="yunet",
             face_model="sface",
+            evaluation_face_model="auraface",
             vlm="qwen3-vl-4b",
         ),
         VideoModel(
@@ -121,6 +124,7 @@ VIDEO_MODELS: dict[str, VideoModel] = {
             needs_gpu=False,
             face_detector="drawn",
             face_model="drawn",
+            evaluation_face_model="drawn-judge",
             vlm="drawn",
             packaged="world/weights/hunyuan-mini",
             drawn=True,
@@ -133,10 +137,14 @@ VIDEO_MODELS: dict[str, VideoModel] = {
             needs_gpu=False,
             face_detector="stand-in",
             face_model="stand-in",
+            evaluation_face_model="stand-in-judge",
             vlm="stand-in",
         ),
     )
 }
+
+# Of the `tiny` model: no claim about faces.
+STAND_INS = ("stand-in", "stand-in-judge")
 
 # The drawn world's face finder, face recognisers and judge of prompts, whose weights come with magicid.
 DRAWN = ("drawn", "drawn-judge")
@@ -163,6 +171,14 @@ FACE_MODELS: dict[str, FaceModel] = {
                 "DIAMONIK7777/antelopev2", "main", "InsightFace: non-commercial research only", 0.261, commercial=False
             ),
             "glintr100.onnx",
+            "arcface",
+        ),
+        FaceModel(
+            "buffalo_l",  # its file is InsightFace's w600k_r50.onnx, 174,383,860 bytes
+            Source(
+                "immich-app/buffalo_l", "main", "InsightFace: non-commercial research only", 0.174, commercial=False
+            ),
+            "recognition/model.onnx",
             "arcface",
         ),
     )

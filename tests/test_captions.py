@@ -17,7 +17,7 @@ import pytest
 import tiny_qwen
 from album import SMALL
 from hub_server import HubServer
-from magicid_cli import config, pipeline
+from magicid_cli import config, pipeline, plan
 from magicid_cli.config import PhotoSettings, RewardSettings, Settings
 from magicid_cli.errors import MagicIDError
 from magicid_cli.events import Event, Events
@@ -295,6 +295,14 @@ def test_what_the_reader_is_not_sure_of_is_not_named() -> None:
     assert drawn.seen_caption("man", {"place": {"beach": 0.5}, "outfit": {"black suit": 0.5}}) == drawn.photo_caption(
         "man"
     )
+
+
+def test_the_plan_counts_the_writers_weights() -> None:
+    model, repo = VIDEO_MODELS["hunyuan-video"], JUDGES["qwen3-vl-4b"].source.repo
+    for who in ("template", "vlm"):
+        resolved = config.resolve({"photos.captions": who}).settings
+        assert (repo in plan.downloads(resolved, model, {"ingest"})) == (who == "vlm")
+        assert repo in plan.downloads(resolved, model, {"score"})
 
 
 # What re-runs what.

@@ -6,7 +6,9 @@ file of 38.5 MB and 0.57 billion multiplications a face. The published SFace fil
 gives as many numbers. How its layers are cut is not copied; the time of one face is near, not equal.
 """
 
+import math
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from onnx import GraphProto, ModelProto, NodeProto, TensorProto, helper, numpy_helper, save
@@ -28,12 +30,12 @@ class _Graph:
     def weight(self, *shape: int) -> str:
         """A random array with variance 2 / inputs, so that values neither vanish nor explode."""
         name = f"w{len(self.weights)}"
-        scale = np.float32(np.sqrt(2 / max(1, np.prod(shape[1:]))))
+        scale = np.float32((2 / max(1, math.prod(shape[1:]))) ** 0.5)
         values = self._random.standard_normal(shape, dtype=np.float32) * scale
         self.weights.append(numpy_helper.from_array(values, name))
         return name
 
-    def add(self, kind: str, inputs: list[str], **attributes: object) -> str:
+    def add(self, kind: str, inputs: list[str], **attributes: Any) -> str:
         """A node; returns its output."""
         output = f"x{len(self.nodes)}"
         self.nodes.append(helper.make_node(kind, inputs, [output], **attributes))
@@ -42,7 +44,12 @@ class _Graph:
     def convolution(self, x: str, inputs: int, outputs: int, *, size: int, stride: int, side: int, groups: int) -> str:
         """A convolution with bias (as batch normalisation leaves it in a file for inference) and a ReLU."""
         self.multiplications += size * size * (inputs // groups) * outputs * (side // stride) ** 2
-        shape = {"kernel_shape": [size, size], "strides": [stride, stride], "pads": [size // 2] * 4, "group": groups}
+        shape: dict[str, Any] = {
+            "kernel_shape": [size, size],
+            "strides": [stride, stride],
+            "pads": [size // 2] * 4,
+            "group": groups,
+        }
         weights = [self.weight(outputs, inputs // groups, size, size), self.weight(outputs)]
         return self.add("Relu", [self.add("Conv", [x, *weights], **shape)])
 
@@ -67,7 +74,7 @@ def write(path: Path) -> dict[str, float]:
     x = graph.add("Flatten", [x], axis=1)
     graph.nodes.append(helper.make_node("Gemm", [x, graph.weight(DIMENSIONS, flat)], ["fc1"], transB=1))
     save(_model(graph, constants), str(path))
-    parameters = sum(int(np.prod(weight.dims)) for weight in graph.weights)
+    parameters = sum(math.prod(weight.dims) for weight in graph.weights)
     megabytes = round(path.stat().st_size / 1e6, 1)
     return {"parameters": parameters, "multiplications": graph.multiplications, "megabytes": megabytes}
 

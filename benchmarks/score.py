@@ -117,12 +117,12 @@ def parts(folder: Path, arguments: argparse.Namespace) -> dict[str, Any]:
     found: dict[str, list[float]] = {"decode_s": [], "identity_s": [], "dynamics_s": []}
     with score.one_thread_each():
         for _ in range(1 + arguments.runs):
-            frames, seconds = _timed(lambda: video.read_video(folder / "clip.mp4")[0])
+            (frames, _), seconds = _timed(video.read_video, folder / "clip.mp4")
             found["decode_s"].append(seconds)
             clip = Clip(frames, FPS, "")
-            raw, seconds = _timed(lambda clip=clip: identity.score(clip))
+            raw, seconds = _timed(identity.score, clip)
             found["identity_s"].append(seconds)
-            found["dynamics_s"].append(_timed(lambda clip=clip: dynamics.score(clip))[1])
+            found["dynamics_s"].append(_timed(dynamics.score, clip)[1])
     each = {name: round(median(values[1:]), 3) for name, values in found.items()}
     total = round(sum(each.values()), 3)
     return _row(folder, arguments.runs, total, LIMIT_S, face_found=raw["found"], **each)
@@ -138,7 +138,7 @@ def one_video(folder: Path, arguments: argparse.Namespace) -> dict[str, Any]:
         job = _job(folder, Path(f"one {run}"), clips=1)
         judges = _judges(folder)
         with score.one_thread_each():
-            seconds.append(_timed(lambda job=job, judges=judges: score.score(job, list(judges), Events()))[1])
+            seconds.append(_timed(score.score, job, list(judges), Events())[1])
     return _row(folder, arguments.runs, round(median(seconds[1:]), 3), LIMIT_S)
 
 
@@ -150,7 +150,7 @@ def repository(folder: Path, arguments: argparse.Namespace) -> dict[str, Any]:
     job = _job(folder, Path("repository"), clips=arguments.clips)
     judges = _judges(folder)
     with score.one_thread_each():
-        seconds = _timed(lambda: score.score(job, list(judges), Events()))[1]
+        seconds = _timed(score.score, job, list(judges), Events())[1]
     limit = REPOSITORY_LIMIT_S * arguments.clips / CLIPS
     return _row(folder, arguments.clips, round(seconds, 1), limit, videos=job.made // 2)
 
@@ -190,9 +190,9 @@ def _free_atom(number: int) -> bytes:
     return (16).to_bytes(4, "big") + b"free" + number.to_bytes(8, "big")
 
 
-def _timed(function: Callable[[], Any]) -> tuple[Any, float]:
+def _timed(function: Callable[..., Any], *arguments: Any) -> tuple[Any, float]:
     begun = time.perf_counter()
-    result = function()
+    result = function(*arguments)
     return result, time.perf_counter() - begun
 
 
@@ -200,7 +200,7 @@ def _row(folder: Path, items: int, seconds: float, limit_s: float, **more: Any) 
     """A row; `cpu_s` is of the whole process and of ffmpeg, preparations and the first, unmeasured video included."""
     peak = _alone.peak_gb()
     used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
-    row = {"items": items, "seconds": seconds, "limit_s": limit_s}
+    row: dict[str, Any] = {"items": items, "seconds": seconds, "limit_s": limit_s}
     row |= {name: more.get(name) for name in ("decode_s", "identity_s", "dynamics_s")}
     row |= {"cpu_s": round(sum(one.ru_utime + one.ru_stime for one in used), 1), "peak_gb": peak, "limit_gb": LIMIT_GB}
     row |= {"finder": faces(folder).detector.made_by, "face_found": more.get("face_found")}

@@ -108,8 +108,8 @@ def scored(name: str = "alice", *, prompts: int = 4, videos: int = 4, statics: i
 
 
 def _beside(reward: str, value: float) -> dict[str, float]:
-    """What else a raw score has; all motion is the subject's."""
-    return {"identity": {"found": 0.5}, "dynamics": {"total": value, "subject": value}}.get(reward, {})
+    """What else a raw score has; the subject moves most where the whole picture moves least."""
+    return {"identity": {"found": 0.5}, "dynamics": {"total": value, "subject": 4.0 - value}}.get(reward, {})
 
 
 def _row(video_id: str, origin: str, prompt_id: int | None, photo: int | None) -> dict[str, Any]:

@@ -162,10 +162,9 @@ def test_without_videos_the_next_command_is_customize(command: str, capsys: pyte
 def test_settings_of_the_last_run_hold_unless_a_flag_says_otherwise(monkeypatch: pytest.MonkeyPatch) -> None:
     from magicid_cli.cli.identity import recorded_settings
 
-    workspace = scored()
+    workspace, recorded = scored(), settings()
     monkeypatch.setenv("MAGICID_PAIRS_COUNT", "3")
     monkeypatch.setenv("MAGICID_MODEL_DEVICE", "cpu")
-    recorded = settings()
     found = recorded_settings(workspace, {"pairs.tau": 2.5})
     assert found.pairs.count == recorded.pairs.count != 3
     assert found.model.device == "cpu" != recorded.model.device
@@ -187,9 +186,9 @@ def test_pairs_are_shown_with_raw_and_scaled_rewards_and_the_reason(capsys: pyte
     for pair in pairs:
         assert " ".join(pair["why"].split()) in words
         for side in (pair["winner"], pair["rejected"]):
-            figures = (
+            figures = [
                 f"{side['rewards'][name]['raw']:.3f} ({side['rewards'][name]['scaled']:.1f})" for name in REWARDS
-            )
+            ]
             assert any(line.endswith(" ".join([side["id"], *figures])) for line in lines)
     assert lines[0].startswith("Pairs of 'alice': ") and "tau: " in words
 
@@ -211,6 +210,7 @@ WHAT_IF = [
     {"pairs.identity_share": 0.0},
     {"pairs.count": 3, "pairs.held_out": 0},
     {"pairs.rewards": "identity"},
+    {"pairs.dynamics": "subject"},
     {"seed": 3},
 ]
 

@@ -45,7 +45,12 @@ def pairs(terminal: Terminal, flags: options.Flags, name: options.SomeIdentity =
     else:
         rows, report = now, read_json(workspace.path / "pairs.json")
     given = {KNOBS[name].flag or name: value for name, value in flags.values.items()}
-    data = {"name": workspace.name, "what_if": given or None, "selected": _counts(now), "would_be": None}
+    data: dict[str, Any] = {
+        "name": workspace.name,
+        "what_if": given or None,
+        "selected": _counts(now),
+        "would_be": None,
+    }
     blocks: list[str | Table] = [_heading(workspace, rows, given, now)]
     if given:
         data |= {"would_be": _counts(rows), "kept": len(_names(rows) & _names(now))}

@@ -1,9 +1,11 @@
 """One PNG that shows what became of each photo: its crop with the face's box, its verdict and what was measured."""
 
+from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
+from unicodedata import combining, normalize
 
 from magicid_cli.framing import frame, head_and_shoulders
 from magicid_cli.photos import Unreadable, decode
@@ -26,6 +28,7 @@ _PICTURE = 200  # height of a crop
 _NARROWEST, _WIDEST = 216, 340
 _LINES = 6  # of small text below a crop, at most
 _COLUMNS = 5
+_LONGEST = 400  # characters of a text, more than the lines below a crop can hold
 
 
 @dataclass(frozen=True)
@@ -125,10 +128,12 @@ class _Pens:
 
         self.large = ImageFont.load_default(22)
         self.bold, self.small = ImageFont.load_default(15), ImageFont.load_default(13)
+        self._nothing = bytes(self.small.getmask("\uffff"))
+        self._letters: dict[str, str] = {}
 
     def heading(self, sheet: "Image", title: str, lines: list[str]) -> None:
         draw = _draw(sheet)
-        draw.text((_GAP, _GAP), _written(title), _INK, self.large)
+        draw.text((_GAP, _GAP), self.written(title), _INK, self.large)
         for number, line in enumerate(lines):
             draw.text((_GAP, 2 * _GAP + 28 + number * _LINE), line, _INK, self.small)
 
@@ -142,15 +147,31 @@ class _Pens:
     def caption(self, sheet: "Image", tile: Tile, lines: list[str], corner: tuple[int, int], width: int) -> None:
         draw = _draw(sheet)
         x, y = corner[0], corner[1] + _PICTURE + 6
-        draw.text((x, y), _shortened(_written(tile.title), self.bold, width), _INK, self.bold)
+        draw.text((x, y), _shortened(self.written(tile.title), self.bold, width), _INK, self.bold)
         draw.text((x, y + _LINE), tile.verdict, tile.colour, self.bold)
         for number, line in enumerate(lines, 2):
             draw.text((x, y + number * _LINE), line, _FAINT, self.small)
 
+    def written(self, text: str) -> str:
+        """The text as this font can show it: a file's name may hold anything, and the font has few letters."""
+        letters = self._letters
+        for char in set(text := normalize("NFC", text[:_LONGEST])) - set(letters):
+            letters[char] = self._letter(char)
+        return "".join(letters[char] for char in text)
+
+    def _letter(self, char: str) -> str:
+        """The letter, or without its accents, or a question mark."""
+        plain = "".join(part for part in normalize("NFKD", char) if not combining(part))
+        known = (one for one in (char, plain) if one and one.isprintable() and all(map(self._known, one)))
+        return next(known, "?")
+
+    def _known(self, char: str) -> bool:
+        return char == " " or bytes(self.small.getmask(char)) != self._nothing
+
     def wrapped(self, text: str, width: int) -> list[str]:
         """The text in lines of at most `width` pixels."""
         lines = [""]
-        for word in _written(text).split():
+        for word in self.written(text).split():
             longer = f"{lines[-1]} {word}".strip()
             if lines[-1] and self.small.getlength(longer) > width:
                 lines.append(word)
@@ -165,19 +186,12 @@ def _draw(sheet: "Image") -> "ImageDraw":
     return ImageDraw.Draw(sheet)
 
 
-def _written(text: str) -> str:
-    """The text on one line: a file's name may hold anything."""
-    return "".join(char if char.isprintable() else "?" for char in text)
-
-
 def _shortened(text: str, font: "FreeTypeFont | ImageFont", width: int) -> str:
     """The text with its middle left out, if it is wider than `width` pixels; names differ at both ends."""
     if font.getlength(text) <= width:
         return text
-    keep = len(text) - 1
-    while keep > 2 and font.getlength(_ends(text, keep)) > width:
-        keep -= 1
-    return _ends(text, keep)
+    keep = bisect_right(range(len(text)), width, key=lambda count: font.getlength(_ends(text, count))) - 1
+    return _ends(text, max(2, keep))
 
 
 def _ends(text: str, keep: int) -> str:

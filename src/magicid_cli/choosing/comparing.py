@@ -117,7 +117,7 @@ def one_person(seen: list[Seen], threshold: float, force: bool, notice: Callable
     rest = np.delete(views, list(odd), 0)
     for position, cosine in odd.items():
         index = indices[position]
-        against = f"(similarity {cosine:.2f}, at least {threshold:g})"
+        against = f"(similarity {cosine:.2f}, at least {threshold:.2f})"
         part = None if len(rest) < _FEWEST - 1 else _covered(views[position], rest, threshold)
         code, reason = OTHER_PERSON, f"It seems to show another person than the rest {against}."
         if part is not None:

@@ -44,7 +44,7 @@ def destination(sheet: Path | None, terminal: Terminal, *, force: bool) -> Path 
     from magicid_cli.generation import free_name, require_writable
     from magicid_cli.photos import SHEET
 
-    if sheet is None or sheet.is_dir():
+    if sheet is None or os.path.isdir(sheet):
         path = (sheet or Path()).absolute() / f"{SHEET}.png"
         path = path if force and not path.is_dir() else free_name(path)
         try:

@@ -1,8 +1,9 @@
 """Who is the person in a clip: the faces of single frames joined into tracks, and the track that is the person's.
 
 1. A face that stays in its place from one frame looked at to the next, or to the one after it, makes a *piece*: the
-   boxes are less than a face apart, neither is twice as large as the other, and the vectors are at least half as alike
-   as two photos of one person.
+   boxes are less than a face apart, and neither is twice as large as the other. Of several faces and pieces, the most
+   alike and nearest belong together. What is alone in its place need not be alike: a face that turns into another one
+   is measured as what it has become, and whoever steps in front of the person is not kept when the person is back.
 2. Pieces whose mean vectors are as alike as two photos of one person are one *track*, the most alike first, unless
    they share a frame: nobody is in a picture twice. So neither a cut nor frames without a face end a track.
 3. The person is the track with the largest sum of face sizes, a size being the square root of a box's area. With the
@@ -53,22 +54,21 @@ def person(frames: Sequence[Sequence[Sighting]], same_person: float) -> dict[int
         frames: the faces in each of the frames looked at.
         same_person: the recogniser's.
     """
-    found = _joined(_pieces(frames, same_person / 2), same_person)
+    found = _joined(_pieces(frames), same_person)
     chosen = max(found, key=lambda track: sum(_size(seen.face) for seen in track), default=[])
     return {seen.frame: seen for seen in chosen}
 
 
-def _pieces(frames: Sequence[Sequence[Sighting]], alike: float) -> list[Track]:
-    """Rule 1; where several faces come into question, the nearest and most alike are joined first."""
+def _pieces(frames: Sequence[Sequence[Sighting]]) -> list[Track]:
+    """Rule 1."""
     pieces: list[Track] = []
     for number, faces in enumerate(frames):
         recent = [piece for piece in pieces if piece[-1].frame >= number - _MISSED]
         rated = [
-            (likeness - distance, one, other)
+            (float(_mean(piece) @ seen.vector) - distance, one, other)
             for one, piece in enumerate(recent)
             for other, seen in enumerate(faces)
-            if (likeness := float(_mean(piece) @ seen.vector)) >= alike
-            and (distance := _distance(piece[-1].face, seen.face)) < _FAR
+            if (distance := _distance(piece[-1].face, seen.face)) < _FAR
         ]
         ends, begins = set(range(len(recent))), set(range(len(faces)))
         for _, one, other in sorted(rated, reverse=True):

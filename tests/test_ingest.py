@@ -323,7 +323,7 @@ def test_references_are_written(
         embeddings, made_by = file.get_tensor("embeddings"), file.metadata()["made_by"]
     assert embeddings.shape == (2, 128) and embeddings.dtype == np.float32
     assert np.linalg.norm(embeddings, axis=1) == pytest.approx(np.ones(2), abs=1e-5)
-    assert made_by == "yunet test (MIT); sface test"
+    assert made_by == f"{real.detector.made_by}; {real.recogniser.made_by}"
 
 
 def test_a_persons_files_are_private(tmp_path: Path, alice: Workspace, use: Use) -> None:

@@ -86,7 +86,7 @@ def test_a_still_clip_does_not_move(nature: np.ndarray) -> None:
 def test_the_encoder_alone_does_not_move(
     what: str, nature: np.ndarray, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """One picture, 25 times, through H.264: sharp, nearly black, half of it an empty wall, or like old film."""
+    """One picture, 13 times, through H.264: sharp, nearly black, half of it an empty wall, or like old film."""
     still = frame(nature, STILL, width=640, lines=360)
     random = np.random.default_rng(0)
     if what == "dark":
@@ -97,7 +97,7 @@ def test_the_encoder_alone_does_not_move(
         still = np.clip(still * 0.6 + random.normal(40, 6, still.shape), 0, 255).astype(np.uint8)
     for crf in (18, 23, 28):
         monkeypatch.setattr(video, "_QUALITY", ["-crf", str(crf), "-preset", "medium"])
-        video.write_video(tmp_path / "still.mp4", video.static_clip(still, 25), 24)
+        video.write_video(tmp_path / "still.mp4", video.static_clip(still, 13), 24)
         frames, fps = video.read_video(tmp_path / "still.mp4")
         assert np.ptp(frames, axis=0).any(), "the encoder changes nothing: nothing is tested"
         assert measured(*frames, fps=fps)["total"] < 0.3
@@ -137,7 +137,7 @@ def test_one_motion_reads_the_same_at_every_frame_rate(nature: np.ndarray) -> No
 def test_a_cut_and_a_change_of_light_are_no_motion(nature: np.ndarray) -> None:
     still = frame(nature, STILL, width=WIDE)
     # The search alone answers with the size of the picture, and one cut in a clip would outweigh a dance.
-    assert measured(still, frame(octaves(7), STILL, width=WIDE))["total"] < 3
+    assert measured(still, frame(octaves(7), STILL, width=WIDE))["total"] == 0
     assert measured(still, cv2.convertScaleAbs(still, alpha=0.85))["total"] < 0.3
     black = np.zeros_like(still)
     assert measured(black, black)["total"] == measured(still, black)["total"] == 0
@@ -162,7 +162,7 @@ def test_a_camera_over_a_drawn_person_is_no_moving_person(place: str) -> None:
     what = clips.Scene(3, "still", place, "striped shirt", "clear", "smiling", 5)
     picture, moved = clips.render(what, size=2048, frames=1).frames[0], by("shift", 6, width=WIDE)
     found = measured(frame(picture, STILL, width=WIDE), frame(picture, moved, width=WIDE))
-    assert found["camera"] == pytest.approx(6, rel=0.04) and found["subject"] < 0.6
+    assert found["camera"] == pytest.approx(6, rel=0.04) and found["subject"] < 0.9
 
 
 @pytest.mark.parametrize("pixels", [1.5, 4, 12])
@@ -182,6 +182,20 @@ def test_a_person_who_moves_while_the_camera_does(kind: str, somebody: Cutout) -
     assert found["subject"] == pytest.approx(5, rel=0.1)
     assert found["camera"] == pytest.approx(top_magnitude(camera.field(SHORT, WIDE)), rel=0.05)
     assert found["total"] == pytest.approx(top_magnitude(field), rel=0.08)
+
+
+@pytest.mark.parametrize(("wall", "halo"), [("nature", 1.15), ("empty", 1.5)])
+def test_a_swinging_arm_is_not_the_camera(wall: str, halo: float) -> None:
+    """It turns by 1/6 about its elbow, the tip by 15 pixels; an empty wall seems to go along for a few pixels."""
+    arm = np.zeros((2048, 2048), np.uint8)
+    cv2.rectangle(arm, (904, 664), (1144, 1024), 255, -1)
+    background = octaves(4) if wall == "nature" else np.full((2048, 2048, 3), (200, 190, 180), np.uint8)
+    cutout = Cutout(octaves(3), cv2.GaussianBlur(arm, (0, 0), 3), background)
+    cos, sin = np.cos(1 / 6), np.sin(1 / 6)
+    swung = Affine(np.array([[cos, -sin], [sin, cos]]), np.zeros(2))
+    found = measured(*(cutout.frame(STILL, person, width=WIDE) for person in (STILL, swung)))
+    truth = top_magnitude(cutout.field(STILL, swung, width=WIDE))
+    assert found["camera"] < 0.2 and 0.9 * truth < found["subject"] < halo * truth
 
 
 def test_the_camera_is_found_among_what_does_not_follow_it() -> None:
@@ -343,8 +357,10 @@ def test_raft_gets_what_it_expects_and_its_last_flow_counts(raft: list[tuple[Any
     reward = DynamicsReward("raft")
     found = reward.score(Clip(frames, 8, ""))
     # The flow is (3, 4) everywhere, length 5, in the 300 x 256 picture; the padding to 304 columns does not count.
-    assert found["total"] == pytest.approx(5) and found["camera"] == pytest.approx(5)
-    assert found["subject"] == pytest.approx(0, abs=1e-4)
+    # In frames without anything to see no camera can be told; in others, all of it is the camera's.
+    assert found["total"] == found["subject"] == pytest.approx(5) and found["camera"] == 0
+    seen = reward.score(Clip(np.stack([smooth(150, 128, 1, 8)] * 2), 8, ""))
+    assert seen["camera"] == pytest.approx(5) and seen["subject"] == pytest.approx(0, abs=1e-4)
     first, second = raft[0]
     assert first.shape == (1, 3, 256, 304)
     assert float(first.min()) == float(first.max()) == -1 and float(second.min()) == float(second.max()) == 1

@@ -15,8 +15,10 @@ _SAMPLES = 160  # with 40 % of the picture on the camera's side, all fail once i
 # A vector follows the camera if it differs by less than this many pixels, and this share of its own length.
 _TOLERANCE, _RELATIVE = 0.5, 0.05
 _ROUNDS = 10
-# Smallest share of the picture's weight that must follow: below it there is no common motion to speak of (a cut).
-_SUPPORT = 0.1
+# What must follow it: this share of the weight, in this share of the cells of a grid of 8 x 8. Below that no motion is
+# common to the picture: after a cut, or when an arm waves before an empty wall.
+_SUPPORT, _SPREAD, _CELLS = 0.1, 0.3, 8
+_SEEN = 0.1  # a point's texture counts for a cell from here on
 # Weight of a point in the middle of the picture, where people are; it is 1 at the left, upper and right border and
 # falls over half of the shorter half.
 _MIDDLE = 0.2
@@ -34,23 +36,25 @@ def camera_field(flow: np.ndarray, trusted: np.ndarray, grey: np.ndarray) -> np.
         grey: the first frame, uint8 `(H, W)`.
 
     Returns:
-        An affine field, float32 `(H, W, 2)`; zero if no motion is common to a tenth of the picture.
+        An affine field, float32 `(H, W, 2)`; zero if no motion is common to the picture.
     """
     height, width = grey.shape
-    basis, prior = _grid(height, width)
+    basis, prior, cells = _grid(height, width)
     at = slice(_STEP // 2, None, _STEP)
-    weights = prior * _texture(grey)[at, at].ravel()
-    whole = float(weights.sum())
     believed = trusted[at, at].ravel()
-    points, moved = basis[believed], flow[at, at][trusted[at, at]].astype(np.float64)
-    weights = weights[believed]
+    texture = _texture(grey)[at, at].ravel()
+    whole = float((prior * texture).sum())
+    points, cells, seen = basis[believed], cells[believed], texture[believed] > _SEEN
+    weights = (prior * texture)[believed]
+    moved = flow[at, at][trusted[at, at]].astype(np.float64)
     if len(points) < 3:
         return np.zeros_like(flow)
     tolerance = (_TOLERANCE + _RELATIVE * np.hypot(moved[:, 0], moved[:, 1])) ** 2
     best = _consensus(points, moved, weights, tolerance)
     for _ in range(_ROUNDS):
         near = _nearness(points, moved, tolerance, best)
-        if float((weights * near).sum()) < _SUPPORT * whole:
+        spread = len(np.unique(cells[seen & (near > 0)])) / _CELLS**2
+        if float((weights * near).sum()) < _SUPPORT * whole or spread < _SPREAD:
             return np.zeros_like(flow)
         best = _solved(points, moved, weights * near**2)
     column, row = _axes(height, width)
@@ -100,18 +104,20 @@ def _texture(grey: np.ndarray) -> np.ndarray:
 
 
 @functools.lru_cache(4)
-def _grid(height: int, width: int) -> tuple[np.ndarray, np.ndarray]:
-    """1, x, y `(N, 3)` of the points looked at, and what their place makes them worth `(N,)`."""
+def _grid(height: int, width: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """1, x, y `(N, 3)` of the points looked at, what their place makes them worth `(N,)`, and their cells `(N,)`."""
     column, row = _axes(height, width)
     at = slice(_STEP // 2, None, _STEP)
     x, y = (part.ravel() for part in np.broadcast_arrays(column[:, at], row[at]))
     inward = np.minimum(width / min(height, width) - np.abs(x), y + height / min(height, width))
     prior = 1 - (1 - _MIDDLE) * np.clip(inward / 0.5, 0, 1)
-    return np.stack([np.ones_like(x), x, y], axis=1).astype(np.float64), prior
+    cells = np.floor((y / np.abs(row).max() + 1) / 2.001 * _CELLS) * _CELLS
+    cells += np.floor((x / np.abs(column).max() + 1) / 2.001 * _CELLS)
+    return np.stack([np.ones_like(x), x, y], axis=1).astype(np.float64), prior, cells
 
 
 def _axes(height: int, width: int) -> tuple[np.ndarray, np.ndarray]:
-    """x `(1, W)` and y `(H, 1)` from the centre, in units of half the shorter side."""
+    """Columns `(1, W)` and rows `(H, 1)` from the centre, in units of half the shorter side."""
     unit = min(height, width) / 2
     return (np.arange(width) - (width - 1) / 2)[None] / unit, (np.arange(height) - (height - 1) / 2)[:, None] / unit
 

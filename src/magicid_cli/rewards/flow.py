@@ -53,15 +53,21 @@ class Dis:
     Where there is nothing to go by (plain walls, along straight edges, what leaves the picture or is covered), dense
     search still answers, at times with tens of pixels, and the mean of the largest 5 % collects just these answers. So
     a vector counts only if the search from the second frame back to the first agrees, and if it explains the picture
-    better than the camera's motion does. Every other pixel moves as the camera does.
+    better than the camera's motion does. Every other pixel moves as the camera does. Two frames that have little in
+    common (a cut) have no motion.
     """
 
     made_by = f"DIS medium, both ways (OpenCV {cv2.__version__})"
 
-    AGREEMENT = 0.5
-    """Most pixels by which the way there and the way back may differ."""
-    WINDOW = 11
-    """Side of the neighbourhood in which two explanations of a pixel are compared."""
+    AGREEMENT, RELATIVE = 0.5, 0.02
+    """The way there and back may miss its beginning by so many pixels; squared, plus this share of both ways squared.
+
+    An arm that swings is never found to half a pixel: without the second part it counts for half of what it moves.
+    """
+    COMMON = 0.3
+    """Least share of the picture where both ways agree: it is over 0.8 in any motion, at most 0.2 across a cut."""
+    WINDOW = 21
+    """Side of the neighbourhood in which two explanations of a pixel are compared: plain sleeves have only edges."""
     BETTER = 2.0
     """A vector explains its neighbourhood if the camera's motion leaves this many times its squared error, and..."""
     NOISE = 2.0
@@ -73,10 +79,13 @@ class Dis:
     def __call__(self, first: np.ndarray, second: np.ndarray) -> Motion:
         """As the Protocol says."""
         one, two = (cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY) for frame in (first, second))
-        # One search after the other: OpenCV keeps its buffers between calls and may hand one out twice.
-        there = np.array(self._search.calc(one, two, None))
-        back = np.asarray(self._search.calc(two, one, None))
+        there, back = (
+            np.asarray(self._search.calc(*pair, np.zeros((*one.shape, 2), np.float32)))
+            for pair in ((one, two), (two, one))
+        )
         trusted = self._agree(there, back)
+        if trusted.mean() < self.COMMON:
+            return Motion(np.zeros_like(there), np.zeros_like(there))
         camera = camera_field(there, trusted, one)
         told = self._unexplained(one, two, there), self._unexplained(one, two, camera)
         trusted &= told[1] > self.BETTER * told[0] + self.NOISE
@@ -86,9 +95,10 @@ class Dis:
         """Where the way there and back ends where it began, inside the picture; bool `(H, W)`."""
         height, width = there.shape[:2]
         x, y = _targets(there)
-        off = there + cv2.remap(back, x, y, cv2.INTER_LINEAR)
+        again = cv2.remap(back, x, y, cv2.INTER_LINEAR)
         inside = (x >= 0) & (y >= 0) & (x <= width - 1) & (y <= height - 1)
-        return inside & (off[..., 0] ** 2 + off[..., 1] ** 2 < self.AGREEMENT**2)
+        allowed = self.AGREEMENT**2 + self.RELATIVE * (_squared(there) + _squared(again))
+        return inside & (_squared(there + again) < allowed)
 
     def _unexplained(self, one: np.ndarray, two: np.ndarray, flow: np.ndarray) -> np.ndarray:
         """Variance, in each neighbourhood, of what is left of the first frame when the second one is moved back.
@@ -99,6 +109,11 @@ class Dis:
         left = cv2.subtract(one, moved, dtype=cv2.CV_32F)
         size = self.WINDOW, self.WINDOW
         return np.asarray(cv2.sqrBoxFilter(left, cv2.CV_32F, size) - cv2.blur(left, size) ** 2)
+
+
+def _squared(flow: np.ndarray) -> np.ndarray:
+    """Squared length of every vector, `(H, W)`."""
+    return np.asarray(flow[..., 0] ** 2 + flow[..., 1] ** 2)
 
 
 def _targets(flow: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

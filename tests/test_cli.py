@@ -353,7 +353,10 @@ def test_export_prints_the_folder(
     assert "largest difference: 1e-07" in shown
 
 
-def test_prepare_judges_every_photo(shared_data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_prepare_judges_every_photo(
+    shared_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)  # the contact sheet goes here
     bad = tmp_path / "bad.jpg"
     bad.write_text("<html>")
     assert main(["prepare", str(shared_data / "astronaut.png"), str(bad), "--model", "tiny", "--json"]) == 0
@@ -372,8 +375,9 @@ def test_prepare_judges_every_photo(shared_data: Path, tmp_path: Path, capsys: p
 
 
 def test_prepare_judges_photos_also_where_the_model_cannot_run(
-    shared_data: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    shared_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    monkeypatch.chdir(tmp_path)  # the contact sheet goes here
     problem = MagicIDError("gpu-memory", "Too small.", "Take another.")
     monkeypatch.setattr(plan, "check", lambda estimated: [problem])
     assert main(["prepare", str(shared_data / "astronaut.png"), "--model", "tiny", "--json"]) == 3

@@ -190,7 +190,7 @@ def _shortened(text: str, font: "FreeTypeFont | ImageFont", width: int) -> str:
     """The text with its middle left out, if it is wider than `width` pixels; names differ at both ends."""
     if font.getlength(text) <= width:
         return text
-    keep = bisect_right(range(len(text)), width, key=lambda count: font.getlength(_ends(text, count))) - 1
+    keep = bisect_right(range(len(text)), float(width), key=lambda count: float(font.getlength(_ends(text, count)))) - 1
     return _ends(text, max(2, keep))
 
 

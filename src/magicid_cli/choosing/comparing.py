@@ -11,8 +11,8 @@ from magicid_cli.faces import normalised
 from magicid_cli.photos import NEAR_DUPLICATE_BITS, hash_distance
 
 SAME_BACKGROUND = 0.3
-"""Photos whose `measures.background` lie closer together seem to have one background. In the drawn world nine tenths of
-the pairs before one place in one light do, and 1 in 200 of the pairs before different places; other light hides it."""
+"""Photos whose `measures.background` lie closer together seem to have one background. In the drawn world 55 of 64 pairs
+before one place in one light do, and 3 of 1720 pairs before different places; other light hides it."""
 
 # How much more like the others a face must become when a part is hidden, than the photos' faces do on the whole: at
 # least this cosine, and so many standard deviations (estimated from the median deviation).

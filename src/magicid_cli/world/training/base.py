@@ -27,8 +27,8 @@ from magicid_cli.world.training.codec import as_video
 from magicid_cli.world.training.loop import Dose
 from magicid_cli.world.training.pictures import HELD_OUT, SCENES, TRAINING
 
-DOSE = Dose(steps=2500, matrix_rate=0.02, rate=1.5e-3, hold=0.3, average=0.998)
-GUIDED_DOSE = Dose(steps=120, matrix_rate=0.004, rate=3e-4, hold=0.1, average=0.99)
+DOSE = Dose(steps=7200, matrix_rate=0.02, rate=1.5e-3, hold=0.45, average=0.998)
+GUIDED_DOSE = Dose(steps=400, matrix_rate=0.006, rate=5e-4, hold=0.2, average=0.99)
 """What the shipped weights had, for the flow and then for the guidance."""
 
 _BATCH = 32

@@ -459,7 +459,7 @@ def repeats(name: str, value: object) -> bool:
 
 
 # The drawn world's pictures and training are no settings: their numbers belong to the weights that come with magicid.
-APART = (SOURCE / "config" / "settings.py", SOURCE / "world")
+APART = (SOURCE / "config" / "settings.py", SOURCE / "config" / "presets.py", SOURCE / "world")
 SCANNED = sorted(path for path in SOURCE.rglob("*.py") if not any(path.is_relative_to(one) for one in APART))
 
 

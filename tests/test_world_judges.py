@@ -13,6 +13,7 @@ import pytest
 import torch
 from PIL import Image
 
+from magicid_cli.choosing.comparing import strangers
 from magicid_cli.config import RewardSettings, Settings
 from magicid_cli.errors import MagicIDError
 from magicid_cli.events import Events
@@ -134,9 +135,9 @@ def test_an_album_is_of_one_person_and_a_stranger_in_it_is_noticed(name: str) ->
     refused = noticed = 0
     for who in range(0, 60, 2):
         vectors = embedded(who, 6)
-        refused += bool(ingest.strangers(vectors, faces.recogniser.same_person))
+        refused += bool(strangers(vectors, faces.recogniser.same_person))
         mixed = np.concatenate([vectors[:5], embedded(who + 1, 1)])
-        noticed += 5 in ingest.strangers(mixed, faces.recogniser.same_person)
+        noticed += 5 in strangers(mixed, faces.recogniser.same_person)
     assert refused <= 3 and noticed >= 26
 
 

@@ -1,4 +1,4 @@
-"""Settings: declared once (`settings.py`), looked up in layers (`lookup.py`)."""
+"""Settings: declared once (`settings.py`), overridden in sets (`presets.py`), looked up in layers (`lookup.py`)."""
 
 from magicid_cli.config.lookup import (
     KNOBS,
@@ -10,9 +10,8 @@ from magicid_cli.config.lookup import (
     value_of,
     with_values,
 )
+from magicid_cli.config.presets import MODEL_DEFAULTS, PRESETS
 from magicid_cli.config.settings import (
-    MODEL_DEFAULTS,
-    PRESETS,
     AdapterSettings,
     GenerateSettings,
     ModelSettings,

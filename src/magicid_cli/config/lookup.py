@@ -16,7 +16,8 @@ from typing import Any
 
 import platformdirs
 
-from magicid_cli.config.settings import MODEL_DEFAULTS, PRESETS, Settings, parse_size
+from magicid_cli.config.presets import MODEL_DEFAULTS, PRESETS
+from magicid_cli.config.settings import Settings, parse_size
 from magicid_cli.errors import MagicIDError
 from magicid_cli.workspace import own_home
 

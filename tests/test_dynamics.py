@@ -95,12 +95,14 @@ def test_the_encoder_alone_does_not_move(
         still[:, 300:] = (200, 190, 180)
     if what == "grain":
         still = np.clip(still * 0.6 + random.normal(40, 6, still.shape), 0, 255).astype(np.uint8)
+    changed = False
     for crf in (18, 23, 28):
         monkeypatch.setattr(video, "_QUALITY", ["-crf", str(crf), "-preset", "medium"])
         video.write_video(tmp_path / "still.mp4", video.static_clip(still, 13), 24)
         frames, fps = video.read_video(tmp_path / "still.mp4")
-        assert np.ptp(frames, axis=0).any(), "the encoder changes nothing: nothing is tested"
+        changed |= bool(np.ptp(frames, axis=0).any())
         assert measured(*frames, fps=fps)["total"] < 0.3
+    assert changed, "the encoder changes nothing: nothing is tested"
 
 
 def test_one_clip_reads_the_same_at_every_size_and_rate(somebody: Cutout) -> None:

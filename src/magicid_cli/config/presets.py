@@ -32,8 +32,8 @@ MODEL_DEFAULTS: dict[str, dict[str, Any]] = {
         # Everything fits into memory, so no block need be computed twice.
         "training.gradient_checkpointing": False,
         "training.save_every": 50,
-        "reconstruct.steps": 150,
-        "reconstruct.learning_rate": 5e-4,
+        "reconstruct.steps": 300,
+        "reconstruct.learning_rate": 2e-3,
         "reconstruct.batch": 4,
         "repository.prompts": 6,
         "repository.tuned": 24,

@@ -140,7 +140,10 @@ def ciede2000(one: np.ndarray, other: np.ndarray) -> np.ndarray:
     d_h = 2 * np.sqrt(c1 * c2) * np.sin(np.radians(turn / 2))
     m_l, m_c = (light + other[..., 0]) / 2, (c1 + c2) / 2
     m_h = np.where(grey, h1 + h2, np.where(np.abs(h1 - h2) <= 180, (h1 + h2) / 2, ((h1 + h2 + 360) / 2) % 360))
-    cos = lambda degrees: np.cos(np.radians(degrees))  # noqa: E731
+
+    def cos(degrees: np.ndarray) -> np.ndarray:
+        return np.asarray(np.cos(np.radians(degrees)))
+
     t = 1 - 0.17 * cos(m_h - 30) + 0.24 * cos(2 * m_h) + 0.32 * cos(3 * m_h + 6) - 0.2 * cos(4 * m_h - 63)
     s_l = 1 + 0.015 * (m_l - 50) ** 2 / np.sqrt(20 + (m_l - 50) ** 2)
     s_c, s_h = 1 + 0.045 * m_c, 1 + 0.015 * m_c * t

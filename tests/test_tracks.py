@@ -5,7 +5,6 @@ in a tile of a wide picture, are found and told apart by the real networks of th
 """
 
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,7 +17,7 @@ from magicid_cli.faces.tracks import Sighting, person
 from magicid_cli.models.catalog import VIDEO_MODELS
 from magicid_cli.rewards.base import Clip
 from magicid_cli.rewards.identity import IdentityReward
-from magicid_cli.world import clips, networks
+from magicid_cli.world import clips
 from magicid_cli.world.people import HELD_OUT
 
 SAME = 0.3
@@ -188,7 +187,6 @@ class Tiles:
         return sorted(found, key=lambda face: -face.area)
 
 
-@pytest.mark.skipif(not Path(networks.WEIGHTS / networks.FINDER).is_file(), reason="the drawn world is not trained")
 def test_a_drawn_person_is_followed_past_another() -> None:
     """Who is drawn where is known: the first person changes tiles at a cut, the second is close for three frames."""
     faces = open_faces(RewardSettings(), VIDEO_MODELS["mini"], offline=True, events=Events())

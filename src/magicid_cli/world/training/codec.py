@@ -28,7 +28,7 @@ _FACE = 2.5  # how much more an error in the face counts
 _CHANGE = 0.5  # how much an error of the change from frame to frame counts
 _NOISE = 0.02  # added to latents, in training only: neighbouring values must mean neighbouring pictures
 # The decoder alone gets up to so much, in units of the latents' spread. Sampled latents are never quite clean, and what
-# it makes of the rest shimmers: noise of 0.1 left 0.32 of the motion and made 4 pixels of it where nothing moves.
+# it makes of the rest shimmers: noise of 0.1 left 0.32 of the motion (by dense search alone).
 _ROUGHEST = 0.15
 
 

@@ -46,6 +46,7 @@ def _own_world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.delenv(name)
     monkeypatch.setenv("MAGICID_HOME", str(tmp_path / "magicid-home"))
     monkeypatch.setenv("HF_HOME", str(tmp_path / "hf-home"))
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch-home"))  # the developer may have RAFT's weights
     monkeypatch.setenv("HF_ENDPOINT", NOWHERE)
     monkeypatch.setenv("HF_HUB_DISABLE_TELEMETRY", "1")
     if "torch" in sys.modules:

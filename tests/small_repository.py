@@ -25,8 +25,8 @@ REWARDS = ("identity", "dynamics", "semantics")
 
 
 def settings(**changes: Any) -> config.Settings:
-    """Of the tiny model: its shape is the clips', its judges are the stand-ins."""
-    return config.resolve({"model.name": "tiny", "seed": 7, **changes}).settings
+    """Of the tiny model: its shape is the clips', its judges are the stand-ins, its flow is everywhere."""
+    return config.resolve({"model.name": "tiny", "seed": 7, "rewards.flow": "dis", **changes}).settings
 
 
 def moving(number: int, step: int, *, frames: int = FRAMES, side: int = SIDE) -> np.ndarray:

@@ -5,7 +5,9 @@ again; one motion filmed at several sizes and rates; hand arithmetic; a stand-in
 """
 
 import json
+import subprocess
 import sys
+from importlib.machinery import ModuleSpec
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
@@ -17,7 +19,8 @@ import pytest
 from magicid_cli import pipeline, video
 from magicid_cli.config import subset
 from magicid_cli.errors import MagicIDError
-from magicid_cli.events import Events
+from magicid_cli.events import Event, Events
+from magicid_cli.rewards import flow
 from magicid_cli.rewards.base import Clip, Reward
 from magicid_cli.rewards.camera import camera_field
 from magicid_cli.rewards.dynamics import DynamicsReward, stride_for, top_magnitude
@@ -204,19 +207,19 @@ def test_the_camera_is_found_among_what_does_not_follow_it() -> None:
     """40 % of the field goes elsewhere, the rest is off by 0.1 pixels: the map is found, again and again the same."""
     random = np.random.default_rng(1)
     truth = Affine(np.array([[1.01, -0.02], [0.015, 0.99]]), np.array([3.0, -2.0])).field(256, 384)
-    flow = truth + random.normal(0, 0.1, truth.shape)
-    flow[80:, 90:310] = (-7, 5) + random.normal(0, 0.1, flow[80:, 90:310].shape)
+    field = truth + random.normal(0, 0.1, truth.shape)
+    field[80:, 90:310] = (-7, 5) + random.normal(0, 0.1, field[80:, 90:310].shape)
     grey = smooth(384, 256, 5, 8)[..., 0]
     everywhere = np.ones((256, 384), bool)
-    found = camera_field(flow.astype(np.float32), everywhere, grey)
+    found = camera_field(field.astype(np.float32), everywhere, grey)
     assert np.abs(found - truth).max() < 0.1
-    assert np.array_equal(found, camera_field(flow.astype(np.float32), everywhere, grey))
+    assert np.array_equal(found, camera_field(field.astype(np.float32), everywhere, grey))
     # What is not to be believed is not looked at; with nothing in common there is no camera.
-    trusted = np.abs(flow[..., 0] + 7) < 1
-    assert camera_field(flow.astype(np.float32), trusted, grey)[200, 200] == pytest.approx((-7, 5), abs=0.1)
+    trusted = np.abs(field[..., 0] + 7) < 1
+    assert camera_field(field.astype(np.float32), trusted, grey)[200, 200] == pytest.approx((-7, 5), abs=0.1)
     scattered = random.uniform(-20, 20, truth.shape).astype(np.float32)
     assert not camera_field(scattered, everywhere, grey).any()
-    assert not camera_field(flow.astype(np.float32), ~everywhere, grey).any()
+    assert not camera_field(field.astype(np.float32), ~everywhere, grey).any()
 
 
 @pytest.mark.parametrize("seed", [1, 2, 3])
@@ -257,9 +260,9 @@ def test_the_stride_is_nearest_to_eight_a_second() -> None:
 
 def test_the_top_five_percent_by_hand() -> None:
     # 100 vectors of lengths 0 to 99: the top five are 95 to 99, mean 97. (3, 4) has length 5.
-    flow = np.zeros((10, 10, 2))
-    flow[..., 0] = np.random.default_rng(0).permutation(100).reshape(10, 10)
-    assert top_magnitude(flow) == 97
+    field = np.zeros((10, 10, 2))
+    field[..., 0] = np.random.default_rng(0).permutation(100).reshape(10, 10)
+    assert top_magnitude(field) == 97
     assert top_magnitude(np.full((1, 1, 2), (3.0, 4.0))) == 5
 
 
@@ -300,7 +303,9 @@ def test_selection_goes_by_the_motion_that_is_chosen() -> None:
 
 
 def torchvision_with(monkeypatch: pytest.MonkeyPatch, optical_flow: Any) -> None:
-    monkeypatch.setitem(sys.modules, "torchvision", ModuleType("torchvision"))
+    package = ModuleType("torchvision")
+    package.__spec__ = ModuleSpec("torchvision", None)
+    monkeypatch.setitem(sys.modules, "torchvision", package)
     monkeypatch.setitem(sys.modules, "torchvision.models", SimpleNamespace(optical_flow=optical_flow))
 
 
@@ -327,9 +332,9 @@ def raft(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[tuple[Any, Any
         def forward(self, first: torch.Tensor, second: torch.Tensor, num_flow_updates: int) -> list[torch.Tensor]:
             assert num_flow_updates == 20
             seen.append((first, second))
-            flow = torch.zeros(1, 2, *first.shape[2:])
-            flow[:, 0, :256, :300], flow[:, 1, :256, :300] = 3, 4
-            return [flow * 100, flow]
+            field = torch.zeros(1, 2, *first.shape[2:])
+            field[:, 0, :256, :300], field[:, 1, :256, :300] = 3, 4
+            return [field * 100, field]
 
     monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
@@ -345,6 +350,38 @@ def test_without_torchvision_raft_is_refused_with_the_way_out(monkeypatch: pytes
     with pytest.raises(MagicIDError) as caught:
         DynamicsReward("raft")
     assert caught.value.code == "raft-missing" and "--flow dis" in caught.value.hint
+    assert "pip install" in caught.value.hint and "torchvision" in caught.value.hint
+
+
+@pytest.mark.parametrize(
+    ("torch", "command"),
+    [
+        ("2.13.0", 'python -m pip install "torch==2.13.0" torchvision'),
+        (
+            "2.13.0+cpu",
+            'python -m pip install "torch==2.13.0+cpu" torchvision --index-url https://download.pytorch.org/whl/cpu',
+        ),
+    ],
+)
+def test_the_way_to_torchvision_is_that_of_torch(monkeypatch: pytest.MonkeyPatch, torch: str, command: str) -> None:
+    """torchvision 0.28.0 requires torch 2.13.0, of the same build: its own metadata says the first, its index the
+    second. So pip, told which torch is here, finds the one that fits."""
+    monkeypatch.setitem(sys.modules, "torchvision", None)
+    monkeypatch.setattr(flow, "version", {"torch": torch}.__getitem__)
+    lack = flow.raft_lack()
+    assert lack is not None and lack.remedy == command and "not installed" in lack.what
+
+
+def test_a_torchvision_of_another_build_is_named_with_the_way_out(monkeypatch: pytest.MonkeyPatch, raft: Any) -> None:
+    class Broken(ModuleType):
+        def __getattr__(self, name: str) -> Any:
+            raise RuntimeError("operator torchvision::nms does not exist\nmore")
+
+    monkeypatch.setitem(sys.modules, "torchvision.models", Broken("torchvision.models"))
+    lack = flow.raft_lack()
+    assert lack is not None and "nms does not exist)" in lack.what
+    assert lack.remedy.startswith("python -m pip uninstall -y torchvision && python -m pip install")
+    assert flow.choose("auto").name == "dis"
 
 
 def test_without_its_weights_raft_is_refused_and_nothing_is_fetched(raft: Any, tmp_path: Path) -> None:
@@ -352,6 +389,7 @@ def test_without_its_weights_raft_is_refused_and_nothing_is_fetched(raft: Any, t
     with pytest.raises(MagicIDError) as caught:
         DynamicsReward("raft")
     assert caught.value.code == "raft-missing" and "raft_large.pth" in caught.value.message
+    assert "Raft_Large_Weights" in caught.value.hint and "pip install" not in caught.value.hint
 
 
 def test_raft_gets_what_it_expects_and_its_last_flow_counts(raft: list[tuple[Any, Any]]) -> None:
@@ -400,3 +438,80 @@ def test_a_repository_is_never_scored_by_two_flows(raft: Any, monkeypatch: pytes
     result = score.run(workspace, settings(**{"rewards.flow": "raft"}), Events())
     assert result.made == 4 and dynamics()[0] == {"RAFT"}
     assert [row for row in read_lines(workspace.scores) if row["reward"] != "dynamics"] == others
+
+
+# --- which of them --------------------------------------------------------------------------------------------------
+
+DIS_ROW, RAFT_ROW = DynamicsReward("dis").made_by, "RAFT large C_T_V1 (20 updates), short side 256"
+
+
+@pytest.mark.parametrize(
+    ("wanted", "scored_by", "here", "name"),
+    [
+        ("auto", "", True, "raft"),
+        ("auto", "", False, "dis"),
+        ("auto", DIS_ROW, True, "dis"),
+        ("auto", RAFT_ROW, True, "raft"),
+        ("auto", RAFT_ROW, False, "raft"),
+        ("dis", RAFT_ROW, True, "dis"),
+        ("raft", DIS_ROW, False, "raft"),
+    ],
+)
+def test_auto_keeps_what_made_the_scores_and_else_takes_raft_where_it_can_be_used(
+    wanted: str, scored_by: str, here: bool, name: str, raft: Any, tmp_path: Path
+) -> None:
+    if not here:
+        (tmp_path / "checkpoints" / "raft_large.pth").unlink()
+    choice = flow.choose(wanted, scored_by)
+    assert choice.name == name
+    assert str(choice).startswith(f"{name.upper()}, because ")
+
+
+def judges_of_motion(rows: list[dict[str, Any]]) -> set[str]:
+    return {row["made_by"][:4].strip() for row in rows if row["reward"] == "dynamics"}
+
+
+def test_a_repository_keeps_its_flow_when_torchvision_comes(raft: Any, tmp_path: Path) -> None:
+    """Begun without RAFT's weights, stopped half way, and gone on with when they are there."""
+    workspace, auto = sampled(), settings(**{"rewards.flow": "auto"})
+    weights = tmp_path / "checkpoints" / "raft_large.pth"
+    weights.unlink()
+    heard: list[str] = []
+
+    def listen(event: Event) -> None:
+        if event.kind == "notice":
+            heard.append(event.data["message"])
+        if event.kind == "step" and event.data["step"] == 2:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        score.run(workspace, auto, Events(listen))
+    assert "Motion is measured by DIS" in heard[0] and "weights" in heard[0] and "magicid doctor" in heard[0]
+    weights.touch()
+    result = score.run(workspace, auto, Events(lambda event: listen(event) if event.kind == "notice" else None))
+    assert "DIS" in heard[1] and "scores that are there" in heard[1]
+    rows = read_lines(workspace.scores)
+    assert judges_of_motion(rows) == {"DIS"} and result.judges["dynamics"] == DIS_ROW
+    assert score.run(workspace, auto, Events()).made == 0, "nothing is measured again because RAFT came"
+
+    assert score.run(workspace, settings(**{"rewards.flow": "raft"}), Events()).made == 4
+    assert judges_of_motion(read_lines(workspace.scores)) == {"RAFT"}
+    assert score.run(workspace, auto, Events()).made == 0, "auto keeps RAFT as well"
+
+
+def test_a_new_repository_is_measured_by_raft_where_it_can_be_used(raft: Any) -> None:
+    workspace = sampled()
+    score.run(workspace, settings(**{"rewards.flow": "auto"}), Events())
+    rows = read_lines(workspace.scores)
+    assert judges_of_motion(rows) == {"RAFT"}
+    # (3, 4) everywhere, in 256 of 256 rows and columns.
+    assert [row["value"] for row in rows if row["reward"] == "dynamics"] == pytest.approx([5] * 4)
+
+
+def test_without_torchvision_the_choice_loads_no_torch() -> None:
+    code = (
+        "import sys; sys.modules['torchvision'] = None\n"
+        "from magicid_cli.rewards import flow; print(flow.choose('auto').name, 'torch' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["dis", "False"]

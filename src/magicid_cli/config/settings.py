@@ -70,7 +70,11 @@ class PhotoSettings:
     limit: int = setting(30, "Most photos used", flag="--max-photos", low=1, high=200)
     min_face: int = setting(64, "Smallest face, in pixels of its shorter side", flag="--min-face", low=8)
     min_sharpness: float = setting(
-        15.0, "Smallest variance of the Laplacian of the face at 112 pixels", flag="--min-sharpness", low=0
+        20.0,
+        "Least sharpness: the face's fine detail in percent of its contrast, whatever the light",
+        flag="--min-sharpness",
+        low=0,
+        high=100,
     )
     min_light: float = setting(
         40.0,
@@ -202,7 +206,12 @@ class RewardSettings:
     evaluation_face_model: str = setting(
         "auto", "Face recogniser that judges results, never the reward's; auto is the catalog's other one", result=False
     )
-    flow: str = setting("dis", "Optical flow of the dynamics reward", flag="--flow", choices=("dis", "raft"))
+    flow: str = setting(
+        "auto",
+        "Optical flow of the dynamics reward; auto: that of the scores there are, else RAFT where it can be used",
+        flag="--flow",
+        choices=("auto", "raft", "dis"),
+    )
     vlm: str = setting(
         "auto",
         "Judge of prompt following, and writer of captions and prompts: auto or a name of the catalog",

@@ -13,6 +13,7 @@ import numpy as np
 
 from magicid_cli.rewards.base import Clip
 from magicid_cli.rewards.flow import Flow, open_flow
+from magicid_cli.rewards.flow import made_by as flow_made_by
 
 SHORT_SIDE = 256
 RATE = 8.0
@@ -33,7 +34,7 @@ class DynamicsReward:
 
     def __init__(self, flow: str) -> None:
         self._flow: Flow = open_flow(flow)
-        self.made_by = f"{self._flow.made_by}, short side {SHORT_SIDE}, {RATE:g} frames/s, top {TOP_SHARE:.0%}"
+        self.made_by = made_by(flow)
 
     def score(self, clip: Clip) -> dict[str, Any]:
         """Motion.
@@ -63,6 +64,11 @@ class DynamicsReward:
             "subject_pairs": table[:, 2].round(4).tolist(),
             "stride": stride,
         }
+
+
+def made_by(flow: str) -> str:
+    """What the scores of this reward say of their making, by the name of the flow; nothing is loaded."""
+    return f"{flow_made_by(flow)}, short side {SHORT_SIDE}, {RATE:g} frames/s, top {TOP_SHARE:.0%}"
 
 
 def stride_for(fps: float) -> int:

@@ -2,6 +2,8 @@
 
 import functools
 from dataclasses import dataclass
+from importlib.metadata import version
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Protocol
 
@@ -38,13 +40,120 @@ class Flow(Protocol):
         """Motion from one frame to the next, both uint8 RGB `(H, W, 3)`."""
 
 
+RAFT, DIS = "raft", "dis"
+AUTO = "auto"
+
+
+@dataclass(frozen=True)
+class Choice:
+    """An estimator that was chosen.
+
+    Attributes:
+        name: `raft` or `dis`.
+        why: the reason, for people.
+    """
+
+    name: str
+    why: str
+
+    def __str__(self) -> str:
+        """The choice and its reason as part of a sentence."""
+        return f"{self.name.upper()}, because {self.why}"
+
+
+def choose(wanted: str, scored_by: str = "") -> Choice:
+    """The estimator that the setting means; nowhere else is `auto` resolved.
+
+    `auto` keeps the estimator that made the scores which are there, so that no repository is measured by two, nor
+    once more because torchvision was installed later. Without scores it is RAFT where that can be used, else DIS.
+
+    Args:
+        wanted: `auto`, `raft` or `dis`.
+        scored_by: `made_by` of the scores that a repository has, empty if it has none.
+    """
+    if wanted != AUTO:
+        return Choice(wanted, f"--flow {wanted} asks for it")
+    for name in (RAFT, DIS):
+        if scored_by.startswith(name.upper()):
+            return Choice(name, "it made the scores that are there")
+    lack = raft_lack()
+    return Choice(DIS, f"RAFT cannot be used: {lack.what}") if lack else Choice(RAFT, "it can be used here")
+
+
+@dataclass(frozen=True)
+class Lack:
+    """What RAFT lacks on this machine.
+
+    Attributes:
+        what: for people.
+        remedy: the command that mends it, in magicid's own environment.
+    """
+
+    what: str
+    remedy: str
+
+
+def raft_lack() -> Lack | None:
+    """What RAFT lacks on this machine, None if it can be used; torch is only loaded where torchvision is installed."""
+    if not find_spec("torchvision"):
+        return Lack("torchvision is not installed", _install())
+    import torch
+
+    try:
+        from torchvision.models import optical_flow
+    # A torchvision of another build than torch raises RuntimeError while it is imported.
+    except (ImportError, RuntimeError) as error:
+        reason = str(error).partition("\n")[0]
+        return Lack(f"torchvision does not work ({reason})", f"python -m pip uninstall -y torchvision && {_install()}")
+    weights = optical_flow.Raft_Large_Weights.C_T_V1
+    file = Path(torch.hub.get_dir()) / "checkpoints" / weights.url.rpartition("/")[2]
+    return None if file.is_file() else Lack(f"its weights {weights.url} are not at {file}", _FETCH)
+
+
+# torchvision's own way to fetch them, into the folder where it looks for them.
+_FETCH = (
+    'python -c "from torchvision.models.optical_flow import Raft_Large_Weights as weights; '
+    'weights.C_T_V1.get_state_dict(progress=True)"'
+)
+
+
+def _install() -> str:
+    """How to get the torchvision that was built for the torch that is here: each release requires one of torch.
+
+    A build that is not PyPI's has its mark in the version ("+cpu", "+cu126") and an index of its own.
+    """
+    torch = version("torch")
+    build = torch.partition("+")[2]
+    index = f" --index-url https://download.pytorch.org/whl/{build}" if build else ""
+    return f'python -m pip install "torch=={torch}" torchvision{index}'
+
+
+def require(name: str) -> None:
+    """Refuse an estimator that cannot be used here.
+
+    Raises:
+        MagicIDError: `raft-missing`.
+    """
+    if name == RAFT and (lack := raft_lack()):
+        raise MagicIDError(
+            "raft-missing",
+            f"RAFT is not available: {lack.what}.",
+            f"Use the optical flow that needs no weights (--flow {DIS}), or get RAFT: {lack.remedy}",
+        )
+
+
+def made_by(name: str) -> str:
+    """What an estimator's scores say of it; nothing is loaded."""
+    return Raft.made_by if name == RAFT else Dis.made_by
+
+
 def open_flow(name: str) -> Flow:
     """The estimator of a name: `dis` (OpenCV, no weights) or `raft` (torchvision with its weights).
 
     Raises:
         MagicIDError: `raft-missing`.
     """
-    return Raft() if name == "raft" else Dis()
+    return Raft() if name == RAFT else Dis()
 
 
 class Dis:
@@ -138,20 +247,14 @@ class Raft:
     """
 
     UPDATES = 20
+    made_by = f"RAFT large C_T_V1 ({UPDATES} updates)"
 
     def __init__(self) -> None:
+        require(RAFT)
         import torch
+        from torchvision.models import optical_flow
 
-        try:
-            from torchvision.models import optical_flow
-        # A torchvision of another build than torch raises RuntimeError while it is imported.
-        except (ImportError, RuntimeError) as error:
-            raise _raft_missing(f"torchvision cannot be used: {str(error).splitlines()[0]}") from error
         weights = optical_flow.Raft_Large_Weights.C_T_V1
-        file = Path(torch.hub.get_dir()) / "checkpoints" / weights.url.rpartition("/")[2]
-        if not file.is_file():
-            raise _raft_missing(f"its weights {weights.url} are not at {file}")
-        self.made_by = f"RAFT large {weights.name} ({self.UPDATES} updates)"
         self._device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         net = optical_flow.raft_large()
         # The file is there, so nothing is fetched; torchvision publishes pickles: tensors only.
@@ -175,9 +278,3 @@ class Raft:
         found = np.ascontiguousarray(flow.permute(1, 2, 0).cpu().numpy())
         everywhere = np.ones((height, width), bool)
         return Motion(found, camera_field(found, everywhere, cv2.cvtColor(first, cv2.COLOR_RGB2GRAY)))
-
-
-def _raft_missing(why: str) -> MagicIDError:
-    return MagicIDError(
-        "raft-missing", f"RAFT is not available: {why}.", "Use the optical flow that needs no weights: --flow dis"
-    )

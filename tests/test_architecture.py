@@ -33,7 +33,7 @@ MIDDLE_EDGES = {
     ("conditioning", "family"): "encodes through a family",
     ("conditioning", "photos"): "reads crops",
     ("contact_sheet", "framing"): "shows the crops that are trained on",
-    ("contact_sheet", "photos"): "decodes photos",
+    ("contact_sheet", "photos"): "by what a sheet is known",
     ("export", "adapters"): "reads the adapter",
     ("export", "catalog"): "licences for the card",
     ("export", "family"): "loads the merged model back",

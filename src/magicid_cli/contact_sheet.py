@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING
 from unicodedata import combining, normalize
 
 from magicid_cli.framing import frame, head_and_shoulders
-from magicid_cli.photos import Unreadable, decode
+from magicid_cli.photos import SHEET_TITLE
 from magicid_cli.workspace import atomic_path
 
 if TYPE_CHECKING:
+    import numpy as np
     from PIL.Image import Image
     from PIL.ImageDraw import ImageDraw
     from PIL.ImageFont import FreeTypeFont, ImageFont
@@ -31,25 +32,59 @@ _COLUMNS = 5
 _LONGEST = 400  # characters of a text, more than the lines below a crop can hold
 
 
+@dataclass(frozen=True, eq=False)
+class Shown:
+    """What the sheet shows of a photo.
+
+    Attributes:
+        picture: its crop, or the whole photo where no face was found; small.
+        box: the face in the crop: left, top, right, bottom in pixels; None if there is none.
+    """
+
+    picture: "Image"
+    box: tuple[float, float, float, float] | None
+
+
 @dataclass(frozen=True)
 class Tile:
     """One photo on the sheet.
 
     Attributes:
-        path: the photo.
         title: its number and name.
         verdict: in a word.
         colour: of the verdict and of the face's box.
         lines: what to say about it.
-        box: the face: x, y, width, height in pixels of the upright photo; None if there is none.
+        shown: the photo; None if it could not be read.
     """
 
-    path: Path
     title: str
     verdict: str
     colour: tuple[int, int, int]
     lines: tuple[str, ...]
-    box: tuple[float, float, float, float] | None
+    shown: Shown | None
+
+
+def shown(rgb: "np.ndarray", box: tuple[float, float, float, float] | None, aspect: float) -> Shown:
+    """Make a photo small for the sheet, so that it need not be decoded again.
+
+    Args:
+        rgb: uint8 `(H, W, 3)`.
+        box: the face: x, y, width, height in pixels; None if there is none.
+        aspect: width / height of a crop that is used for training.
+    """
+    from PIL import Image
+
+    width = _width(aspect)
+    if box is None:
+        whole = Image.fromarray(rgb)
+        whole.thumbnail((width, _PICTURE))
+        return Shown(whole, None)
+    size = _fitting(width, aspect)
+    left, top, seen, _ = frame(rgb.shape[1], rgb.shape[0], box, size[0] / size[1])
+    scale = size[0] / seen
+    x, y, across, down = box
+    marked = (x - left) * scale, (y - top) * scale, (x - left + across) * scale, (y - top + down) * scale
+    return Shown(Image.fromarray(head_and_shoulders(rgb, box, *size)), marked)
 
 
 def write(path: Path, tiles: Sequence[Tile], heading: Sequence[str], aspect: float) -> None:
@@ -68,7 +103,7 @@ def write(path: Path, tiles: Sequence[Tile], heading: Sequence[str], aspect: flo
     if len(tiles) > MOST:
         lines.append(f"The first {MOST} of {len(tiles)} photos.")
         tiles = tiles[:MOST]
-    width = min(max(round(_PICTURE * aspect), _NARROWEST), _WIDEST)
+    width = _width(aspect)
     columns = min(_COLUMNS, max(3, len(tiles)))
     across = _GAP + columns * (width + _GAP)
     pens = _Pens()
@@ -80,37 +115,31 @@ def write(path: Path, tiles: Sequence[Tile], heading: Sequence[str], aspect: flo
     pens.heading(sheet, lines[0], above)
     for number, tile in enumerate(tiles):
         corner = _GAP + number % columns * (width + _GAP), top + number // columns * height
-        sheet.paste(_picture(tile, width, aspect), corner)
+        sheet.paste(_picture(tile, width), corner)
         pens.caption(sheet, tile, below[number], corner, width)
     about = PngInfo()
+    about.add_text("Title", SHEET_TITLE)
     about.add_text("Software", "magicid")
     with atomic_path(path) as temporary:
         sheet.save(temporary, "PNG", pnginfo=about)
 
 
-def _picture(tile: Tile, width: int, aspect: float) -> "Image":
-    """The crop with the box in it, or the whole photo where no face was found, on an empty ground."""
-    from PIL import Image, ImageDraw
+def _width(aspect: float) -> int:
+    """Of a place on the sheet."""
+    return min(max(round(_PICTURE * aspect), _NARROWEST), _WIDEST)
+
+
+def _picture(tile: Tile, width: int) -> "Image":
+    """What is shown of a photo on an empty ground, with the box in the verdict's colour."""
+    from PIL import Image
 
     ground = Image.new("RGB", (width, _PICTURE), _EMPTY)
-    try:
-        rgb = decode(tile.path).rgb
-    except Unreadable:
+    if tile.shown is None:
         return ground
-    box = None
-    if tile.box is None:
-        shown = Image.fromarray(rgb)
-        shown.thumbnail((width, _PICTURE))
-    else:
-        size = _fitting(width, aspect)
-        shown = Image.fromarray(head_and_shoulders(rgb, tile.box, *size))
-        left, top, seen, _ = frame(rgb.shape[1], rgb.shape[0], tile.box, size[0] / size[1])
-        scale = size[0] / seen
-        x, y, across, down = tile.box
-        box = [(x - left) * scale, (y - top) * scale, (x - left + across) * scale, (y - top + down) * scale]
-    if box is not None:
-        ImageDraw.Draw(shown).rectangle(box, outline=tile.colour, width=2)
-    ground.paste(shown, ((width - shown.width) // 2, (_PICTURE - shown.height) // 2))
+    picture = tile.shown.picture.copy()
+    if tile.shown.box is not None:
+        _draw(picture).rectangle(tile.shown.box, outline=tile.colour, width=2)
+    ground.paste(picture, ((width - picture.width) // 2, (_PICTURE - picture.height) // 2))
     return ground
 
 

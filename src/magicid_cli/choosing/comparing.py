@@ -22,9 +22,13 @@ _FEWEST = 4  # photos, to tell which one is odd
 _POOL = 2  # a subset is chosen from so many times as many of the best photos
 _TURN = 45.0  # degrees that count as much as no similarity between two faces, or no common colour behind them
 
+# Copies of one picture: faces that differ by less than this count as equally large and sharp, and so does noise below
+# `_CLEAN` (in percent of the contrast; the texture of a clean portrait measures 7) or less than this above another's.
+_SAME_QUALITY, _SAME_NOISE, _CLEAN = 0.05, 0.15, 8.0
+
 RULE = (
-    "of the {pool} best by face size times sharpness, first the best one, then again and again the one that is least "
-    "like those taken before, in face, pose and background"
+    "of the {pool} best by face size times sharpness (sharp enough is as good as sharper), first the best one, then "
+    "again and again the one that is least like those taken before, in face, pose and background"
 )
 
 _SAID = {
@@ -39,23 +43,46 @@ def used(seen: list[Seen]) -> list[int]:
 
 
 def _by_quality(seen: list[Seen]) -> list[int]:
-    """Used photos, the best first: face size times sharpness."""
+    """Used photos, the best first: face size times sharpness, as far as it counts."""
     return sorted(used(seen), key=lambda index: -seen[index].quality)
 
 
 def without_duplicates(seen: list[Seen]) -> list[Seen]:
-    """Of photos that are nearly the same picture, the best stays."""
-    result = list(seen)
-    kept: list[Seen] = []
+    """Of photos that are nearly the same picture, the best stays.
+
+    The best is the one with the largest and sharpest face; of equal ones the one with less noise (which a dithered
+    palette has, too), then the larger file, which is more often the original.
+    """
+    copies: list[list[int]] = []
     for index in _by_quality(seen):
         item = seen[index]
-        twin = next((other for other in kept if hash_distance(item.hash, other.hash) <= NEAR_DUPLICATE_BITS), None)
-        if twin is None:
-            kept.append(item)
-            continue
-        reason = f"It is nearly the same picture as {twin.verdict.file}, whose face is larger or sharper."
-        result[index] = item.marked("near-duplicate", reason, "Keep it with --keep-duplicates.")
+        same = next((one for one in copies if _near(item, seen[one[0]])), None)
+        if same is None:
+            copies.append([index])
+        elif _better_copy(item, seen[same[0]]):
+            same.insert(0, index)
+        else:
+            same.append(index)
+    result = list(seen)
+    for best, *others in copies:
+        reason = f"It is nearly the same picture as {seen[best].verdict.file}, which is at least as good."
+        for index in others:
+            result[index] = seen[index].marked("near-duplicate", reason, "Keep it with --keep-duplicates.")
     return result
+
+
+def _near(one: Seen, other: Seen) -> bool:
+    return hash_distance(one.hash, other.hash) <= NEAR_DUPLICATE_BITS
+
+
+def _better_copy(one: Seen, other: Seen) -> bool:
+    """Whether one of two copies, the one that has no larger and sharper face, is to be kept all the same."""
+    if one.quality < (1 - _SAME_QUALITY) * other.quality:
+        return False
+    noise, noise_of_other = max(one.noise, _CLEAN), max(other.noise, _CLEAN)
+    if max(noise, noise_of_other) > (1 + _SAME_NOISE) * min(noise, noise_of_other):
+        return noise < noise_of_other
+    return one.bytes > other.bytes
 
 
 def strangers(embeddings: np.ndarray, threshold: float) -> dict[int, float]:

@@ -1,17 +1,22 @@
 """What can be said about a photo by itself: its verdict, and what is needed to compare it with others."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from magicid_cli.choosing.measures import PARTS, Light, Pose, background, head_pose, light, without
+from magicid_cli.choosing.measures import PARTS, Detail, Light, Pose, background, detail, head_pose, light, without
 from magicid_cli.config import PhotoSettings, Settings
-from magicid_cli.faces import STAND_IN, Face, Faces, align, sharpness
+from magicid_cli.faces import STAND_IN, Face, Faces, align
 from magicid_cli.framing import frame, head_and_shoulders
 from magicid_cli.models.catalog import DRAWN
 from magicid_cli.photos import Photo, Unreadable, decode, name_of, perceptual_hash
+
+Box = tuple[float, float, float, float]
+Keep = Callable[[Path, np.ndarray, Box | None], None]
+"""Hears a decoded photo (its file, uint8 `(H, W, 3)`, and the face's box if there is one) before it is forgotten."""
 
 USED = "used"
 OTHER_PERSON = "other-person"
@@ -20,6 +25,7 @@ DIM = 70.0
 """Faces whose `Light.bright` is below this are dim."""
 _BRIGHT = 0.25  # share of a face: with more of it white, it is bright
 _ENLARGED = 2.0
+_SHARP = 28.0  # from this sharpness on a face is sharp enough, and a sharper one no better
 # Finders whose landmarks do not tell where a head points. The drawn finder sees a face in 29 pixels: heads that were
 # drawn turned by 40 to 54 degrees read as 0 to 17.
 _WITHOUT_POSE = {STAND_IN, *DRAWN}
@@ -38,12 +44,12 @@ class Verdict:
         sha256: of the file, None if it could not be read.
         notes: what had to be decided to decode it.
         remarks: what could be better about it, a sentence each.
-        face: what was measured, or None: `box` (x, y, width, height in pixels), `score`, `sharpness`, the `picture`'s
-            (width, height), `light` and `blown_out` (see `Light`), `pose` (see `Pose`; None where the finder cannot
-            tell), `enlarged` (how many times its crop is larger than the photo); of a photo that was compared with the
-            others also `likeness` (cosine to the mean of the others), the same `without_eyes` and `without_mouth`, the
-            `odd` one of these parts or None, and `same_background`, the number of other good photos that seem to have
-            its background.
+        face: what was measured, or None: `box` (x, y, width, height in pixels), `score`, `sharpness` and `noise` (see
+            `Detail`), the `picture`'s (width, height), `light` and `blown_out` (see `Light`), `pose` (see `Pose`; None
+            where the finder cannot tell), `enlarged` (how many times its crop is larger than the photo); of a photo
+            that was compared with the others also `likeness` (cosine to the mean of the others), the same
+            `without_eyes` and `without_mouth`, the `odd` one of these parts or None, and `same_background`, the number
+            of other good photos that seem to have its background.
     """
 
     file: str
@@ -65,7 +71,9 @@ class Seen:
         crop: head and shoulders at the training size, uint8 `(height, width, 3)`.
         views: (1 + P, D) embeddings of the face, and of it with each of `PARTS` hidden.
         hash: see `photos.perceptual_hash`.
-        quality: the face's size times its sharpness.
+        quality: the face's size in pixels times its sharpness, as far as that counts.
+        noise: see `Detail`.
+        bytes: the size of the file.
         light: on the face.
         pose: of the head, None where the finder cannot tell.
         background: see `measures.background`.
@@ -78,6 +86,8 @@ class Seen:
     views: np.ndarray = field(default_factory=lambda: np.empty((0, 0)))
     hash: int = 0
     quality: float = 0.0
+    noise: float = 0.0
+    bytes: int = 0
     light: Light = Light(255.0, 0.0)
     pose: Pose | None = None
     background: np.ndarray | None = None
@@ -107,18 +117,20 @@ class Seen:
         return replace(self, verdict=replace(self.verdict, face={**(self.verdict.face or {}), **facts}))
 
 
-def look(path: Path, settings: Settings, faces: Faces) -> Seen:
+def look(path: Path, settings: Settings, faces: Faces, keep: Keep | None = None) -> Seen:
     """Decode a photo, find the face and judge it; a file that cannot be read gets that verdict."""
     try:
         photo = decode(path)
     except Unreadable as error:
         return Seen(Verdict(name_of(path), "unreadable", f"It cannot be read: {error.reason}.", error.advice))
     found = faces.detector.find(photo.rgb)
+    if keep:
+        keep(path, photo.rgb, found[0].box if found else None)
     if not found:
         return Seen(_verdict(photo, "no-face", "No face was found in it.", faces.detector.advice))
     face = found[0]
     aligned = align(photo.rgb, face.landmarks)
-    sharp, lit = sharpness(aligned), light(aligned)
+    detailed, lit = detail(aligned), light(aligned)
     pose = None if faces.detector.name in _WITHOUT_POSE else head_pose(face.landmarks)
     height, width = photo.rgb.shape[:2]
     size = settings.shape.width, settings.shape.height
@@ -126,14 +138,15 @@ def look(path: Path, settings: Settings, faces: Faces) -> Seen:
     facts = {
         "box": [round(number, 1) for number in face.box],
         "score": round(face.score, 3),
-        "sharpness": round(sharp, 1),
+        "sharpness": detailed.sharpness,
+        "noise": detailed.noise,
         "picture": [width, height],
         "light": lit.bright,
         "blown_out": lit.blown_out,
         "pose": pose and {"yaw": pose.yaw, "pitch": pose.pitch, "roll": pose.roll},
         "enlarged": round(enlarged, 2),
     }
-    problem = _problem(found, sharp, lit, settings.photos)
+    problem = _problem(found, detailed, lit, settings.photos)
     if problem:
         return Seen(_verdict(photo, *problem, facts))
     return Seen(
@@ -141,7 +154,9 @@ def look(path: Path, settings: Settings, faces: Faces) -> Seen:
         crop=head_and_shoulders(photo.rgb, face.box, *size),
         views=_views(photo.rgb, face, faces),
         hash=perceptual_hash(photo.rgb),
-        quality=face.side * sharp,
+        quality=face.side * min(detailed.sharpness, _SHARP),
+        noise=detailed.noise,
+        bytes=photo.bytes,
         light=lit,
         pose=pose,
         background=background(photo.rgb, face.box),
@@ -165,7 +180,7 @@ def _views(rgb: np.ndarray, face: Face, faces: Faces) -> np.ndarray:
     return np.stack([faces.recogniser.embed(picture, face) for picture in pictures])
 
 
-def _problem(found: list[Face], sharp: float, lit: Light, wanted: PhotoSettings) -> tuple[str, str, str] | None:
+def _problem(found: list[Face], detailed: Detail, lit: Light, wanted: PhotoSettings) -> tuple[str, str, str] | None:
     """Code, reason and advice if the largest face cannot be used."""
     face = found[0]
     if len(found) > 1 and face.area < _DOMINANT * found[1].area:
@@ -174,15 +189,15 @@ def _problem(found: list[Face], sharp: float, lit: Light, wanted: PhotoSettings)
     if face.side < wanted.min_face:
         reason = f"The face is only {face.side:.0f} pixels wide; {wanted.min_face} are needed."
         return "face-too-small", reason, "Use a closer or larger photo, or lower --min-face."
-    # Light comes before sharpness: in the dark and in the glare nothing looks sharp.
+    # Light comes before sharpness: what is lost in the dark or in the glare is no blur.
     if lit.bright < wanted.min_light:
         reason = f"The face is too dark: brightness {lit.bright:.0f} of 255, {wanted.min_light:g} is needed."
         return "too-dark", reason, "Use a photo with more light on the face, or lower --min-light."
     if lit.blown_out > wanted.max_blown_out:
         reason = f"{lit.blown_out:.0%} of the face is blown out to white; at most {wanted.max_blown_out:.0%} may be."
         return "blown-out", reason, "Use a photo with less light on the face, or raise --max-blown-out."
-    if sharp < wanted.min_sharpness:
-        reason = f"The face is blurred: sharpness {sharp:.1f}, {wanted.min_sharpness:g} is needed."
+    if detailed.sharpness < wanted.min_sharpness:
+        reason = f"The face is blurred: sharpness {detailed.sharpness:.1f}, {wanted.min_sharpness:g} is needed."
         return "blurred", reason, "Use a sharper photo, or lower --min-sharpness."
     return None
 

@@ -63,7 +63,7 @@ def customize(
     from magicid_cli.cli import estimate
     from magicid_cli.cli.identity import require_free
 
-    files = expand(photos)
+    files = expand(photos, terminal.warn)
     if not dry_run:
         require_free(workspace)
     if everyday(workspace.name):

@@ -38,7 +38,7 @@ class Table:
 
     def text(self, *, colour: bool = False) -> str:
         """The table as lines of text; nothing is cut, whatever the width of the terminal."""
-        cells = [[clean(title) for title in self.header], *([clean(str(cell)) for cell in row] for row in self.rows)]
+        cells = [[_cell(title) for title in self.header], *([_cell(cell) for cell in row] for row in self.rows)]
         widths = [max(map(_width, column)) for column in zip(*cells, strict=True)]
         lines = [
             "  ".join(cell + " " * (width - _width(cell)) for cell, width in zip(row, widths, strict=True)).rstrip()
@@ -214,6 +214,11 @@ def is_terminal(stream: TextIO | None) -> bool:
 def clean(text: str) -> str:
     """The text with control characters spelled out, so that a file name cannot steer the terminal."""
     return "".join(char if char in "\n\t" or not _steers(char) else f"\\x{ord(char):02x}" for char in text)
+
+
+def _cell(value: object) -> str:
+    """A cell of a table: what would end its line or move its column is spelled out, too."""
+    return clean(str(value)).replace("\n", "\\x0a").replace("\t", "\\x09")
 
 
 def write_line(text: str) -> None:

@@ -40,12 +40,12 @@ def prepare(
     settings = resolve(flags.values, preset=flags.preset).settings
     if write_prompts:
         invention.check(settings, output)
-    files = expand(photos) if photos else []
+    files = expand(photos, terminal.warn) if photos else []
     if sheet and not files:
         raise MagicIDError("usage", "There are no photos to show on a sheet.", "magicid prepare PHOTOS --sheet FILE")
     place = None
     if files and not dry_run:
-        place = verdicts.destination(sheet, terminal, force=flags.values.get("photos.force", False))
+        place = verdicts.destination(sheet, terminal)
     chosen = weights.chosen(settings)
     todo = plan.STAGES if files else plan.STAGES[1:]  # without photos there are none to look at
     estimated = plan.for_run(settings, photos=len(files), todo=todo, home=data_home())
@@ -54,7 +54,8 @@ def prepare(
     data: dict[str, Any] = {"weights": [one.as_dict() for one in chosen], "estimate": estimated.as_dict()}
     if dry_run:
         return Result(data, shown, list(estimated.downloads), error=problem)
-    terminal.say(*shown)
+    if not terminal.json:  # the object has it
+        terminal.say(*shown)
     # Weights for a machine that cannot use them are not fetched; photos are judged anywhere.
     done = Result(data, []) if problem else _fetch(data, settings, terminal)
     if files:

@@ -6,6 +6,7 @@ model there are stand-ins; neither needs a download.
 """
 
 import hashlib
+from functools import partial
 from pathlib import Path
 
 from magicid_cli import hub
@@ -13,7 +14,7 @@ from magicid_cli.alignment import similarity
 from magicid_cli.config import RewardSettings
 from magicid_cli.errors import MagicIDError
 from magicid_cli.events import Events
-from magicid_cli.faces.base import CROP, TEMPLATE, Detector, Face, Faces, Recogniser, align, normalised, sharpness
+from magicid_cli.faces.base import CROP, TEMPLATE, Detector, Face, Faces, Recogniser, align, normalised
 from magicid_cli.faces.networks import OnnxRecogniser, YuNet
 from magicid_cli.faces.standin import STAND_IN, StandInDetector, StandInRecogniser
 from magicid_cli.models.catalog import DRAWN, FACE_MODELS, STAND_INS, FaceModel, VideoModel
@@ -34,7 +35,8 @@ __all__ = [
     "normalised",
     "open_evaluation_faces",
     "open_faces",
-    "sharpness",
+    "require_names",
+    "signatures",
     "similarity",
 ]
 
@@ -67,15 +69,17 @@ def open_evaluation_faces(rewards: RewardSettings, model: VideoModel, *, offline
     """The detector, and the recogniser that judges results: another one than the reward's.
 
     A model that learned to please one recogniser would be praised by it. `auto` is the one that the catalog names for
-    the evaluation, or, where the reward uses that, the one that it names for the reward.
+    the evaluation, or, where the reward uses that, the one that it names for the reward. A copy of a recogniser's file
+    under another name is that recogniser.
 
     Raises:
         MagicIDError: `settings-invalid` if the evaluation's is asked to be the reward's, or what `open_faces` raises.
     """
     used, name = _reward_face_model(rewards, model), rewards.evaluation_face_model
+    same = partial(_the_same, used, offline=offline, events=events)
     if name == "auto":
-        name = model.evaluation_face_model if used != model.evaluation_face_model else model.face_model
-    if _the_same(name, used):
+        name = model.face_model if same(model.evaluation_face_model) else model.evaluation_face_model
+    if same(name):
         raise MagicIDError(
             "settings-invalid",
             f"'{name}' already judged the training videos, so it cannot judge what came of them.",
@@ -88,18 +92,79 @@ def open_evaluation_faces(rewards: RewardSettings, model: VideoModel, *, offline
     )
 
 
+def require_names(rewards: RewardSettings, model: VideoModel) -> None:
+    """Refuse at once a recogniser that there is not; nothing is fetched.
+
+    Raises:
+        MagicIDError: `face-model-missing`, or `settings-unknown` for a name that is no recogniser.
+    """
+    name = _reward_face_model(rewards, model)
+    if name in FACE_MODELS:
+        _recogniser(name)
+    elif name not in (*STAND_INS, *DRAWN):
+        _own_file(name)
+
+
+def signatures(rewards: RewardSettings, model: VideoModel) -> tuple[str, str] | None:
+    """`made_by` of the detector and of the recogniser that `open_faces` would open; nothing is fetched.
+
+    Returns:
+        Both, or None if only a fetch would tell, or if the recogniser's file is gone.
+
+    Raises:
+        MagicIDError: `model-unusable` for damaged weights of the package.
+    """
+    finder, recogniser = _detector_name(rewards, model), _reward_face_model(rewards, model)
+    nobody = Events()
+    one: str | None
+    if finder in FACE_MODELS:
+        commit = hub.known_commit(FACE_MODELS[finder].source)
+        one = None if commit is None else YuNet.signature(_signature(FACE_MODELS[finder], commit))
+    else:
+        one = _open_detector(rewards, model, offline=True, events=nobody).made_by
+    if recogniser in FACE_MODELS:
+        commit = hub.known_commit(FACE_MODELS[recogniser].source)
+        other = None if commit is None else _signature(FACE_MODELS[recogniser], commit)
+    elif recogniser in (*STAND_INS, *DRAWN):
+        other = _open_recogniser(recogniser, by_name=False, offline=True, events=nobody).made_by
+    else:
+        path = Path(recogniser).expanduser()
+        other = _file_signature(path, _content(path)) if path.is_file() else None
+    return None if one is None or other is None else (one, other)
+
+
 def _reward_face_model(rewards: RewardSettings, model: VideoModel) -> str:
     return rewards.face_model if rewards.face_model != "auto" else model.face_model
 
 
-def _the_same(one: str, other: str) -> bool:
-    """Whether two recognisers are one, by name or as files of the same content."""
-    paths = [Path(name).expanduser() for name in (one, other)]
-    return one == other or (all(path.is_file() for path in paths) and _content(paths[0]) == _content(paths[1]))
+def _detector_name(rewards: RewardSettings, model: VideoModel) -> str:
+    return rewards.face_detector if rewards.face_detector != "auto" else model.face_detector
+
+
+def _the_same(one: str, other: str, *, offline: bool, events: Events) -> bool:
+    """Whether two recognisers are one, by name or by the content of their files.
+
+    Two names of the catalog are two networks; only where one is a file of the user's own, contents must tell.
+    """
+    if one == other or (one in FACE_MODELS and other in FACE_MODELS):
+        return one == other
+    paths = [_file_of(name, offline=offline, events=events) for name in (one, other)]
+    contents = [None if path is None else _content(path) for path in paths]
+    return contents[0] is not None and contents[0] == contents[1]
+
+
+def _file_of(name: str, *, offline: bool, events: Events) -> Path | None:
+    """The file of a recogniser, fetched if it is not here yet; None for one that is none, or that is not there."""
+    if name in (*STAND_INS, *DRAWN):
+        return None
+    if name in FACE_MODELS:
+        return _fetch(FACE_MODELS[name], offline=offline, events=events)[0]
+    path = Path(name).expanduser()
+    return path if path.is_file() else None
 
 
 def _open_detector(rewards: RewardSettings, model: VideoModel, *, offline: bool, events: Events) -> Detector:
-    name = rewards.face_detector if rewards.face_detector != "auto" else model.face_detector
+    name = _detector_name(rewards, model)
     if name == STAND_IN:
         return StandInDetector()
     if name in DRAWN:
@@ -117,11 +182,9 @@ def _open_recogniser(name: str, *, by_name: bool, offline: bool, events: Events)
         from magicid_cli.faces.drawn import DrawnRecogniser
 
         return DrawnRecogniser(name)
-    known = FACE_MODELS.get(name)
-    if known is None:
+    if name not in FACE_MODELS:
         return _open_file(name, events)
-    if known.kind == "yunet":
-        raise MagicIDError("settings-unknown", f"'{name}' finds faces, it does not recognise them.", _names_hint())
+    known = _recogniser(name)
     if by_name:
         use = "" if known.source.commercial else " It must not be used commercially."
         events.notice(f"Face recogniser {name}, licence: {known.source.licence}.{use}")
@@ -129,20 +192,41 @@ def _open_recogniser(name: str, *, by_name: bool, offline: bool, events: Events)
     return OnnxRecogniser(path, known.kind, name=name, made_by=made_by)
 
 
-def _open_file(name: str, events: Events) -> Recogniser:
-    """A recogniser of the user's own."""
+def _recogniser(name: str) -> FaceModel:
+    """A recogniser of the catalog."""
+    known = FACE_MODELS[name]
+    if known.kind == "yunet":
+        raise MagicIDError("settings-unknown", f"'{name}' finds faces, it does not recognise them.", _names_hint())
+    return known
+
+
+def _own_file(name: str) -> Path:
+    """The file of a recogniser of the user's own."""
     path = Path(name).expanduser()
     if not path.is_file():
         raise MagicIDError(
             "face-model-missing", f"'{name}' is neither the name of a face recogniser nor a file.", _names_hint()
         )
+    return path
+
+
+def _open_file(name: str, events: Events) -> Recogniser:
+    """A recogniser of the user's own."""
+    path = _own_file(name)
     events.notice(
         f"Face recogniser {path.name} is your own file: whether its licence allows your use is yours to check."
     )
     content = _content(path)
-    made_by = f"{path.name} sha256:{content[:16]} (licence unknown)"
     kind = "sface" if content == _SFACE_SHA256 else "arcface"
-    return OnnxRecogniser(path, kind, name=path.name, made_by=made_by)
+    return OnnxRecogniser(path, kind, name=path.name, made_by=_file_signature(path, content))
+
+
+def _file_signature(path: Path, content: str) -> str:
+    return f"{path.name} sha256:{content[:16]} (licence unknown)"
+
+
+def _signature(model: FaceModel, commit: str) -> str:
+    return f"{model.name} {commit} ({model.source.licence})"
 
 
 def _content(path: Path) -> str:
@@ -152,7 +236,7 @@ def _content(path: Path) -> str:
 
 def _fetch(model: FaceModel, *, offline: bool, events: Events) -> tuple[Path, str]:
     fetched = hub.fetch_file(model.source, model.file, offline=offline, events=events)
-    return fetched.path, f"{model.name} {fetched.commit} ({model.source.licence})"
+    return fetched.path, _signature(model, fetched.commit)
 
 
 def _names_hint() -> str:

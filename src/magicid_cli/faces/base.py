@@ -5,7 +5,7 @@ from typing import Protocol
 
 import numpy as np
 
-from magicid_cli.alignment import aligned, opencv
+from magicid_cli.alignment import aligned
 
 CROP = 112
 """Side of an aligned face, in pixels."""
@@ -100,9 +100,3 @@ def align(image: np.ndarray, landmarks: np.ndarray) -> np.ndarray:
         uint8 `(112, 112, 3)`; black outside the picture.
     """
     return aligned(image, landmarks, TEMPLATE, CROP)
-
-
-def sharpness(crop: np.ndarray) -> float:
-    """Variance of the Laplacian of an aligned face: low means blurred (or enlarged from few pixels)."""
-    cv2 = opencv()
-    return float(cv2.Laplacian(cv2.cvtColor(crop, cv2.COLOR_RGB2GRAY), cv2.CV_64F).var())

@@ -18,11 +18,11 @@ from safetensors.numpy import save
 from magicid_cli import models
 from magicid_cli.choosing import comparing
 from magicid_cli.choosing.advice import Advice, advice
-from magicid_cli.choosing.looking import OTHER_PERSON, USED, Seen, Verdict, look
+from magicid_cli.choosing.looking import OTHER_PERSON, USED, Keep, Seen, Verdict, look
 from magicid_cli.config import Settings
 from magicid_cli.errors import MagicIDError
 from magicid_cli.events import Events
-from magicid_cli.faces import Faces, open_faces
+from magicid_cli.faces import Faces, open_faces, require_names
 from magicid_cli.models.catalog import video_model
 from magicid_cli.photos import content_digest
 from magicid_cli.prompts import captions, describe
@@ -90,8 +90,10 @@ def check(settings: Settings) -> None:
     """Refuse what could only fail after the photos were looked at.
 
     Raises:
-        MagicIDError: `settings-unknown`, `settings-invalid` for a model that cannot write captions.
+        MagicIDError: `settings-unknown`, `settings-invalid` for a model that cannot write captions,
+            `face-model-missing`.
     """
+    require_names(settings.rewards, video_model(settings.model.name))
     if settings.photos.captions != describe.TEMPLATE:
         describe.writer_name(settings.rewards, video_model(settings.model.name))
 
@@ -133,16 +135,18 @@ def run(workspace: Workspace, settings: Settings, events: Events, *, photos: lis
     return IngestResult(used, refused, workspace.references / "captions.jsonl", wanting, rule)
 
 
-def examine(photos: list[Path], settings: Settings, faces: Faces, events: Events) -> Examined:
+def examine(photos: list[Path], settings: Settings, faces: Faces, events: Events, keep: Keep | None = None) -> Examined:
     """A verdict for every photo, and what would help most; nothing is written and nothing refused."""
-    seen, rule = _examine(photos, settings, faces, events)
+    seen, rule = _examine(photos, settings, faces, events, keep)
     return Examined(tuple(item.verdict for item in seen), tuple(advice([item for item in seen if item.used])), rule)
 
 
-def _examine(photos: list[Path], settings: Settings, faces: Faces, events: Events) -> tuple[list[Seen], str]:
+def _examine(
+    photos: list[Path], settings: Settings, faces: Faces, events: Events, keep: Keep | None = None
+) -> tuple[list[Seen], str]:
     seen = []
     for number, path in enumerate(photos, 1):
-        item = look(path, settings, faces)
+        item = look(path, settings, faces, keep)
         about = {"file": item.verdict.file, "verdict": item.verdict.code}
         events.emit("step", stage=NAME, step=number, of=len(photos), **about)
         seen.append(item)

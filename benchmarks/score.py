@@ -168,6 +168,8 @@ def _judges(folder: Path) -> tuple[Any, Any]:
 def _job(folder: Path, name: Path, *, clips: int) -> Any:
     """A sampled repository of one clip under many names, no two files with the same content."""
     from magicid_cli import config
+    from magicid_cli.recordings import recorded
+    from magicid_cli.scorebook import Scorebook
     from magicid_cli.stages import score
     from magicid_cli.workspace import Workspace, write_lines
 
@@ -182,7 +184,7 @@ def _job(folder: Path, name: Path, *, clips: int) -> Any:
         rows.append({"id": path.stem, "prompt": "", "clip": f"clips/{path.name}"})
     write_lines(workspace.repository / "videos.jsonl", rows)
     settings = config.resolve({"shape.size": f"{WIDTH}x{HEIGHT}", "shape.frames": FRAMES, "shape.fps": FPS}).settings
-    return score.Job(workspace, settings, "", score.recorded(workspace), {})
+    return score.Job(workspace, settings, "", recorded(workspace), Scorebook(workspace))
 
 
 def _free_atom(number: int) -> bytes:

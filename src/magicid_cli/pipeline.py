@@ -144,8 +144,34 @@ def plan(workspace: Workspace, resolved: Resolved, photos: list[Path]) -> RunPla
     _check(resolved.settings)
     found = states(workspace, resolved.settings, photos)
     todo = {state.name for state in found if state.state != "cached"}
-    estimate = planning.for_run(resolved.settings, photos=len(photos), todo=todo, home=workspace.path)
+    estimate = planning.for_run(
+        resolved.settings,
+        photos=len(photos),
+        todo=todo,
+        home=workspace.path,
+        judging=to_judge(workspace, resolved.settings) if _first(found) == "score" else None,
+    )
     return RunPlan(found, estimate, planning.check(estimate))
+
+
+def to_judge(workspace: Workspace, settings: Settings, again: Collection[str] = ()) -> planning.Judging:
+    """What scoring has left to do in a repository that is sampled.
+
+    Args:
+        workspace: the identity.
+        settings: of the judges.
+        again: rewards that are to be scored again whatever is there.
+
+    Raises:
+        MagicIDError: `settings-unknown` for a judge that does not exist.
+    """
+    judging: planning.Judging = stage("score").to_do(workspace, settings, again)
+    return judging
+
+
+def _first(found: list[StageState]) -> str | None:
+    """The stage that a run would begin with: what it reads is on disk as it will be."""
+    return next((state.name for state in found if state.state != "cached"), None)
 
 
 def _check(settings: Settings) -> None:
@@ -157,8 +183,11 @@ def _check(settings: Settings) -> None:
 
 def _prepare(workspace: Workspace, settings: Settings, photos: list[Path], events: Events) -> None:
     """Bring in the weights of every stage that may be done, before the first one starts."""
-    for state in states(workspace, settings, photos):
-        if state.state != "cached" and hasattr(stage(state.name), "prepare"):
+    found = states(workspace, settings, photos)
+    for state in found:
+        if state.name == "score" == _first(found):
+            stage("score").prepare(settings, events, to_judge(workspace, settings).rewards)
+        elif state.state != "cached" and hasattr(stage(state.name), "prepare"):
             stage(state.name).prepare(settings, events)
 
 
@@ -230,13 +259,15 @@ def run(workspace: Workspace, resolved: Resolved, photos: list[Path], events: Ev
 def score(workspace: Workspace, settings: Settings, events: Events, *, again: Collection[str] = ()) -> bool:
     """Score the repository as it is, and do nothing else.
 
-    The adapter stays in use. Whether pairs and adapter still follow from the scores, the next run finds out.
+    The adapter stays in use. Whether pairs and adapter still follow from the scores, the next run finds out. No score
+    goes before its successor is there: weights are fetched first, and if a judge fails, the scores that were to be made
+    again hold as they are.
 
     Args:
         workspace: the identity; locked while this works.
         settings: of the judges.
         events: where progress goes; also appended to the identity's `events.jsonl`.
-        again: rewards whose scores are forgotten first.
+        again: rewards whose scores are made again; an interrupted call of that kind is gone on with.
 
     Returns:
         Whether there was anything to do.
@@ -246,20 +277,22 @@ def score(workspace: Workspace, settings: Settings, events: Events, *, again: Co
         KeyboardInterrupt: somebody asked to stop; the scores made so far stay.
     """
     module = stage("score")
-    module.check(settings)
     with workspace.lock():
         events.path = workspace.events
         events.listen(lambda event: _record_fallback(workspace, event))
         before = module.outputs(workspace)
-        if again:
-            module.forget(workspace, again)
         state, why = _state("score", workspace, settings, [], workspace.manifest()["stages"].get("score"))
-        if state == "cached":
+        if state == "cached" and not again:
             return False
-        module.prepare(settings, events)
+        module.prepare(settings, events, to_judge(workspace, settings, again).rewards)
+        module.make_again(workspace, settings, again)
         about = {"stage": "score", "title": module.TITLE, "i": 1, "n": 1}
-        events.emit("stage", state="started", why=why, **about)
-        _run_stage("score", workspace, settings, [], events)
+        events.emit("stage", state="started", why=f"{' and '.join(again)} again" if again else why, **about)
+        try:
+            _run_stage("score", workspace, settings, [], events)
+        except MagicIDError:
+            module.leave(workspace)
+            raise
         events.emit("stage", state="finished", **about)
         if module.outputs(workspace) != before:
             workspace.update(finished=None)

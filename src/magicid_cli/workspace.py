@@ -8,6 +8,7 @@ A person can read it with `ls` and `cat`:
         reconstruct/    metrics.jsonl, checkpoints/, static/ (latents of the photos), adapter.safetensors
         repository/     prompts.jsonl, videos.jsonl, clips/*.mp4, latents/*.safetensors
         scores.jsonl    one line a video and reward;  set-aside.jsonl: videos without, and why
+        other-scores.jsonl  what other judges said before;  score-again.json: scores that are to be made again
         pairs.jsonl     one line a pair;  pairs.json: how they were chosen
         prefer/         beta.json, metrics.jsonl, checkpoints/, adapter.safetensors
         texts/          prompts and captions, encoded
@@ -208,6 +209,8 @@ class Workspace:
         self.reconstruct = self.path / "reconstruct"
         self.repository = self.path / "repository"
         self.scores = self.path / "scores.jsonl"
+        self.other_scores = self.path / "other-scores.jsonl"
+        self.score_again = self.path / "score-again.json"
         self.set_aside = self.path / "set-aside.jsonl"
         self.pairs = self.path / "pairs.jsonl"
         self.prefer = self.path / "prefer"

@@ -12,12 +12,15 @@ if TYPE_CHECKING:
 LONG_S = 1800.0
 
 
-def blocks(estimate: "Estimate", stages: "list[StageState] | None" = None) -> list[str | Table]:
+def blocks(
+    estimate: "Estimate", stages: "list[StageState] | None" = None, *, at_most: bool = False
+) -> list[str | Table]:
     """Stages with what each takes, then the totals; every figure says if it was measured or estimated.
 
     Args:
         estimate: what the stages to do take.
         stages: all stages, the cached ones too; by default those of the estimate.
+        at_most: whether it may take less, also where the stages do not tell.
     """
     rows = {row["stage"]: row for row in estimate.as_rows()}
     if stages is None:
@@ -29,7 +32,7 @@ def blocks(estimate: "Estimate", stages: "list[StageState] | None" = None) -> li
         return [table, "Nothing is left to do."]
     return [
         table,
-        Table(("IN ALL", "", "FIGURE"), _totals(estimate, at_most=_may_be_less(stages or []))),
+        Table(("IN ALL", "", "FIGURE"), _totals(estimate, at_most=at_most or _may_be_less(stages or []))),
         "\n".join(estimate.assumptions),
     ]
 

@@ -6,7 +6,7 @@ to the person, and `flags`, the settings that were given.
 """
 
 import inspect
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import wraps
 from inspect import Parameter
@@ -84,7 +84,7 @@ class Flags:
 
 
 def command(
-    *sections: str, model: str | None = None, recorded: bool = False
+    *sections: str, model: str | None = None, recorded: bool = False, also: Mapping[str, str] | None = None
 ) -> Callable[[Callable[..., Result]], Callable[..., Result]]:
     """Make a Typer command of a function.
 
@@ -93,6 +93,7 @@ def command(
             this order.
         model: what to say of `--model` if its default is another one here.
         recorded: what no flag sets is as in the identity's last run: no defaults are shown, and there are no presets.
+        also: a second spelling of a setting's flag, by the setting's dotted name.
 
     Returns:
         A decorator. The function gets `terminal: Terminal` and, if it takes settings, `flags: Flags`, besides its own
@@ -128,7 +129,11 @@ def command(
         parameters += [value for name, value in own.items() if name not in ("terminal", "flags")]
         if "flags" in own and not recorded:
             parameters.append(_annotated("preset", Preset, None))
-        parameters += [_annotated(name, _option(knob, defaults[knob.name]), None) for name, knob in knobs.items()]
+        spellings = also or {}
+        parameters += [
+            _annotated(name, _option(knob, defaults[knob.name], spellings.get(knob.name)), None)
+            for name, knob in knobs.items()
+        ]
         parameters += [_annotated(name, option, False) for name, option in _COMMON.items()]
         by_keyword = [parameter.replace(kind=Parameter.KEYWORD_ONLY) for parameter in parameters]
         setattr(run, "__signature__", inspect.Signature(by_keyword))  # noqa: B010
@@ -151,11 +156,12 @@ def _section(knob: Knob) -> str:
     return knob.name.partition(".")[0]
 
 
-def _option(knob: Knob, default: Any) -> Any:
+def _option(knob: Knob, default: Any, also: str | None = None) -> Any:
     """The annotation from which Typer makes the setting's flag. Its default is always None: not given."""
     flag = knob.flag or ""
     option = typer.Option(
         f"{flag}/--no-{flag[2:]}" if knob.kind is bool else flag,
+        *([also] if also else []),
         help=" ".join(_help(knob, default)),
         show_default=False,
         rich_help_panel=PANELS[_section(knob)],

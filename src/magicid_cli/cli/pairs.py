@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 _WIDTH = 80
 
 
-@options.command("pairs", "seed", recorded=True)
+@options.command("pairs", "seed", recorded=True, also={"pairs.count": "--pairs"})
 def pairs(terminal: Terminal, flags: options.Flags, name: options.SomeIdentity = None) -> Result:
     """Show an identity's preference pairs: both videos with their rewards, raw and on the 1-10 scale, and why.
 
@@ -40,7 +40,7 @@ def pairs(terminal: Terminal, flags: options.Flags, name: options.SomeIdentity =
     now = read_lines(workspace.pairs) if states.get("select") == "done" else []
     if flags.values or not now:
         choice = select.choose(workspace, recorded_settings(workspace, flags.values))
-        select.require(choice)
+        select.require(choice, workspace)
         rows, report = choice.rows, choice.report
     else:
         rows, report = now, read_json(workspace.path / "pairs.json")

@@ -19,6 +19,8 @@ _CONTENTS = {
     "prefer": "stage 2: checkpoints, adapter, log",
     "videos": "generated videos",
     "scores.jsonl": "rewards",
+    "other-scores.jsonl": "rewards by other judges",
+    "score-again.json": "rewards to be made again",
     "set-aside.jsonl": "videos without rewards, and why",
     "pairs.json": "how the pairs were chosen",
     "pairs.jsonl": "preference pairs",

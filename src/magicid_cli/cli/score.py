@@ -2,6 +2,7 @@
 
 import shlex
 from collections.abc import Sequence
+from dataclasses import asdict
 from enum import StrEnum
 from statistics import fmean
 from typing import TYPE_CHECKING, Annotated, Any
@@ -26,9 +27,12 @@ class Reward(StrEnum):
 
 REWARDS = tuple(map(str, Reward))
 _ORIGINS = ("static", "initial", "tuned")
+# Raw values beside the rewards: the first bias guard, whether likeness fades, whose motion it is, an answer's worth.
+_BESIDE = ("relative", "first_half", "second_half", "camera", "subject", "mass")
+_SHOWN = ("identity", "relative", "face_found", "dynamics", "subject", "semantics")
 Again = Annotated[
     list[Reward] | None,
-    typer.Option("--again", metavar="REWARD", help="Forget this reward's scores first; may be given several times"),
+    typer.Option("--again", metavar="REWARD", help="Make this reward's scores again; may be given several times"),
 ]
 Videos = Annotated[bool, typer.Option("--videos", help="A row for every video instead of one for every origin")]
 
@@ -63,18 +67,23 @@ def score(
     from magicid_cli.workspace import read_lines
 
     statics = sum(row["origin"] == "static" for row in read_lines(workspace.repository / "videos.jsonl"))
-    estimated = plan.for_run(settings, photos=statics, todo={"score"}, home=workspace.path)
+    judging = pipeline.to_judge(workspace, settings, again or ())
+    estimated = plan.for_run(settings, photos=statics, todo={"score"}, home=workspace.path, judging=judging)
     problem = next(map(_for_judges, plan.check(estimated)), None)
     if dry_run:
-        return Result(estimated.as_dict(), estimate.blocks(estimated), ["score"], error=problem)
+        judged = f"To judge: {', '.join(judging.rewards) or 'nothing'}."
+        data = {**estimated.as_dict(), "judging": asdict(judging)}
+        return Result(data, [*estimate.blocks(estimated, at_most=judging.at_most), judged], ["score"], error=problem)
     if problem:
         raise problem
     estimate.approve(terminal, estimated, yes=yes)
     if again:
         command = shlex.join(["magicid", "score", workspace.name])
         terminal.say(f"Scores of {', '.join(again)} are made again; `{command}` goes on if this is interrupted.")
-    worked = pipeline.score(workspace, settings, terminal.events, again=again or ())
+    worked = pipeline.score(workspace, settings, terminal.events, again=tuple(map(str, again or ())))
     data = summary(workspace)
+    if data["doubt"] and not worked:  # else it was told by the work
+        terminal.say(data["doubt"])
     table = _by_video(data["videos"]) if videos else _by_origin(data["origins"])
     judges = "\n".join(f"{reward} by {judge}" for reward, judge in data["judges"].items())
     blocks: list[str | Table] = [table, judges]
@@ -86,28 +95,36 @@ def score(
 
 
 def summary(workspace: "Workspace") -> dict[str, Any]:
-    """What `scores.jsonl` says: raw rewards of every video; mean, smallest and largest by origin; who judged."""
+    """What `scores.jsonl` says: raw rewards of every video; mean, smallest and largest by origin; who judged.
+
+    Beside the three rewards: `relative`, identity in units of how alike the photos are; the shares of frames with a
+    face and both halves' likeness; how much the camera and the subject move; `mass`, with which probability the judge
+    answered with a number at all.
+    """
+    from magicid_cli.stages.score import misunderstood
     from magicid_cli.workspace import read_lines
 
     records = {row["id"]: row for row in read_lines(workspace.repository / "videos.jsonl")}
     found: dict[str, dict[str, Any]] = {}
     judges: dict[str, str] = {}
-    for row in read_lines(workspace.scores):
-        if row["id"] not in records:
-            continue
+    scores = [row for row in read_lines(workspace.scores) if row["id"] in records]
+    for row in scores:
         judges[row["reward"]] = row["made_by"]
         video = found.setdefault(row["id"], {"id": row["id"], "origin": records[row["id"]]["origin"]})
         video[row["reward"]] = row["value"]
+        video |= {name: row["raw"][name] for name in _BESIDE if name in row["raw"]}
         if "found" in row["raw"]:
             video["face_found"] = row["raw"]["found"]
     rows = sorted(found.values(), key=lambda video: (_ORIGINS.index(video["origin"]), video["id"]))
     origins = [
         {"reward": reward, "origin": origin, **_figures(values)}
-        for reward in (*REWARDS, "face_found")
+        for reward in (*REWARDS, "face_found", *_BESIDE)
         for origin in _ORIGINS
-        if (values := [video[reward] for video in rows if video["origin"] == origin and reward in video])
+        if (values := [video[reward] for video in rows if video["origin"] == origin and video.get(reward) is not None])
     ]
-    return {"videos": rows, "origins": origins, "judges": judges, "set_aside": read_lines(workspace.set_aside)}
+    aside = read_lines(workspace.set_aside)
+    doubt = misunderstood(scores)
+    return {"videos": rows, "origins": origins, "judges": judges, "set_aside": aside, "doubt": doubt}
 
 
 def no_videos(workspace: "Workspace") -> MagicIDError:
@@ -142,16 +159,17 @@ def _by_origin(origins: Sequence[dict[str, Any]]) -> Table:
                 row["videos"],
                 *(_raw(row[k]) for k in ("mean", "min", "max")),
             )
+            for name in _SHOWN
             for row in origins
+            if row["reward"] == name
         ],
     )
 
 
 def _by_video(videos: Sequence[dict[str, Any]]) -> Table:
-    columns = ("identity", "face_found", "dynamics", "semantics")
     return Table(
-        ("VIDEO", "ORIGIN", *(name.replace("_", " ").upper() for name in columns)),
-        [(row["id"], row["origin"], *(_raw(row.get(name)) for name in columns)) for row in videos],
+        ("VIDEO", "ORIGIN", "IDENTITY", "RELATIVE", "FACE", "DYNAMICS", "SUBJECT", "SEMANTICS"),
+        [(row["id"], row["origin"], *(_raw(row.get(name)) for name in _SHOWN)) for row in videos],
     )
 
 

@@ -45,13 +45,18 @@ class YuNet:
     """The second look: a square of so many longer sides of the face, and its pixels."""
 
     def __init__(self, path: Path, made_by: str) -> None:
-        self.made_by = f"{made_by}, sides {'+'.join(map(str, self.SIDES))}/{self.CLOSER}/{self.PART_SIDE}"
+        self.made_by = self.signature(made_by)
         cv2 = opencv()
         try:
             self._net = cv2.FaceDetectorYN.create(str(path), "", (320, 320), self.GUESS, 0.3, 5000)
             self._net.detect(np.zeros((320, 320, 3), np.uint8))
         except cv2.error as error:
             raise _unusable(path, "a YuNet face detector") from error
+
+    @classmethod
+    def signature(cls, made_by: str) -> str:
+        """`made_by` of the detector of a file with this name, commit and licence."""
+        return f"{made_by}, sides {'+'.join(map(str, cls.SIDES))}/{cls.CLOSER}/{cls.PART_SIDE}"
 
     def find(self, image: np.ndarray) -> list[Face]:
         """All faces, the largest first."""

@@ -33,6 +33,7 @@ from magicid_cli.hub.listing import (
     Listing,
     find,
     hub_cache,
+    is_commit,
     is_offline,
     listings_folder,
     not_here,
@@ -51,6 +52,7 @@ __all__ = [
     "fetch_file",
     "fetch_repo",
     "hub_cache",
+    "known_commit",
     "missing_bytes",
     "remove",
     "state",
@@ -161,6 +163,14 @@ def state(source: "Source", patterns: Sequence[str] | None = None) -> Literal["c
     if not listing.missing(files):
         return "cached"
     return "partial" if listing.missing_bytes(files) < sum(file.size for file in files) else "absent"
+
+
+def known_commit(source: "Source") -> str | None:
+    """The commit that a fetch would use as far as this machine knows, which asks nobody; None if it does not."""
+    if is_commit(source.revision):
+        return source.revision
+    listing = remembered(source)
+    return None if listing is None else listing.commit
 
 
 def missing_bytes(source: "Source", patterns: Sequence[str] | None = None) -> int | None:

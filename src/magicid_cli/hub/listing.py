@@ -158,6 +158,11 @@ def find(source: "Source", offline: bool, events: Events, choose: Callable[[List
         return known
 
 
+def is_commit(revision: str) -> bool:
+    """Whether a revision can mean one commit only."""
+    return bool(_COMMIT.fullmatch(revision))
+
+
 def remembered(source: "Source") -> Listing | None:
     """The remembered list of a revision's files; a branch means the commit that it last meant."""
     if _COMMIT.fullmatch(source.revision):

@@ -19,7 +19,9 @@ from magicid_cli.plan import costs
 from magicid_cli.plan.costs import GB, Architecture
 from magicid_cli.plan.machine import Machine, elsewhere, this_machine
 from magicid_cli.plan.measured import seconds_of
-from magicid_cli.plan.workload import STAGES, Work, data_gb, generated_shape, training_shape, work_of
+from magicid_cli.plan.workload import STAGES, Judging, Work, data_gb, generated_shape, training_shape, work_of
+
+__all__ = ["STAGES", "Estimate", "Judging", "Row", "check", "downloads", "duration", "estimate", "for_run", "require"]
 
 
 @dataclass(frozen=True)
@@ -131,6 +133,7 @@ def estimate(
     todo: Collection[str],
     downloads: Mapping[str, float],
     measured: Mapping[str, float] | None = None,
+    judging: Judging | None = None,
 ) -> Estimate:
     """What a run would take.
 
@@ -142,9 +145,10 @@ def estimate(
         todo: names of the stages that are to be done, of `STAGES`.
         downloads: GB still to fetch, by repository.
         measured: seconds of one item (photo, step, video, clip), by stage, where this identity has measured them.
+        judging: what scoring has left to do; None if all of it.
     """
     value_bytes = {"float32": 4, "bfloat16": 2}.get(settings.model.dtype, 2 if machine.gpu else 4)
-    work = work_of(settings, model, photos, value_bytes)
+    work = work_of(settings, model, photos, value_bytes, judging)
     rows = [
         _row(name, work[name], costs.ARCHITECTURES[model.name], machine, value_bytes, (measured or {}).get(name))
         for name in STAGES
@@ -215,7 +219,7 @@ def require(estimate: Estimate) -> None:
 
 
 def _gpu(estimate: Estimate) -> MagicIDError | None:
-    here = estimate.machine.gpu and not estimate.machine.assumed
+    here = (estimate.machine.gpu and not estimate.machine.assumed) or not estimate.memory_gb
     device = estimate.settings.model.device
     if here or device == "cpu" or not (estimate.model.needs_gpu or device == "cuda"):
         return None
@@ -285,11 +289,20 @@ def _disk(estimate: Estimate) -> MagicIDError | None:
     return None
 
 
-def for_run(settings: Settings, *, photos: int, todo: Collection[str], home: Path) -> Estimate:
+def for_run(
+    settings: Settings, *, photos: int, todo: Collection[str], home: Path, judging: Judging | None = None
+) -> Estimate:
     """What a run would take, with what the identity in `home` has measured before.
 
     The figures are for this machine; where it lacks the GPU that the model needs they are for `REFERENCE_GPU`, so that
     a plan can be made anywhere. `check` then says what is missing.
+
+    Args:
+        settings: of the run.
+        photos: how many are given.
+        todo: names of the stages that are to be done, of `STAGES`.
+        home: the identity's folder.
+        judging: what scoring has left to do; None if all of it.
 
     Raises:
         MagicIDError: `settings-unknown`.
@@ -304,26 +317,35 @@ def for_run(settings: Settings, *, photos: int, todo: Collection[str], home: Pat
         model=model,
         photos=photos,
         todo=todo,
-        downloads=downloads(settings, model, todo),
+        downloads=downloads(settings, model, todo, judging),
         measured=seconds_of(home, settings),
+        judging=judging,
     )
 
 
-def downloads(settings: Settings, model: VideoModel, todo: Collection[str]) -> dict[str, float]:
+def downloads(
+    settings: Settings, model: VideoModel, todo: Collection[str], judging: Judging | None = None
+) -> dict[str, float]:
     """GB still to fetch for these stages, by repository; the catalog's figure where the Hub was not asked yet."""
     found: dict[str, float] = {}
-    for source, patterns in _sources(settings, model, todo):
+    for source, patterns in _sources(settings, model, todo, judging):
         if hub.state(source, patterns) != "cached":
             missing = hub.missing_bytes(source, patterns)
             found[source.repo] = source.gigabytes if missing is None else missing / GB
     return found
 
 
-def _sources(settings: Settings, model: VideoModel, todo: Collection[str]) -> Iterator[tuple[Source, list[str] | None]]:
+def _sources(
+    settings: Settings, model: VideoModel, todo: Collection[str], judging: Judging | None
+) -> Iterator[tuple[Source, list[str] | None]]:
     rewards = settings.rewards
+
+    def judges(reward: str) -> bool:
+        return "score" in todo and (judging is None or reward in judging.rewards)
+
     if model.source and not {"reconstruct", "sample", "prefer", "generate"}.isdisjoint(todo):
         yield model.source, PATTERNS
-    if not {"ingest", "score"}.isdisjoint(todo):
+    if "ingest" in todo or judges("identity"):
         finder = model.face_detector if rewards.face_detector == "auto" else rewards.face_detector
         recogniser = model.face_model if rewards.face_model == "auto" else rewards.face_model
         for name in (finder, recogniser):
@@ -331,5 +353,5 @@ def _sources(settings: Settings, model: VideoModel, todo: Collection[str]) -> It
                 yield FACE_MODELS[name].source, [FACE_MODELS[name].file]
     judge = model.vlm if rewards.vlm == "auto" else rewards.vlm
     writes = settings.photos.captions == "vlm" and "ingest" in todo
-    if ("score" in todo or writes) and judge in JUDGES:
+    if (judges("semantics") or writes) and judge in JUDGES:
         yield JUDGES[judge].source, list(JUDGES[judge].files)

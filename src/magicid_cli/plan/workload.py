@@ -31,13 +31,35 @@ class Work:
     memory_gb: float
 
 
+@dataclass(frozen=True)
+class Judging:
+    """What scoring has left to do in a repository that is sampled.
+
+    Attributes:
+        clips: how many videos lack a score.
+        rewards: those whose judges have something to do.
+        exact: whether it is certain; who judges is sometimes known only once the Hub was asked.
+    """
+
+    clips: int
+    rewards: tuple[str, ...]
+    exact: bool
+
+    @property
+    def at_most(self) -> bool:
+        """Whether it may take less than the nominal time, which is that of all three judges."""
+        return bool(self.clips) and not (self.exact and len(self.rewards) == 3)
+
+
 # Seconds of what is not the video model's work, nominal: reading a photo and finding its face; judging a clip (faces,
 # flow at about 1.1 s on one core, a few frames through the judge).
 _PHOTO_S = {"hunyuan-video": 1.0, "mini": 0.1, "tiny": 0.1}
 _CLIP_S = {"hunyuan-video": 5.0, "mini": 0.4, "tiny": 0.1}
 
 
-def work_of(settings: Settings, model: VideoModel, photos: int, value_bytes: int) -> dict[str, Work]:
+def work_of(
+    settings: Settings, model: VideoModel, photos: int, value_bytes: int, judging: Judging | None = None
+) -> dict[str, Work]:
     """Every stage's work, by stage.
 
     Args:
@@ -45,6 +67,7 @@ def work_of(settings: Settings, model: VideoModel, photos: int, value_bytes: int
         model: the video model.
         photos: how many are given.
         value_bytes: of a number of the base: 2 in bfloat16, 4 in float32.
+        judging: what scoring has left to do; None if all of it.
     """
     arch, adapter, repository = costs.ARCHITECTURES[model.name], settings.adapter, settings.repository
     wanted, checkpointing = settings.generate, settings.training.gradient_checkpointing
@@ -78,7 +101,13 @@ def work_of(settings: Settings, model: VideoModel, photos: int, value_bytes: int
         "ingest": Work(photos, "photo", None, _PHOTO_S[model.name], judge_gb if writes else 0.0),
         "reconstruct": Work(steps, "step", step * settings.reconstruct.batch, 0.0, memory(shape, training=True)),
         "sample": Work(videos, "video", video, 0.0, memory(shape, training=False)),
-        "score": Work(clips, "clip", None, _CLIP_S[model.name], judge_gb),
+        "score": Work(
+            clips if judging is None else judging.clips,
+            "clip",
+            None,
+            _CLIP_S[model.name],
+            judge_gb if judging is None or "semantics" in judging.rewards else 0.0,
+        ),
         "select": Work(1, "selection", None, 1.0, 0.0),
         "prefer": Work(
             settings.prefer.steps,

@@ -29,8 +29,7 @@ class IdentityReward:
         self._faces = faces
         self._person = normalised(normalised(references.astype(np.float64)).mean(0))
         self._own = photo_similarity(references)
-        looks = f"at most {MAX_FRAMES} frames, one person followed"
-        self.made_by = f"{faces.detector.made_by}; {faces.recogniser.made_by}; {looks}"
+        self.made_by = made_by(faces.detector.made_by, faces.recogniser.made_by)
 
     def score(self, clip: Clip) -> dict[str, Any]:
         """Likeness of the person whom `faces.tracks` follows through the clip.
@@ -75,6 +74,11 @@ class IdentityReward:
             "cosines": [None if cosine is None else round(cosine, 5) for cosine in cosines],
             "boxes": [None if one is None else [round(edge, 1) for edge in one.face.box] for one in shown],
         }
+
+
+def made_by(detector: str, recogniser: str) -> str:
+    """`IdentityReward.made_by` of a detector and a recogniser with these."""
+    return f"{detector}; {recogniser}; at most {MAX_FRAMES} frames, one person followed"
 
 
 def photo_similarity(references: np.ndarray) -> float | None:

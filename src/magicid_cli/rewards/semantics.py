@@ -8,11 +8,13 @@ place of the model where nothing may be downloaded.
 
 import hashlib
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
+from magicid_cli import hub
 from magicid_cli.config import RewardSettings
 from magicid_cli.errors import MagicIDError
 from magicid_cli.events import Events
@@ -146,6 +148,24 @@ def open_judge(
     if catalog.JUDGES[name].kind == "clip":
         return open_clip(name, frames=rewards.sampled_frames, device=device, offline=offline, events=events)
     return QwenJudge(open_qwen(name, device=device, offline=offline, events=events), frames=rewards.sampled_frames)
+
+
+def judge_made_by(rewards: RewardSettings, model: catalog.VideoModel, *, device: str) -> str | None:
+    """`made_by` of the judge that `open_judge` would open; nothing is fetched. None if a fetch would have to tell.
+
+    Raises:
+        MagicIDError: `settings-unknown`, `model-unusable` for damaged weights of the package.
+    """
+    name = judge_name(rewards, model)
+    if name not in catalog.JUDGES:
+        return open_judge(rewards, model, device=device, offline=True, events=Events()).made_by
+    judge, commit = catalog.JUDGES[name], hub.known_commit(catalog.JUDGES[name].source)
+    if commit is None:
+        return None
+    frames, nowhere, repo = rewards.sampled_frames, Path(), judge.source.repo
+    if judge.kind == "clip":
+        return ClipJudge(nowhere, name=repo, commit=commit, device=device, frames=frames, events=Events()).made_by
+    return QwenJudge(Qwen(nowhere, name=repo, commit=commit, device=device), frames=frames).made_by
 
 
 def judge_name(rewards: RewardSettings, model: catalog.VideoModel) -> str:

@@ -5,6 +5,7 @@ are done in two passes so that only one large part is in memory: the transformer
 VAE decodes. A record says exactly what made its video; an item whose record still holds is never made again.
 """
 
+import re
 from collections import Counter
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -32,6 +33,8 @@ READS = (
     "shape",
     "repository",
 )
+
+_ITEM = re.compile(r"(tuned|initial)-\d+-\d+|static-\d+")
 
 
 @dataclass(frozen=True)
@@ -131,8 +134,8 @@ def run(workspace: Workspace, settings: Settings, events: Events) -> SampleResul
     family.unload("vae")
 
     latest = {row["id"]: row for row in read_lines(folder / "videos.jsonl")}
+    remove_stale(folder, items, latest)
     write_lines(folder / "videos.jsonl", [latest[item.id] for item in items])
-    remove_strangers(folder, items)
     return SampleResult(dict(Counter(item.origin for item in items)), len(missing))
 
 
@@ -264,9 +267,23 @@ def finish(
     append_line(folder / "videos.jsonl", row)
 
 
-def remove_strangers(folder: Path, items: list[Item]) -> None:
-    """Remove clips and latents of items that are no longer part of the repository."""
+def remove_stale(folder: Path, items: list[Item], records: dict[str, dict[str, Any]]) -> None:
+    """Remove clips and latents that are no longer part of the repository, while their records still say whose they are.
+
+    What we did not write stays where it is, also under a name that was ours.
+
+    Args:
+        folder: the repository's.
+        items: that are part of it.
+        records: of what was made, by the item's name.
+    """
     names = {item.id for item in items}
-    for path in [*folder.glob("clips/*.mp4"), *folder.glob("latents/*.safetensors")]:
-        if path.stem not in names:
+    for row in (row for name, row in records.items() if name not in names):
+        clip = folder / row["clip"]
+        if clip.is_file() and row.get("clip_sha256") in (None, file_digest(clip)):
+            clip.unlink()
+    for path in folder.glob("latents/*.safetensors"):
+        # Latents say themselves that they are ours; a run that was stopped leaves some that have no record yet.
+        ours = _ITEM.fullmatch(path.stem) and "key" in conditioning.metadata_of(path)
+        if ours and path.stem not in names:
             path.unlink()

@@ -1,7 +1,8 @@
 """Every video × every reward, as a job that can be stopped anywhere and changed in parts.
 
 A score is an independent work item with its own line in `scores.jsonl`, named after the content of the clip, the judge
-and what that judge reads besides: change one of them, and exactly the scores that read it are made again. Identity and
+and what that judge reads besides: change one of them, and exactly the scores that read it are made again. A judge who
+has nothing to do is neither fetched nor loaded, and what earlier judges said is kept (`scorebook.py`). Identity and
 dynamics share one decoded clip and work on it side by side; the judge of prompt following, which may fill a GPU, comes
 after them and sees every clip once more. A clip that is damaged, or not the one that was sampled, is set aside with
 its reason (`set-aside.jsonl`): it is never scored as zero, and no pair is made of it.
@@ -11,30 +12,40 @@ from collections.abc import Collection, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from pathlib import Path
+from statistics import median
 from typing import Any, cast
 
-from magicid_cli import conditioning, models, video
+from magicid_cli import conditioning, models
 from magicid_cli.alignment import opencv
 from magicid_cli.config import Settings
 from magicid_cli.errors import MagicIDError
 from magicid_cli.events import Events
-from magicid_cli.faces import open_faces
-from magicid_cli.models.catalog import video_model
+from magicid_cli.faces import open_faces, signatures
+from magicid_cli.models.catalog import JUDGES, video_model
+from magicid_cli.plan import Judging
+from magicid_cli.recordings import UnusableError, Video, frames_of, recorded, strangers
+from magicid_cli.rewards import dynamics, flow, identity
 from magicid_cli.rewards.base import BatchedReward, Clip, Reward
 from magicid_cli.rewards.dynamics import DynamicsReward
 from magicid_cli.rewards.identity import IdentityReward
-from magicid_cli.rewards.semantics import judge_name, open_judge
-from magicid_cli.workspace import Workspace, append_line, digest, file_digest, read_lines, write_lines
+from magicid_cli.rewards.semantics import judge_made_by, judge_name, open_judge
+from magicid_cli.scorebook import Scorebook, give_up
+from magicid_cli.workspace import Workspace, digest, file_digest, read_lines, write_lines
 
 NAME = "score"
 TITLE = "Rewards"
 FORMAT = 2
 READS = (
     "model.name",
-    "rewards",
+    "rewards.face_detector",
+    "rewards.face_model",
+    "rewards.flow",
+    "rewards.vlm",
     "shape",
 )
+REWARDS = ("identity", "dynamics", "semantics")
+UNDERSTOOD = 0.5
+"""Least probability, at the median, with which a judge must answer with a number at all."""
 _NAMED = 5  # videos named in one message; all are in set-aside.jsonl
 
 
@@ -48,25 +59,6 @@ class ScoreResult:
     judges: dict[str, str]
 
 
-@dataclass(frozen=True)
-class Video:
-    """A recorded video as scoring sees it.
-
-    Attributes:
-        id: its name.
-        prompt: what it should show.
-        clip: the file.
-        content: SHA-256 of the file, empty if there is none.
-        sampled: SHA-256 of the file that was sampled, None where the record does not say.
-    """
-
-    id: str
-    prompt: str
-    clip: Path
-    content: str
-    sampled: str | None
-
-
 @dataclass
 class Job:
     """The scores on disk and what is known about the videos.
@@ -76,7 +68,7 @@ class Job:
         settings: of the run.
         references: content of the photos' embeddings.
         videos: those that are recorded and not set aside.
-        scores: rows of `scores.jsonl` by their key.
+        scores: those on disk.
         set_aside: rows of `set-aside.jsonl` by the video's name.
         made: scores that were made now.
     """
@@ -85,29 +77,32 @@ class Job:
     settings: Settings
     references: str
     videos: list[Video]
-    scores: dict[str, dict[str, Any]]
+    scores: Scorebook
     set_aside: dict[str, dict[str, Any]] = field(default_factory=dict)
     made: int = 0
 
-    def key(self, judge: Reward, one: Video) -> str:
-        """Digest of everything that determines this judge's score of a video."""
+    def key(self, reward: str, made_by: str, one: Video) -> str:
+        """Digest of everything that determines a judge's score of a video."""
         reads: dict[str, list[Any]] = {
             "identity": [self.references],
             "dynamics": [self.settings.shape.fps],
-            "semantics": [self.settings.shape.fps, one.prompt, self.settings.rewards.sampled_frames],
+            # How many frames a judge is shown is in `made_by` where it can be chosen.
+            "semantics": [self.settings.shape.fps, one.prompt],
         }
-        return digest([FORMAT, judge.name, judge.made_by, one.content, *reads[judge.name]])
+        return digest([FORMAT, reward, made_by, one.content, *reads[reward]])
+
+    def unscored(self, reward: str, made_by: str | None) -> list[Video]:
+        """The videos that this judge has not scored as they are; all of them, if it is not known who it is."""
+        return [one for one in self.videos if made_by is None or self.scores.lacks(self.key(reward, made_by, one))]
 
     def missing(self, judges: Sequence[Reward], one: Video) -> list[Reward]:
         """The judges that have not scored this video as it is."""
-        return [judge for judge in judges if self.key(judge, one) not in self.scores]
+        return [judge for judge in judges if self.scores.lacks(self.key(judge.name, judge.made_by, one))]
 
     def keep(self, judge: Reward, one: Video, raw: dict[str, Any]) -> None:
         """Put a score on disk, safe from power loss."""
-        key = self.key(judge, one)
-        row = {"id": one.id, "reward": judge.name, "value": raw["value"], "raw": raw}
-        self.scores[key] = {**row, "made_by": judge.made_by, "key": key}
-        append_line(self.workspace.scores, self.scores[key])
+        row = {"id": one.id, "reward": judge.name, "value": raw["value"], "raw": raw, "made_by": judge.made_by}
+        self.scores.keep({**row, "key": self.key(judge.name, judge.made_by, one), "content": one.content})
         self.made += 1
 
     def put_aside(self, one: Video, why: str) -> None:
@@ -126,9 +121,15 @@ def inputs(workspace: Workspace, settings: Settings) -> dict[str, Any]:
 
 
 def outputs(workspace: Workspace) -> dict[str, str]:
-    """Content of the scores, and of the list of videos without."""
-    files = (workspace.scores, workspace.set_aside)
+    """Content of the scores, of the list of videos without, and of the wish to have some made again."""
+    files = (workspace.scores, workspace.set_aside, workspace.score_again)
     return {path.name: file_digest(path) for path in files if path.is_file()}
+
+
+def reads(settings: Settings) -> tuple[str, ...]:
+    """`READS`, and how many frames are shown where the judge of prompt following can be shown more or fewer."""
+    judge = judge_name(settings.rewards, video_model(settings.model.name))
+    return (*READS, "rewards.sampled_frames") if judge in JUDGES else READS
 
 
 def check(settings: Settings) -> None:
@@ -138,14 +139,90 @@ def check(settings: Settings) -> None:
         MagicIDError: `settings-unknown` for a judge that does not exist, `raft-missing`.
     """
     judge_name(settings.rewards, video_model(settings.model.name))
-    DynamicsReward(settings.rewards.flow)
+    flow.require(settings.rewards.flow)
 
 
-def prepare(settings: Settings, events: Events) -> None:
-    """Bring in what the stage needs from outside, before any stage starts."""
+def prepare(settings: Settings, events: Events, rewards: Collection[str] = REWARDS) -> None:
+    """Bring in what the judges of these rewards need from outside, before any stage starts."""
     model, offline = video_model(settings.model.name), settings.model.offline
-    open_faces(settings.rewards, model, offline=offline, events=events)
-    open_judge(settings.rewards, model, device=models.device_for(settings.model), offline=offline, events=events)
+    if "identity" in rewards:
+        open_faces(settings.rewards, model, offline=offline, events=events)
+    if "dynamics" in rewards:
+        flow.require(settings.rewards.flow)
+    if "semantics" in rewards:
+        open_judge(settings.rewards, model, device=_device(settings), offline=offline, events=events)
+
+
+def to_do(workspace: Workspace, settings: Settings, again: Collection[str] = ()) -> Judging:
+    """What is left to be judged; nothing is fetched, loaded or written.
+
+    Args:
+        workspace: of the identity, its videos sampled.
+        settings: of the judges.
+        again: rewards to be made again whatever is there.
+
+    Raises:
+        MagicIDError: `settings-unknown` for a judge that does not exist.
+    """
+    job, judges = _job(workspace, settings), made_by(workspace, settings)
+    job.videos = [one for one in job.videos if one.whole]
+    left = {reward: job.videos if reward in again else job.unscored(reward, judges[reward]) for reward in REWARDS}
+    names = {reward: {one.id for one in left[reward]} for reward in REWARDS}
+    clips = set[str]().union(*names.values())
+    return Judging(len(clips), tuple(reward for reward in REWARDS if names[reward]), None not in judges.values())
+
+
+def make_again(workspace: Workspace, settings: Settings, rewards: Collection[str]) -> None:
+    """Have the present judges' scores of some rewards made again; each stays until the new one takes its place.
+
+    Where an earlier wish for the same is not fulfilled yet, that one goes on.
+    """
+    job, judges = _job(workspace, settings), made_by(workspace, settings)
+    for reward in rewards:
+        judge = judges[reward]
+        if judge is not None:  # else nobody scored anything that would count
+            job.scores.make_again([job.key(reward, judge, one) for one in job.videos])
+
+
+def leave(workspace: Workspace) -> None:
+    """Let scores hold that were to be made again: the judge cannot work."""
+    give_up(workspace)
+
+
+def made_by(workspace: Workspace, settings: Settings) -> dict[str, str | None]:
+    """Who judges, by reward, without fetching or loading anything; None where a fetch would have to tell."""
+    rewards, model = settings.rewards, video_model(settings.model.name)
+    faces = signatures(rewards, model)
+    return {
+        "identity": None if faces is None else identity.made_by(*faces),
+        "dynamics": dynamics.made_by(flow_of(workspace, settings).name),
+        "semantics": judge_made_by(rewards, model, device=_device(settings, here=False)),
+    }
+
+
+def _device(settings: Settings, *, here: bool = True) -> str:
+    """Where the judge of prompt following works: those that come with magicid need no GPU.
+
+    Args:
+        settings: of the run.
+        here: it will work on this machine. If not, it may be the GPU that this machine lacks.
+
+    Raises:
+        MagicIDError: `gpu-missing`, if it is to work here.
+    """
+    if judge_name(settings.rewards, video_model(settings.model.name)) not in JUDGES:
+        return "cpu"
+    try:
+        return models.device_for(settings.model)
+    except MagicIDError:
+        if here:
+            raise
+        return "cuda"
+
+
+def _job(workspace: Workspace, settings: Settings) -> Job:
+    references = file_digest(workspace.references / "embeddings.safetensors")
+    return Job(workspace, settings, references, recorded(workspace), Scorebook(workspace))
 
 
 def run(workspace: Workspace, settings: Settings, events: Events) -> ScoreResult:
@@ -154,39 +231,73 @@ def run(workspace: Workspace, settings: Settings, events: Events) -> ScoreResult
     Raises:
         MagicIDError: a judge's weights are missing; `videos-unusable` if no video can be scored.
     """
-    references = file_digest(workspace.references / "embeddings.safetensors")
-    known = {row["key"]: row for row in read_lines(workspace.scores)}
-    job = Job(workspace, settings, references, recorded(workspace), known)
-    judges: dict[str, str] = {}
-    rows: list[dict[str, Any]] = []
-    for one in [one for one in job.videos if one.sampled not in (None, one.content) or not one.content]:
+    job = _job(workspace, settings)
+    for one in [one for one in job.videos if not one.whole]:
         _clip(job, one)  # finds out what is wrong with it
+    known = made_by(workspace, settings)
+    needed = [reward for reward in REWARDS if job.unscored(reward, known[reward])]
+    judges = {reward: name for reward, name in known.items() if name is not None}
     with one_thread_each():
-        for together in passes(workspace, settings, events):
+        for together in passes(workspace, settings, events, needed):
+            judges |= {judge.name: judge.made_by for judge in together}
             score(job, together, events)
-            for judge in together:
-                judges[judge.name] = judge.made_by
-                # Equal clips of two videos have one score.
-                rows += [{**job.scores[job.key(judge, one)], "id": one.id} for one in job.videos]
     write_lines(workspace.set_aside, job.set_aside.values())
     _tell(job, events)
-    rows = [row for row in rows if row["id"] not in job.set_aside]
-    write_lines(workspace.scores, rows)
+    # Equal clips of two videos have one score.
+    rows = [
+        {**job.scores.rows[job.key(reward, judges[reward], one)], "id": one.id, "content": one.content}
+        for reward in REWARDS
+        for one in job.videos
+    ]
+    job.scores.settle(rows, {one.content for one in job.videos})
+    doubt = misunderstood(rows)
+    if doubt:
+        events.notice(doubt, stage=NAME)
     return ScoreResult(len(rows), job.made, len(job.set_aside), judges)
 
 
-def passes(workspace: Workspace, settings: Settings, events: Events) -> Iterator[list[Reward]]:
-    """Judges that look at a clip together; what one group needs in memory is gone before the next one comes."""
+def passes(
+    workspace: Workspace, settings: Settings, events: Events, needed: Collection[str] = REWARDS
+) -> Iterator[list[Reward]]:
+    """Judges that look at a clip together; what one group needs in memory is gone before the next one comes.
+
+    Args:
+        workspace: of the identity.
+        settings: of the judges.
+        events: hears of downloads.
+        needed: the rewards whose judges have something to do; no other judge is opened.
+    """
     model, offline = video_model(settings.model.name), settings.model.offline
-    faces = open_faces(settings.rewards, model, offline=offline, events=events)
-    references = conditioning.load_tensors(workspace.references / "embeddings.safetensors")["embeddings"].numpy()
-    yield [IdentityReward(faces, references), DynamicsReward(settings.rewards.flow)]
-    device = models.device_for(settings.model)
-    judge = open_judge(settings.rewards, model, device=device, offline=offline, events=events)
+    together: list[Reward] = []
+    if "identity" in needed:
+        faces = open_faces(settings.rewards, model, offline=offline, events=events)
+        references = conditioning.load_tensors(workspace.references / "embeddings.safetensors")["embeddings"].numpy()
+        together.append(IdentityReward(faces, references))
+    if "dynamics" in needed:
+        together.append(DynamicsReward(chosen_flow(workspace, settings, events)))
+    if together:
+        yield together
+    if "semantics" not in needed:
+        return
+    judge = open_judge(settings.rewards, model, device=_device(settings), offline=offline, events=events)
     try:
         yield [judge]
     finally:
         judge.close()
+
+
+def flow_of(workspace: Workspace, settings: Settings) -> flow.Choice:
+    """The optical flow to measure with. The last score on disk was made last."""
+    found = [row["made_by"] for row in read_lines(workspace.scores) if row["reward"] == "dynamics"]
+    return flow.choose(settings.rewards.flow, found[-1] if found else "")
+
+
+def chosen_flow(workspace: Workspace, settings: Settings, events: Events) -> str:
+    """The name of the optical flow to measure with; what `auto` means is told."""
+    choice = flow_of(workspace, settings)
+    if settings.rewards.flow == flow.AUTO:
+        events.notice(f"Motion is measured by {choice}. `magicid doctor` says more.", stage=NAME)
+    return choice.name
 
 
 def score(job: Job, judges: list[Reward], events: Events) -> None:
@@ -226,31 +337,12 @@ def _together(job: Job, judge: BatchedReward, clips: list[tuple[Video, Clip]]) -
 
 def _clip(job: Job, one: Video) -> Clip | None:
     """A clip in memory, or None if it is no clip of this repository and was set aside."""
-    shape, fps = job.settings.shape, job.settings.shape.fps
     try:
-        if one.content and not one.clip.stat().st_size:
-            raise _Unusable("the file is empty")
-        frames, _ = video.read_video(one.clip)
-        if frames.shape[:3] != (shape.frames, shape.height, shape.width):
-            count, height, width = frames.shape[:3]
-            raise _Unusable(
-                f"it has {count} frames of {width}x{height}, not {shape.frames} of {shape.width}x{shape.height}"
-            )
-        if one.sampled not in (None, one.content):
-            raise _Unusable("it is another video than the one that was sampled")
-    except MagicIDError as error:
-        if error.code != "video-unreadable":
-            raise
-        job.put_aside(one, error.message.rstrip("."))
-    except _Unusable as error:
+        frames = frames_of(one, job.settings.shape)
+    except UnusableError as error:
         job.put_aside(one, str(error))
-    else:
-        return Clip(frames, fps, one.prompt)
-    return None
-
-
-class _Unusable(Exception):
-    """Why a file that can be read is no clip of the repository."""
+        return None
+    return Clip(frames, job.settings.shape.fps, one.prompt)
 
 
 def _tell(job: Job, events: Events) -> None:
@@ -276,30 +368,19 @@ def _tell(job: Job, events: Events) -> None:
         events.notice(f"Not scored, because no record names it: {', '.join(foreign[:_NAMED])}{more}.", stage=NAME)
 
 
-def recorded(workspace: Workspace) -> list[Video]:
-    """The videos that are recorded, with the content of their files as they are now."""
-    found = []
-    for row in read_lines(workspace.repository / "videos.jsonl"):
-        clip = workspace.repository / row["clip"]
-        content = file_digest(clip) if clip.is_file() else ""
-        found.append(Video(row["id"], row["prompt"], clip, content, row.get("clip_sha256")))
-    return found
+def misunderstood(rows: Sequence[dict[str, Any]]) -> str | None:
+    """What to tell if the judge of prompt following seldom answers with a number: its values are little worth then.
 
-
-def strangers(workspace: Workspace) -> list[str]:
-    """Files among the clips that no record names, as paths inside the repository."""
-    names = {row["clip"] for row in read_lines(workspace.repository / "videos.jsonl")}
-    files = (f"clips/{path.name}" for path in (workspace.repository / "clips").glob("[!.]*"))
-    return sorted(set(files) - names)
-
-
-def forget(workspace: Workspace, rewards: Collection[str]) -> int:
-    """Drop the scores of some rewards, so that they are made again; returns how many there were."""
-    rows = read_lines(workspace.scores)
-    kept = [row for row in rows if row["reward"] not in rewards]
-    if len(kept) < len(rows):
-        write_lines(workspace.scores, kept)
-    return len(rows) - len(kept)
+    Args:
+        rows: scores; judges that are asked no question have no `mass`.
+    """
+    found = [row["raw"]["mass"] for row in rows if "mass" in row["raw"]]
+    if not found or median(found) >= UNDERSTOOD:
+        return None
+    return (
+        f"The judge of prompt following answers with a number from 1 to 10 with a probability of {median(found):.2f} "
+        f"only (median of {len(found)} videos): it may not have understood the question. Another one: --vlm."
+    )
 
 
 @contextmanager

@@ -64,11 +64,12 @@ def run(workspace: Workspace, settings: Settings, events: Events) -> SelectResul
     """Select the pairs and write `pairs.jsonl` and the report `pairs.json`.
 
     Raises:
-        MagicIDError: `pairs-none` if no pair satisfies the rules; the message says which rule starved them.
+        MagicIDError: `pairs-none` if no pair satisfies the rules; the message says which rule starved them. And
+            `scores-missing`.
     """
     choice = choose(workspace, settings)
     write_json(workspace.path / "pairs.json", choice.report)
-    require(choice)
+    require(choice, workspace, reported=True)
     for warning in choice.report["warnings"]:
         events.notice(warning, stage=NAME)
     write_lines(workspace.pairs, choice.rows)
@@ -77,11 +78,15 @@ def run(workspace: Workspace, settings: Settings, events: Events) -> SelectResul
 
 
 def choose(workspace: Workspace, settings: Settings) -> Choice:
-    """What the settings select from the scores on disk; nothing is written."""
+    """What the settings select from the scores on disk; nothing is written.
+
+    Raises:
+        MagicIDError: `scores-missing` if a video that is not set aside lacks a score.
+    """
     without = set(aside(workspace))
     videos = [row for row in read_lines(workspace.repository / "videos.jsonl") if row["id"] not in without]
     wanted = settings.pairs
-    candidates = columns(videos, read_lines(workspace.scores), wanted.dynamics)
+    candidates = columns(videos, read_lines(workspace.scores), wanted.dynamics, workspace.name)
     rule = hpo.PairRule(
         count=wanted.count,
         identity_share=wanted.identity_share,
@@ -100,8 +105,13 @@ def choose(workspace: Workspace, settings: Settings) -> Choice:
     return Choice(rows if selection.pairs else [], {**selection.report, "set_aside": sorted(without)})
 
 
-def require(choice: Choice) -> None:
+def require(choice: Choice, workspace: Workspace, *, reported: bool = False) -> None:
     """Refuse to go on without a pair.
+
+    Args:
+        choice: what was selected.
+        workspace: of the identity.
+        reported: whether `pairs.json` is of this choice.
 
     Raises:
         MagicIDError: `pairs-none`.
@@ -109,11 +119,16 @@ def require(choice: Choice) -> None:
     if choice.rows:
         return
     without = len(choice.report["set_aside"])
-    missing = f" ({without} videos are set aside: see set-aside.jsonl)" if without else ""
+    hint = "Sample more videos (--tuned 200), or relax a rule (--tau 9, --video-cap 20)"
+    missing = ""
+    if without:
+        missing = f" ({without} {'video is' if without == 1 else 'videos are'} set aside: see set-aside.jsonl)"
+        hint = f"Have these clips made again first: magicid customize PHOTOS --name {workspace.name}"
+    counts = "; pairs.json has the counts" if reported else ""
     raise MagicIDError(
         "pairs-none",
         f"No preference pair could be selected: {choice.report['starved_by']}{missing}.",
-        "Sample more videos (--tuned 200), or relax a rule (--tau 9, --video-cap 20); pairs.json has the counts.",
+        f"{hint}{counts}.",
     )
 
 
@@ -122,21 +137,34 @@ def aside(workspace: Workspace) -> list[str]:
     return [row["id"] for row in read_lines(workspace.set_aside)]
 
 
-def columns(videos: list[dict[str, Any]], scores: list[dict[str, Any]], dynamics: str) -> hpo.Candidates:
+def columns(videos: list[dict[str, Any]], scores: list[dict[str, Any]], dynamics: str, name: str) -> hpo.Candidates:
     """Records and scores → the columns that selection works on.
 
     Args:
         videos: rows of `videos.jsonl`.
         scores: rows of `scores.jsonl`.
         dynamics: which of its raw values is the dynamics reward, `total` or `subject`.
+        name: the identity's, for the error.
 
     Returns:
         `raw` is `(N, 3)` in the order of `hpo.REWARDS`.
+
+    Raises:
+        MagicIDError: `scores-missing`.
     """
     values = {
         (row["id"], row["reward"]): row["raw"][dynamics] if row["reward"] == "dynamics" else row["value"]
         for row in scores
     }
+    wanted = [(row["id"], reward) for row in videos for reward in hpo.REWARDS]
+    missing = [f"{video} ({reward})" for video, reward in wanted if (video, reward) not in values]
+    if missing:
+        more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
+        raise MagicIDError(
+            "scores-missing",
+            f"scores.jsonl of '{name}' lacks scores: {missing[0]}{more}.",
+            f"Make what is missing; no other score is made again: magicid score {name}",
+        )
     return hpo.Candidates(
         ids=[row["id"] for row in videos],
         origin=[row["origin"] for row in videos],

@@ -34,10 +34,13 @@ def prepare(
     """
     from magicid_cli import plan
     from magicid_cli.cli import estimate, weights
+    from magicid_cli.faces import require_names
+    from magicid_cli.models.catalog import video_model
     from magicid_cli.photos import expand
     from magicid_cli.workspace import data_home
 
     settings = resolve(flags.values, preset=flags.preset).settings
+    require_names(settings.rewards, video_model(settings.model.name))
     if write_prompts:
         invention.check(settings, output)
     files = expand(photos, terminal.warn) if photos else []

@@ -16,6 +16,7 @@ import pytest
 
 import tiny_qwen
 from album import SMALL
+from caption_sentences import BAD, GOOD
 from hub_server import HubServer
 from magicid_cli import config, pipeline, plan
 from magicid_cli.config import PhotoSettings, RewardSettings, Settings
@@ -68,7 +69,11 @@ def test_what_a_caption_must_not_say_is_left_out(answer: str, caption: str) -> N
         (START + ".", "says nothing"),
         (START + " with beautiful green eyes", "beautiful"),
         (START + " named Alice Smith", "Alice"),
-        (START + " " + "very " * 60 + "red", "too much"),
+        (START + " in a" + " red and blue" * 20 + " shirt", "too much"),
+        (START + " in a zorkish blouse", "'zorkish' is not known"),
+        (START + " pale", "'pale' alone may be said of the person"),
+        (START + " standing tall", "'tall' may be said of the person"),
+        (START + " who looks like taylor swift", "like ('looks like')"),
         (START + "ÿ# <|x|>", "does not begin"),
         (START + " ÿ#", "no plain text"),
     ],
@@ -77,6 +82,44 @@ def test_an_answer_without_anything_usable_becomes_the_template(answer: str, why
     caption = checked(answer, "woman")
     assert caption.text == template("woman")
     assert why in caption.note
+
+
+@pytest.mark.parametrize("text", GOOD)
+def test_clothes_place_light_and_expression_are_taken(text: str) -> None:
+    assert checked(f"{START} {text}", "woman") == Caption(f"{START} {text}".lower())
+
+
+@pytest.mark.parametrize("text", BAD)
+def test_nothing_else_is_taken(text: str) -> None:
+    assert checked(f"{START} {text}", "woman").text == template("woman")
+    assert checked(f"{START} in a red sweater, {text}, smiling", "woman") == Caption(
+        f"{START} in a red sweater, smiling"
+    )
+
+
+@pytest.mark.parametrize("word", ["man", "person"])
+def test_colour_is_of_clothes_and_never_of_somebody(word: str) -> None:
+    """What is an adjective of a thing there must not be one of the person, in whatever sentence."""
+    start = f"a photo of a {word}"
+    for colour in ("black", "white", "brown", "pale", "light", "dark", "tan"):
+        for said in (
+            colour,
+            f"the {word} is {colour}",
+            f"{colour} and smiling",
+            f"very {colour}",
+            f"a {colour} {word}",
+        ):
+            kept = checked(f"{start} in a coat, {said}", word).text
+            assert kept == f"{start} in a coat" or (colour, said) == ("light", "light and smiling"), said
+        assert (
+            checked(f"{start} in a {colour} coat, {colour} wall", word).text
+            == f"{start} in a {colour} coat, {colour} wall"
+        )
+
+
+def test_a_capital_is_a_name_wherever_it_stands() -> None:
+    for name in ("Amber in a forest", "in a forest with River", "Emma"):
+        assert checked(f"{START}, {name}", "woman").note.startswith("it may name somebody")
 
 
 def test_a_long_caption_loses_its_end() -> None:
@@ -92,6 +135,7 @@ def test_what_is_asked_names_no_identity_and_begins_like_the_template() -> None:
         assert template(word).startswith(captions.beginning(word))
         assert checked(template(word), word) == Caption(template(word)), "the template keeps its own rules"
     assert "{beginning}" in captions.QUESTION
+    assert "lower case" not in captions.QUESTION, "capitals tell names from words"
 
 
 # The lines of captions.jsonl.
@@ -312,7 +356,8 @@ def test_an_edit_re_runs_what_reads_captions_and_a_change_of_captioner_keeps_it(
     alice: Path, served: HubServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """With captions by a model: ingest stays fresh under an edit, and keeps the edit when it is run again."""
-    said = iter(f" in coat number {number}" for number in range(100))
+    colours = ("red", "blue", "green", "black", "white")
+    said = iter(f" in a {one} and {other} coat" for one in colours for other in colours)
 
     def write(_: Any, questions: Sequence[Any], *, tokens: int) -> list[str]:
         return [question.answer + next(said) for question in questions]
@@ -333,7 +378,7 @@ def test_an_edit_re_runs_what_reads_captions_and_a_change_of_captioner_keeps_it(
 
     assert states(chosen)["ingest"] == "todo"
     first = look(chosen)
-    assert len(set(first)) == len(photos) and "coat number" in first[0]
+    assert len(set(first)) == len(photos) and "red and red coat" in first[0]
     assert states(chosen)["ingest"] == "cached" and states(chosen)["reconstruct"] == "todo"
 
     path = workspace.references / "captions.jsonl"

@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
 from magicid_cli.events import Events
-from magicid_cli.prompts.wording import FACE, OTHERS, WHO, named, plain, unwanted
+from magicid_cli.prompts import clauses
+from magicid_cli.prompts.wording import FACE, OTHERS, WHO, compared, named, plain, unwanted
 
 if TYPE_CHECKING:
     import numpy as np
@@ -22,10 +23,10 @@ LONGEST = 40
 QUESTION = (
     "Finish the caption of this photo, which begins with: {beginning}\n"
     "Name in plain words, with commas between: the clothes, the place, the light, the expression. One sentence of at "
-    "most 30 words, in lower case. Say nothing of the face, the eyes, the hair, the skin, the age, the origin, the "
-    "body or how good somebody looks, nothing of other people, no names and no text that is written anywhere."
+    "most 30 words. Say nothing of the face, the eyes, the hair, the skin, the age, the origin, the body or how good "
+    "somebody looks or whom they are like, nothing of other people, no names and no text that is written anywhere."
 )
-_WORDING = hashlib.sha256(QUESTION.encode()).hexdigest()[:8]
+_WORDING = hashlib.sha256(f"{QUESTION}\n{clauses.VOCABULARY}".encode()).hexdigest()[:8]
 
 
 @dataclass(frozen=True)
@@ -77,7 +78,7 @@ def beginning(class_word: str) -> str:
 
 
 def wording(class_word: str) -> str:
-    """The version of what is asked, for `made_by`."""
+    """The version of what is asked and of what may be answered, for `made_by`."""
     return f"caption {_WORDING} {class_word}"
 
 
@@ -96,15 +97,15 @@ def checked(answer: str, class_word: str) -> Caption:
     sentence = re.split(r"[.!?](?:\s|$)", " ".join(lines[0].split()))[0].replace(";", ",")
     if not re.match(rf"{re.escape(start)}(?:[ ,]|$)", sentence, re.IGNORECASE):
         return Caption(template(class_word), f"it does not begin with '{start}'")
-    attached, *others = sentence[len(start) :].split(",")
-    found = {clause.strip(): _fault(clause, class_word) for clause in (attached, *others) if clause.strip()}
+    attached, *others = (clause.strip() for clause in sentence[len(start) :].split(","))
+    found = {clause: _fault(clause, class_word) for clause in (attached, *others) if clause}
     kept = [clause for clause, fault in found.items() if not fault]
     while kept and len(f"{start} {' '.join(kept)}".split()) > LONGEST:
         kept.pop()
     if not kept:
         faults = [fault for fault in found.values() if fault]
         return Caption(template(class_word), faults[0] if faults else "it says nothing, or too much at once")
-    joint = " " if kept[0] == attached.strip() else ", "
+    joint = " " if kept[0] == attached else ", "
     # "T-shirt" in the spelling of the rest.
     return Caption((start + joint + ", ".join(kept)).lower())
 
@@ -113,13 +114,15 @@ def _fault(clause: str, class_word: str) -> str:
     """Why a part of a caption cannot be used; empty if it can."""
     if not plain(clause):
         return "it is no plain text"
-    if name := named(clause):
+    if name := named(f", {clause}"):  # it begins no sentence, so no capital belongs there
         return f"it may name somebody or something ('{name}')"
     if word := unwanted(clause, FACE | WHO):
         return f"it speaks of the face or of who it is ('{word}')"
+    if words := compared(clause):
+        return f"it says who somebody is like ('{words}')"
     if word := unwanted(clause, OTHERS, frozenset({class_word})):
         return f"it speaks of other people ('{word}')"
-    return ""
+    return clauses.fault(clause, class_word)
 
 
 def rows(

@@ -7,7 +7,7 @@ from magicid_cli.errors import MagicIDError
 from magicid_cli.events import Events
 from magicid_cli.prompts.choose import fill, shipped
 from magicid_cli.prompts.names import says
-from magicid_cli.prompts.wording import OTHERS, WHO, named, plain, unwanted, words
+from magicid_cli.prompts.wording import OTHERS, WHO, compared, named, plain, unwanted, words
 
 SHORTEST, LONGEST = 25, 60
 """Words of a prompt: from, to; the shipped ones lie between."""
@@ -110,7 +110,7 @@ def problem(prompt: str, class_word: str, others: Sequence[str]) -> str | None:
         return f"it does not say '{class_word}'"
     if named(prompt):
         return "it may name somebody or something"
-    if unwanted(prompt, WHO):
+    if unwanted(prompt, WHO) or compared(prompt):
         return "it says who somebody is"
     if unwanted(prompt, OTHERS, frozenset({class_word})) or unwanted(prompt, _PRONOUNS[class_word]):
         return "it speaks of somebody else"

@@ -17,8 +17,10 @@ asian african european caucasian hispanic latino latina latin arab arabic jewish
 american british french german italian spanish russian turkish mexican brazilian nordic scandinavian slavic ethnic
 ethnicity race racial nationality heritage descent dark-skinned light-skinned fair-skinned
 beautiful pretty handsome attractive cute gorgeous stunning ugly sexy lovely good-looking charming fat chubby
-overweight muscular skinny slender petite stocky
-celebrity famous actor actress model singer politician president identity named name resembles resembling lookalike
+overweight muscular skinny slender petite stocky slim plump curvy obese lanky burly voluptuous
+tattoo tattoos tattooed pregnant
+celebrity celebrities famous actor actress model singer politician president identity named name resembles resembling
+lookalike
 """
 _OTHERS = """
 man men woman women person people guy guys boy boys girl girls child children kid kids baby babies lady ladies
@@ -33,6 +35,13 @@ def _words(text: str) -> frozenset[str]:
 
 FACE, WHO, OTHERS = _words(_FACE), _words(_WHO), _words(_OTHERS)
 _PLAIN = re.compile(r"[A-Za-z\u00c0-\u024f0-9 ,.;:!?()'\u2019-]+")
+# A comparison says who somebody is like, in whatever words it goes on.
+_COMPARED = re.compile(
+    r"\b(?:(?:look|seem|appear|sound|pos|dress)\w*\s+(?:\w+\s+)?(?:like|as)|(?:known|famed|styled)\s+(?:as|for)"
+    r"|called|nicknamed|reminiscent|lookalike|look-alike|doppelganger|impersonat\w+|resembl\w+|similar\s+to"
+    r"|in\s+the\s+(?:style|manner|role|likeness)\s+of|who\s+is)\b",
+    re.IGNORECASE,
+)
 _INITIAL = re.compile(r"(?:^|[.!?:]\s+)[\"'\u2019(]*$")
 _WORD = re.compile(r"[^\W\d_]+(?:-[^\W\d_]+)*")
 
@@ -61,6 +70,12 @@ def named(text: str) -> str | None:
             if not (capital_first and _INITIAL.search(text[: match.start()])):
                 return word
     return None
+
+
+def compared(text: str) -> str | None:
+    """The first words that compare somebody with somebody else, or introduce them; None if there are none."""
+    found = _COMPARED.search(text)
+    return " ".join(found[0].split()) if found else None
 
 
 def plain(text: str) -> bool:

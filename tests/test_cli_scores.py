@@ -13,11 +13,14 @@ import pytest
 
 from fake_run import outcome
 from magicid_cli import config
+from magicid_cli.cli import score as cli_score
 from magicid_cli.cli.app import main
+from magicid_cli.errors import MagicIDError
 from magicid_cli.events import Events
+from magicid_cli.rewards.standin import StandInJudge
 from magicid_cli.stages import score as stage
 from magicid_cli.stages import select
-from magicid_cli.workspace import Workspace, read_lines
+from magicid_cli.workspace import Workspace, read_lines, write_lines
 from small_repository import REWARDS, VIDEOS, Counted, files, sampled, scored, settings
 
 ALL = len(VIDEOS)
@@ -52,8 +55,11 @@ def test_score_scores_what_has_no_scores_and_shows_the_means(
     shown = capsys.readouterr()
     assert count.taken() == {} and shown.err.startswith("Nothing had to be scored.")
     row = next(line for line in rows(shown.out) if line.startswith("tuned-000-1 "))
-    figures = [values["tuned-000-1", "identity"], 1.0, *(values["tuned-000-1", name] for name in REWARDS[1:])]
-    assert row == " ".join(["tuned-000-1", "tuned", *(f"{figure:.3f}" for figure in figures)])
+    raw = {row["reward"]: row["raw"] for row in read_lines(workspace.scores) if row["id"] == "tuned-000-1"}
+    figures = [raw["dynamics"]["value"], raw["dynamics"]["subject"], raw["semantics"]["value"]]
+    # These photos are no more alike than strangers': there is nothing to divide likeness by.
+    likeness = [f"{raw['identity']['value']:.3f}", "-", "1.000"]
+    assert row == " ".join(["tuned-000-1", "tuned", *likeness, *(f"{figure:.3f}" for figure in figures)])
     assert workspace.manifest()["stages"]["score"]["state"] == "done"
 
 
@@ -74,7 +80,8 @@ def test_again_forgets_one_reward_and_a_flag_changes_one(
     data = outcome(capsys)["data"]
     assert "drawn prompt scorer" in data["judges"]["semantics"]
     assert {video["id"] for video in data["videos"]} == {name for name, *_ in VIDEOS}
-    assert all(video.keys() == {"id", "origin", "face_found", *REWARDS} for video in data["videos"])
+    beside = {"relative", "first_half", "second_half", "camera", "subject"}
+    assert all(video.keys() == {"id", "origin", "face_found", *REWARDS, *beside} for video in data["videos"])
     assert main(["score", "alice", "--again", "beauty"]) == 2
 
 
@@ -99,6 +106,10 @@ def test_score_names_what_is_set_aside(capsys: pytest.CaptureFixture[str]) -> No
     assert main(["score"]) == 0
     shown = capsys.readouterr()
     assert "clips/tuned-000-0.mp4 the file is empty" in rows(shown.out)
+    (workspace.repository / "clips" / "tuned-000-0.mp4").write_bytes(b"no video")
+    assert main(["score"]) == 0
+    shown = capsys.readouterr()
+    assert any(line.startswith("clips/tuned-000-0.mp4 cannot be read: ") for line in rows(shown.out))
     assert "Set aside" in shown.err
 
 
@@ -170,6 +181,46 @@ def test_settings_of_the_last_run_hold_unless_a_flag_says_otherwise(monkeypatch:
     assert found.model.device == "cpu" != recorded.model.device
     assert (found.pairs.tau, found.seed, found.model.name) == (2.5, 7, "tiny")
     assert config.with_values(found, {"pairs.tau": None, "model.device": "auto"}) == recorded
+
+
+def test_what_is_stored_beside_the_rewards_is_shown(capsys: pytest.CaptureFixture[str]) -> None:
+    """The bias guard, whose motion it is, whether likeness fades, and whether the question was understood."""
+    workspace = scored()
+    lines = read_lines(workspace.scores)
+    beside = {
+        "identity": {"relative": 0.75, "first_half": 0.6, "second_half": 0.4},
+        "dynamics": {"camera": 3.0, "subject": 1.25},
+        "semantics": {"mass": 0.3},
+    }
+    for row in lines:
+        row["raw"] |= beside[row["reward"]]
+    write_lines(workspace.scores, lines)
+    data = cli_score.summary(workspace)
+    expected = {name: value for values in beside.values() for name, value in values.items()}
+    assert all(video.items() >= expected.items() for video in data["videos"])
+    tuned = next(row for row in data["origins"] if (row["reward"], row["origin"]) == ("relative", "tuned"))
+    assert (tuned["mean"], tuned["min"], tuned["max"]) == (0.75, 0.75, 0.75)
+    table = rows(cli_score._by_origin(data["origins"]).text())
+    assert "relative tuned 16 0.750 0.750 0.750" in table and "subject static 3 1.250 1.250 1.250" in table
+    assert rows(cli_score._by_video(data["videos"]).text())[0].startswith("VIDEO ORIGIN IDENTITY RELATIVE FACE")
+    assert "probability of 0.30 only (median of 19 videos)" in data["doubt"]
+    for row in lines[-len(lines) // 3 :]:
+        row["raw"]["mass"] = 0.5
+    write_lines(workspace.scores, lines)
+    assert cli_score.summary(workspace)["doubt"] is None
+
+
+def test_a_judge_that_does_not_understand_is_told(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """When it judges, and whenever its scores are looked at."""
+    sampled()
+    real = StandInJudge.score
+    monkeypatch.setattr(StandInJudge, "score", lambda self, clip: {**real(self, clip), "mass": 0.2})
+    for _ in range(2):
+        assert main(["score"]) == 0
+        shown = capsys.readouterr()
+        assert " ".join(shown.err.split()).count("probability of 0.20 only") == 1
 
 
 # pairs
@@ -248,6 +299,30 @@ def test_rules_that_leave_no_pair_are_an_error_with_the_reason(capsys: pytest.Ca
     assert files(workspace.path) == before
 
 
+def test_without_a_pair_what_is_set_aside_is_made_again_first(capsys: pytest.CaptureFixture[str]) -> None:
+    """A what-if writes no counts, so it points to none; only the stage does."""
+    workspace = scored()
+    names = [row["id"] for row in read_lines(workspace.repository / "videos.jsonl")]
+    for aside, hint in (([], "--tuned 200"), (names[1:], "magicid customize PHOTOS --name alice")):
+        write_lines(workspace.set_aside, [{"id": name, "clip": f"clips/{name}.mp4", "why": "gone"} for name in aside])
+        flags = [] if aside else ["--identity-share", "1"]
+        assert main(["pairs", "--tau", "-5", *flags, "--json"]) == 1
+        error = outcome(capsys)["error"]
+        assert error["code"] == "pairs-none" and hint in error["hint"] and "pairs.json" not in error["hint"]
+    with pytest.raises(MagicIDError) as caught:
+        select.run(workspace, settings(), Events())
+    assert caught.value.hint.endswith("--name alice; pairs.json has the counts.")
+
+
+def test_the_number_of_pairs_has_two_spellings(capsys: pytest.CaptureFixture[str]) -> None:
+    scored()
+    found = []
+    for flag in ("--pairs", "--pair-count"):
+        assert main(["pairs", "alice", flag, "3", "--json"]) == 0
+        found.append(outcome(capsys)["data"])
+    assert found[0] == found[1] and found[0]["what_if"] == {"--pair-count": 3}
+
+
 def test_pairs_that_were_not_selected_yet_are_shown_as_they_would_be(capsys: pytest.CaptureFixture[str]) -> None:
     workspace = scored()
     expected = read_lines(workspace.pairs)
@@ -275,10 +350,8 @@ def test_the_tables_fit_into_80_columns(arguments: list[str], capsys: pytest.Cap
 
 
 def _shown_summary(workspace: Workspace, *, by_video: bool) -> str:
-    from magicid_cli.cli import score
-
-    data = score.summary(workspace)
-    table = score._by_video(data["videos"]) if by_video else score._by_origin(data["origins"])
+    data = cli_score.summary(workspace)
+    table = cli_score._by_video(data["videos"]) if by_video else cli_score._by_origin(data["origins"])
     return table.text()
 
 

@@ -59,6 +59,7 @@ MIDDLE_EDGES = {
     ("prompts", "catalog"): "which judges can write",
     ("prompts", "rewards"): "the models that judge videos also write captions and prompts",
     ("prompts", "world"): "the words of the drawn world",
+    ("recordings", "video"): "reads clips",
     ("resume", "randomness"): "puts random states back",
     ("rewards", "alignment"): "the scorer sees a square",
     ("rewards", "catalog"): "where judges are",

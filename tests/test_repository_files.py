@@ -6,6 +6,7 @@ Truth: the bytes of what was there before.
 import shutil
 from pathlib import Path
 
+import pytest
 import torch
 
 from magicid_cli import conditioning
@@ -41,6 +42,7 @@ def test_only_what_we_wrote_is_removed() -> None:
     assert all(before[path] == digest for path, digest in after.items())
 
 
+@pytest.mark.xdist_group("finished")
 def test_files_of_somebody_survive_a_run(alice: Path) -> None:
     """The whole way: a video beside ours is named by scoring and still there when the next run is through."""
     from album import SMALL

@@ -4,6 +4,7 @@ Truth: what lies on disk before and after, and the order in which settings are l
 """
 
 import io
+import json
 import subprocess
 import sys
 import time
@@ -290,9 +291,27 @@ def test_doctor_is_one_page_without_a_name_or_a_home(
     assert "1 in ~/magicid" in page
     assert "InsightFace: non-commercial research only (no commercial use)" in page
     assert "problem" in page
+    assert "FACE FINDERS\nyunet" in page and "yunet" not in page.partition("FACE MODELS")[2]
+    for name in ("auraface", "drawn", "drawn-judge"):  # what `--face-model` takes
+        assert f"\n{name} " in page.partition("FACE MODELS")[2]
     assert "alice" not in page
     assert "home-of-somebody" not in page
     assert len(page.splitlines()) < 60
+
+
+def test_doctor_says_which_flow_auto_takes_and_how_to_get_the_other(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The words are those of `flow.choose` and `flow.raft_lack`, which have tests of their own."""
+    from magicid_cli.rewards import flow
+
+    lacks = [flow.Lack("torchvision is not installed", "python -m pip install torchvision"), None]
+    for lack, taken, way in zip(lacks, ("DIS", "RAFT"), ("get it: python -m pip install", "--flow raft"), strict=True):
+        monkeypatch.setattr(flow, "raft_lack", lambda lack=lack: lack)
+        assert main(["doctor", "--json"]) == 0
+        told = json.loads(capsys.readouterr().out)["data"]["optical_flow"]
+        assert told["auto"].startswith(f"{taken}, because ") and told["raft"].startswith(way)
+        assert told["dis"] == "--flow dis"
 
 
 @pytest.mark.parametrize(

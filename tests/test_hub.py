@@ -30,7 +30,7 @@ from hub_server import HubServer, Rule
 from magicid_cli import hub as weights
 from magicid_cli.events import Events
 from magicid_cli.hub import download, fetching, link
-from magicid_cli.models.catalog import Source
+from magicid_cli.models.catalog import FACE_MODELS, JUDGES, Source
 
 
 @pytest.fixture(autouse=True)
@@ -189,8 +189,20 @@ def test_offline_with_the_weights_here(
 def test_offline_without_the_weights(served: HubServer, log: Log, source: Source) -> None:
     error = refused("weights-offline", lambda: fetch(log, source, offline=True))
     assert error.exit_code == 5
-    assert "magicid prepare" in error.hint
+    assert "same command" in error.hint and "magicid prepare" in error.hint
     assert not served.requests
+
+
+@pytest.mark.parametrize(
+    ("source", "flag"),
+    [
+        (JUDGES["clip-vit-b-32"].source, "--vlm clip-vit-b-32"),
+        (FACE_MODELS["antelopev2"].source, "--face-model antelopev2"),
+    ],
+)
+def test_what_is_missing_offline_is_named_in_the_way_to_it(log: Log, source: Source, flag: str) -> None:
+    """`magicid prepare` alone would fetch the default judge in place of the one that is missing."""
+    assert refused("weights-offline", lambda: fetch(log, source, offline=True)).hint.endswith(f"magicid prepare {flag}")
 
 
 def test_offline_with_a_part(served: HubServer, log: Log) -> None:

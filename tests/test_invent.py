@@ -173,6 +173,35 @@ def test_no_file_is_ever_overwritten(here: Path, capsys: pytest.CaptureFixture[s
     assert (here / "prompts-woman.txt").read_text() == (here / "own.txt").read_text() == "mine"
 
 
+@pytest.mark.parametrize(
+    ("words", "code", "said"),
+    [
+        ([*WRITE, "--output", "file/x.txt"], "output-invalid", "Nothing can be written"),
+        (["prepare", "--model", "mini", "--output", "x.txt"], "usage", "--write-prompts"),
+        ([*WRITE[:3], "--write-prompts", "1000"], "prompts-too-few", "Use --write-prompts 448 or fewer."),
+    ],
+)
+def test_what_cannot_be_written_is_refused_before_anything_is_done(
+    here: Path,
+    words: list[str],
+    code: str,
+    said: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    (here / "file").write_text("mine")
+    monkeypatch.setattr("magicid_cli.cli.prepare._fetch", lambda *_: pytest.fail("something was fetched"))
+    assert main([*words, "--json"]) == 2
+    error = json.loads(capsys.readouterr().out)["error"]
+    assert error["code"] == code and said in f"{error['message']} {error['hint']}"
+    assert [path.name for path in here.iterdir()] == ["file"]
+
+
+def test_a_missing_folder_is_made_for_the_file(here: Path) -> None:
+    assert main([*WRITE, "--output", "new/folder/x.txt", "-q"]) == 0
+    assert len(choose.from_file(here / "new/folder/x.txt", "woman")) == 5
+
+
 def test_a_judge_that_cannot_write_is_refused(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["prepare", "--model", "tiny", "--write-prompts", "5"]) == 2
     assert "cannot write" in capsys.readouterr().err

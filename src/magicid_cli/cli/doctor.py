@@ -33,9 +33,6 @@ _PACKAGES = (
 @options.command()
 def doctor(terminal: Terminal) -> Result:
     """Print versions, device, disks, caches, face models and what is wrong; no photo, prompt or name is in it."""
-    from magicid_cli.cli.weights import licence
-    from magicid_cli.models.catalog import FACE_MODELS
-
     sections: dict[str, dict[str, Any]] = {
         "program": {
             "magicid": __version__,
@@ -45,7 +42,9 @@ def doctor(terminal: Terminal) -> Result:
         "libraries": {name: _version(name) for name in _PACKAGES},
         "machine": _machine(),
         "files": _files(),
-        "face models": {name: f"{licence(model.source)}, {model.source.repo}" for name, model in FACE_MODELS.items()},
+        "face finders": _faces(recognise=False),
+        "face models": _faces(recognise=True),
+        "optical flow": _flow(),
     }
     problems = _problems()
     blocks: list[str | Table] = [
@@ -81,6 +80,32 @@ def _machine() -> dict[str, Any]:
         "disk for identities": f"{found.data_disk_gb:.0f} GB free",
         "disk for weights": f"{found.cache_disk_gb or found.data_disk_gb:.0f} GB free",
         "ffmpeg": _ffmpeg(),
+    }
+
+
+def _faces(*, recognise: bool) -> dict[str, str]:
+    """Names that a flag takes for a finder or a recogniser, with licence and place."""
+    from magicid_cli.cli.weights import PACKAGED_LICENCE, licence
+    from magicid_cli.models.catalog import DRAWN, FACE_MODELS
+
+    found = {
+        name: f"{licence(model.source)}, {model.source.repo}"
+        for name, model in FACE_MODELS.items()
+        if recognise == (model.kind != "yunet")
+    }
+    drawn = DRAWN if recognise else DRAWN[:1]
+    return found | dict.fromkeys(drawn, f"{PACKAGED_LICENCE}, comes with magicid, for --model mini")
+
+
+def _flow() -> dict[str, str]:
+    """Which optical flow `auto` would take in a new repository, and how to get the other one."""
+    from magicid_cli.rewards import flow
+
+    lack = flow.raft_lack()
+    return {
+        flow.AUTO: f"{flow.choose(flow.AUTO)}; scores that are there keep theirs",
+        flow.RAFT: f"get it: {lack.remedy}" if lack else f"--flow {flow.RAFT}",
+        flow.DIS: f"--flow {flow.DIS}",
     }
 
 

@@ -15,19 +15,37 @@ if TYPE_CHECKING:
     from magicid_cli.rewards.qwen import Qwen
 
 _TOKENS = 120  # of an answer; 60 words are about 80
+_DEFAULT_NAME = "prompts-{word}{end}.txt"
 
 
-def check(settings: Settings, output: Path | None) -> None:
+def check(settings: Settings, count: int | None, output: Path | None) -> None:
     """Refuse before anything is fetched what could only fail after it.
 
+    Args:
+        settings: model and writer.
+        count: how many prompts are wanted; None if none are.
+        output: the file that was named for them.
+
     Raises:
-        MagicIDError: `settings-unknown`, `settings-invalid`, `output-exists`.
+        MagicIDError: `usage`, `settings-unknown`, `settings-invalid`, `prompts-too-few`, `output-exists`,
+            `output-invalid`.
     """
+    from magicid_cli.generation import require_writable
+    from magicid_cli.prompts import drawn
     from magicid_cli.prompts.describe import writer_name
 
-    writer_name(settings.rewards, video_model(settings.model.name))
+    if count is None:
+        if output is not None:
+            command = "magicid prepare --write-prompts 20 --output FILE"
+            raise MagicIDError("usage", "--output is the file of --write-prompts, which is not given.", command)
+        return
+    model = video_model(settings.model.name)
+    writer_name(settings.rewards, model)
+    if model.drawn:
+        drawn.require(count, "--write-prompts")
     if output is not None and output.exists():
         raise MagicIDError("output-exists", f"{output} exists already.", "Choose another --output.")
+    require_writable(output or Path(_DEFAULT_NAME.format(word=settings.photos.class_word, end="")))
 
 
 def write(settings: Settings, count: int, output: Path | None, terminal: Terminal) -> dict[str, Any]:
@@ -43,7 +61,7 @@ def write(settings: Settings, count: int, output: Path | None, terminal: Termina
         `path`, `prompts`, `seed` and `made_by`.
 
     Raises:
-        MagicIDError: `prompts-not-written`, `prompts-too-few`, `output-exists`, or weights are missing.
+        MagicIDError: `prompts-not-written`, `output-exists`, or weights are missing.
     """
     from magicid_cli.prompts import drawn, invent
 
@@ -90,7 +108,8 @@ def _with(qwen: "Qwen") -> "Writer":
 def _save(text: str, output: Path | None, word: str) -> Path:
     """Write a file that is not there yet; nothing is ever overwritten."""
     ends = ("", *(f"-{number}" for number in range(2, 1000)))
-    names = [output] if output else [Path(f"prompts-{word}{end}.txt") for end in ends]
+    names = [output] if output else [Path(_DEFAULT_NAME.format(word=word, end=end)) for end in ends]
+    names[0].parent.mkdir(parents=True, exist_ok=True)
     for path in names:
         try:
             with path.open("x", encoding="utf-8") as file:

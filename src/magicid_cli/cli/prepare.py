@@ -41,8 +41,7 @@ def prepare(
 
     settings = resolve(flags.values, preset=flags.preset).settings
     require_names(settings.rewards, video_model(settings.model.name))
-    if write_prompts:
-        invention.check(settings, output)
+    invention.check(settings, write_prompts, output)
     files = expand(photos, terminal.warn) if photos else []
     if sheet and not files:
         raise MagicIDError("usage", "There are no photos to show on a sheet.", "magicid prepare PHOTOS --sheet FILE")

@@ -114,7 +114,7 @@ def not_here(source: "Source", missing: Sequence[RemoteFile] | None) -> MagicIDE
         return MagicIDError(
             "weights-offline",
             f"{source.repo} is not in the cache ({hub_cache()}), and magicid is offline (--offline or HF_HUB_OFFLINE).",
-            "Run once with a network connection: magicid prepare",
+            _fetching(source),
         )
     if missing is None:
         lack = "it was never asked which files belong to it"
@@ -125,7 +125,21 @@ def not_here(source: "Source", missing: Sequence[RemoteFile] | None) -> MagicIDE
         "weights-incomplete",
         f"{source.repo} is in the cache ({hub_cache()}), but not known to be complete: {lack}. magicid is offline "
         "(--offline or HF_HUB_OFFLINE).",
-        "Run once with a network connection; only what is missing is fetched: magicid prepare",
+        f"Only what is missing is fetched. {_fetching(source)}",
+    )
+
+
+def _fetching(source: "Source") -> str:
+    """How to get weights of the catalog: what does not stand for them in a command would fetch others."""
+    from magicid_cli.models.catalog import FACE_MODELS, JUDGES
+
+    judges = [f" --vlm {judge.name}" for judge in JUDGES.values() if judge.source.repo == source.repo]
+    recognisers = (one for one in FACE_MODELS.values() if one.kind != "yunet")
+    faces = [f" --face-model {one.name}" for one in recognisers if one.source.repo == source.repo]
+    flag = "".join((judges + faces)[:1])
+    return (
+        "Run the same command once with a network connection and without --offline. "
+        f"All that a run needs: magicid prepare{flag}"
     )
 
 

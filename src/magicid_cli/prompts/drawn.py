@@ -10,6 +10,27 @@ EXAMPLE = "{name} waves a hand on a sunny beach"
 _PURPOSE = 31
 
 
+def require(count: int, flag: str) -> None:
+    """Refuse more prompts than the grammar has.
+
+    Args:
+        count: how many are wanted.
+        flag: with which fewer are asked for.
+
+    Raises:
+        MagicIDError: `prompts-too-few`.
+    """
+    from magicid_cli.world import captions
+
+    most = len(captions.ACTION_PHRASES) * len(captions.PLACE_PHRASES) * len(captions.OUTFIT_PHRASES)
+    if count > most:
+        raise MagicIDError(
+            "prompts-too-few",
+            f"{count} prompts are wanted, and the drawn world has {most} combinations of action, place and outfit.",
+            f"Use {flag} {most} or fewer.",
+        )
+
+
 def pick(count: int, seed: int, class_word: str) -> list[str]:
     """Choose `count` prompts of the grammar, no two of which agree in action, place and outfit.
 
@@ -28,14 +49,8 @@ def pick(count: int, seed: int, class_word: str) -> list[str]:
 
     from magicid_cli.world import captions
 
+    require(count, "--prompt-count")
     tables = (captions.ACTION_PHRASES, captions.PLACE_PHRASES, captions.OUTFIT_PHRASES)
-    most = len(tables[0]) * len(tables[1]) * len(tables[2])
-    if count > most:
-        raise MagicIDError(
-            "prompts-too-few",
-            f"{count} prompts are wanted, and the drawn world has {most} combinations of action, place and outfit.",
-            f"Use --prompt-count {most} or fewer.",
-        )
     draw = np.random.Generator(np.random.PCG64([_PURPOSE, seed]))
     actions, places, outfits = ([list(table)[index] for index in draw.permutation(len(table))] for table in tables)
     lights, prompts = list(captions.LIGHT_PHRASES), []

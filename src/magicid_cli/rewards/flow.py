@@ -86,7 +86,7 @@ class Lack:
 
     Attributes:
         what: for people.
-        remedy: the command that mends it, in magicid's own environment.
+        remedy: the commands that mend it, in magicid's own environment.
     """
 
     what: str
@@ -96,7 +96,7 @@ class Lack:
 def raft_lack() -> Lack | None:
     """What RAFT lacks on this machine, None if it can be used; torch is only loaded where torchvision is installed."""
     if not find_spec("torchvision"):
-        return Lack("torchvision is not installed", _install())
+        return Lack("torchvision is not installed", f"{_install()} && {_FETCH}")
     import torch
 
     try:
@@ -104,7 +104,8 @@ def raft_lack() -> Lack | None:
     # A torchvision of another build than torch raises RuntimeError while it is imported.
     except (ImportError, RuntimeError) as error:
         reason = str(error).partition("\n")[0]
-        return Lack(f"torchvision does not work ({reason})", f"python -m pip uninstall -y torchvision && {_install()}")
+        remedy = f"python -m pip uninstall -y torchvision && {_install()} && {_FETCH}"
+        return Lack(f"torchvision does not work ({reason})", remedy)
     weights = optical_flow.Raft_Large_Weights.C_T_V1
     file = Path(torch.hub.get_dir()) / "checkpoints" / weights.url.rpartition("/")[2]
     return None if file.is_file() else Lack(f"its weights {weights.url} are not at {file}", _FETCH)

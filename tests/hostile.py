@@ -1,5 +1,6 @@
 """A folder of photos as people and devices send them, and of what only looks like one; the verdict of each is known."""
 
+import base64
 import io
 import os
 import struct
@@ -252,3 +253,37 @@ def _places(folder: Path) -> Expected:
         (folder / "closed.jpg").chmod(0)
         expected["closed.jpg"] = REFUSED, "may not read"
     return expected
+
+
+# ---------------------------------------------------------------------------------- as many pixels as are still allowed
+
+# 8240 × 6180 pixels of one colour as HEIC, which takes seconds to make: saved by Pillow, then zlib and base 85.
+_HEIC = (
+    "c-rmM%}X0W6aeryyCDRzR{UxX6>Rk2NsSljp|G@i(2A!XEVOFeBxFj~9n(;h(h^Zr42YLXK#(4k9%>;y6eJ?%BKR*@sCe-"
+    "%^kTu*zDZ&aUZp;8-(=XCdHXg$-dk7zxF1hXt3*uNfWwjTu--c|5(f~^ome^o<?$d9O{OY)P|{Arl@XFjxAZ5y76|;|5bw$>K*uAzv`RS<FC"
+    "BHX5f3q=a!S0h!+KkzWZL<cawt_w;aZT&c5!`+X-|ZyLo21E-"
+    "BURKeRc+L*Brwqf|jTj7Z*Cg)ETCpy9L9F;LXm*LR`7?5v*|thJT(Eh6bLlW#(rM9q!f_qjnsh@%M`2<ZK;E^|qT#P1wmPjNSo%215<<wThL"
+    "?Yv}?Aw&A8$$tkHLW*`v2<(^c|We2e-"
+    "z8S;xVK@4mXapPB@vvQNMXN)h(UGH(<{$rU9Di8)ll|l_WE(_w`}_WJrT&|rFN;+LG8}vxboQV{WgDwRaxOyy`?qM^raX<?-"
+    "9qE`5V=;7#(hTQ_7i<NhKcGOC30U7_4yT1y)#7LXV+u(&JnrqiTb=qRPSdZcaz9nCUSEgd%ro4xnGIg10wf}$J})y_nXJuJ$7$o?y!5S-"
+    "Mq)#ZI8KmcG+c@U3S@JmtA(*WtUxc*=3hqcG+c@U3S^MMea4G`1KcNAUK`"
+)
+
+
+def write_near_caps(folder: Path) -> list[str]:
+    """Write a picture of each kind with nearly as many pixels as are allowed, in the form that takes most memory."""
+    folder.mkdir(parents=True)
+    colour = (90, 120, 150)
+
+    def add(name: str, image: Image.Image, kind: str, **options: Any) -> None:
+        image.save(folder / name, kind, **options)
+
+    add("baseline.jpg", Image.new("RGB", (11000, 11000), colour), "JPEG")
+    add("progressive.jpg", Image.new("RGB", (8240, 6180), colour), "JPEG", progressive=True, subsampling=0)
+    add("clear.png", Image.new("RGBA", (8240, 6180), (*colour, 200)), "PNG", compress_level=1)
+    add("many.gif", Image.new("P", (8240, 6180)), "GIF", transparency=1)
+    add("clear.webp", Image.new("RGBA", (6000, 4990), (*colour, 200)), "WEBP", quality=50, method=0)
+    add("fine.avif", Image.new("RGB", (6400, 4990), colour), "AVIF", speed=10, subsampling="4:4:4")
+    if _heif():
+        (folder / "phone.heic").write_bytes(zlib.decompress(base64.b85decode("".join(_HEIC))))
+    return sorted(path.name for path in folder.iterdir())

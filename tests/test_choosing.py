@@ -4,11 +4,13 @@ place, light and cover is known, and an exhaustive search for the subset.
 
 from dataclasses import replace
 from itertools import combinations, permutations
+from pathlib import Path
 from typing import Any
 
 import cv2
 import numpy as np
 import pytest
+from PIL import Image
 
 from magicid_cli.choosing import comparing, measures
 from magicid_cli.choosing.advice import advice
@@ -101,6 +103,53 @@ def test_dark_skin_is_not_darkness(skin: tuple[int, int, int]) -> None:
         assert measures.light(align(dim, face.landmarks)).bright > least
         night = (picture * 0.12).astype(np.uint8)
         assert measures.light(align(night, face.landmarks)).bright < least
+
+
+def test_detail_by_hand() -> None:
+    # Stripes of one wave: the differences of two blurs pass known parts of it, exp(-2 π² σ² f²).
+    def passed(near: float, far: float, frequency: float) -> float:
+        return float(np.exp(-2 * (np.pi * near * frequency) ** 2) - np.exp(-2 * (np.pi * far * frequency) ** 2))
+
+    for period in (8, 16):
+        wave = 128 + 90 * np.sin(2 * np.pi * np.arange(112) / period)
+        crop = np.broadcast_to(np.round(wave)[None, :, None], (112, 112, 3)).astype(np.uint8)
+        expected = 100 * passed(1.25, 2.5, 1 / period) / passed(2.5, 12.0, 1 / period)
+        assert measures.detail(crop).sharpness == pytest.approx(expected, rel=0.03)
+        assert measures.detail(crop).noise < 1, "stripes are no noise"
+    assert measures.detail(np.full((112, 112, 3), 77, np.uint8)) == measures.Detail(0.0, 0.0)
+
+
+def test_noise_is_measured_and_not_taken_for_detail() -> None:
+    # Features of 16 pixels, whose contrast is known, and white noise.
+    wave = 128 + 40 * np.sin(2 * np.pi * np.arange(112) / 16)
+    clean = np.broadcast_to(wave[None, :], (112, 112))
+    before = measures.detail(grey_picture(clean))
+    contrast = 40 / np.sqrt(2) * (np.exp(-2 * (np.pi * 2.5 / 16) ** 2) - np.exp(-2 * (np.pi * 12 / 16) ** 2))
+    for amount in (3, 8):
+        after = measures.detail(grey_picture(clean + np.random.default_rng(1).normal(0, amount, (112, 112))))
+        assert after.noise == pytest.approx(100 * amount / contrast, rel=0.12)
+        assert 0.9 * before.sharpness < after.sharpness < 1.03 * before.sharpness
+
+
+def grey_picture(values: np.ndarray) -> np.ndarray:
+    return np.repeat(np.clip(np.round(values), 0, 255).astype(np.uint8)[..., None], 3, 2)
+
+
+@pytest.mark.parametrize("skin", [SKINS[0], SKINS[-1]], ids=["light", "dark"])
+def test_drawn_faces_are_sharp_whatever_their_skin_and_light_and_blurred_ones_are_not(skin: Any) -> None:
+    least = PhotoSettings().min_sharpness
+    for who in range(6):
+        picture, face = drawn(who, skin=skin)
+        dim = (picture * np.array(DIM) * 0.5).astype(np.uint8)
+        sharp, in_the_dark = (measures.detail(align(one, face.landmarks)).sharpness for one in (picture, dim))
+        assert sharp > least and in_the_dark == pytest.approx(sharp, rel=0.2)
+        # As large as in a photo (a face of 40 pixels is refused anyway), and blurred by 3 pixels of the aligned face.
+        large, marks = cv2.resize(picture, (4 * SIZE, 4 * SIZE)), (face.landmarks + 0.5) * 4 - 0.5
+        eyes = float(np.linalg.norm(marks[1] - marks[0])) / float(np.linalg.norm(TEMPLATE[1] - TEMPLATE[0]))
+        blurred = cv2.GaussianBlur(large, (0, 0), 3 * eyes)
+        grainy = np.clip(blurred + np.random.default_rng(who).normal(0, 10, blurred.shape), 0, 255).astype(np.uint8)
+        for one in (blurred, grainy):
+            assert measures.detail(align(one, marks)).sharpness < least
 
 
 def test_hiding_a_part_changes_that_part_only() -> None:
@@ -254,6 +303,31 @@ def test_the_greedy_subset_is_at_least_half_as_spread_as_the_best_one(seed: int)
         assert taken[0] == 0 and len(set(taken)) == count
         best = max(smallest_gap(points, choice) for choice in combinations(range(9), count))
         assert smallest_gap(points, taken) >= best / 2
+
+
+def test_faces_that_are_sharp_enough_rank_equal_so_dusk_can_be_chosen(tmp_path: Path) -> None:
+    """Drawn photos, each in bright and in dim light: light is nothing that one face is better by."""
+    from magicid_cli.choosing.looking import look
+    from magicid_cli.config import Settings
+    from magicid_cli.faces import Faces
+    from magicid_cli.faces.drawn import DrawnDetector, DrawnRecogniser
+    from magicid_cli.world.clips import album
+
+    faces = Faces(DrawnDetector(), DrawnRecogniser("drawn"))
+    seen = []
+    for number, picture in enumerate(album(7, 5, 384)):
+        for light in (1.0, 0.45):
+            path = tmp_path / f"{number} {light}.png"
+            Image.fromarray((picture * light).astype(np.uint8)).save(path)
+            seen.append(look(path, Settings(), faces))
+    seen = [item for item in seen if item.used]
+    assert len(seen) >= 7
+    for item in seen:
+        side = min(item.verdict.face["box"][2:]) if item.verdict.face else 0.0
+        assert item.quality / side == pytest.approx(28, rel=0.05), "every one is sharp enough"
+    result, _ = comparing.chosen(seen, 4)
+    taken = [item.verdict.file for item in result if item.used]
+    assert any("0.45" in name for name in taken) and any("1.0" in name for name in taken)
 
 
 def test_over_the_limit_photos_that_differ_are_taken() -> None:

@@ -238,13 +238,6 @@ def test_the_stand_in_recogniser_is_fixed_and_tells_pictures_apart() -> None:
     assert again @ embeddings[0] > 0.98
 
 
-def test_blur_lowers_the_sharpness() -> None:
-    crop = np.kron(np.indices((28, 28)).sum(0) % 2 * 255, np.ones((4, 4))).astype(np.uint8)
-    crop = np.repeat(crop[..., None], 3, 2)
-    assert faces.sharpness(crop) > 100 * faces.sharpness(cv2.GaussianBlur(crop, (0, 0), 4)) > 0
-    assert faces.sharpness(np.full((112, 112, 3), 9, np.uint8)) == 0
-
-
 @dataclass(frozen=True)
 class Fetched:
     path: Path

@@ -44,6 +44,48 @@ print(json.dumps({
 """
 
 
+# `magicid prepare` itself; what is measured of each photo is the most memory since the one before it.
+_PREPARE = """
+import json, re, sys, time
+from magicid_cli.cli.app import main
+from magicid_cli.stages import ingest
+
+def gigabytes(name):
+    return int(re.search(name + r":\\s+(\\d+)", open("/proc/self/status").read())[1]) * 1024 / 1e9
+
+def measured(path, *others):
+    with open("/proc/self/clear_refs", "w") as file:
+        file.write("5")  # the high-water mark begins anew
+    before, started = gigabytes("VmRSS"), time.process_time()
+    seen = look(path, *others)
+    rows[path.name] = gigabytes("VmHWM"), gigabytes("VmHWM") - before, time.process_time() - started
+    return seen
+
+rows, look, ingest.look = {}, ingest.look, measured
+flags = ["--model", "tiny", "--json", "--keep-duplicates", "--min-sharpness", "0", "--min-light", "0"]
+code = main(["prepare", sys.argv[1], *flags])
+print(json.dumps(rows), file=sys.stderr)
+sys.exit(code)
+"""
+
+
+def test_the_largest_pictures_that_are_allowed_stay_under_a_gigabyte(tmp_path: Path) -> None:
+    """In the real command, everything that it loads included; each is decoded once, also for the contact sheet."""
+    if not Path("/proc/self/clear_refs").exists():
+        pytest.skip("peak memory is read from /proc")
+    names = hostile.write_near_caps(tmp_path / "large")
+    done = subprocess.run(
+        [sys.executable, "-c", _PREPARE, "large"], cwd=tmp_path, capture_output=True, text=True, timeout=600
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    measured = json.loads(done.stderr.splitlines()[-1])
+    photos = json.loads(done.stdout)["data"]["photos"]
+    assert [(one["file"], one["code"]) for one in photos] == [(name, READ) for name in names]
+    assert sorted(measured) == names and (tmp_path / "magicid-sheet.png").exists()
+    for name, (peak, growth, seconds) in measured.items():
+        assert peak < 1 and growth < 0.6 and seconds < 3, (name, peak, growth, seconds)
+
+
 @pytest.fixture(scope="module")
 def corpus(tmp_path_factory: pytest.TempPathFactory) -> tuple[hostile.Expected, dict[str, Any]]:
     if not Path("/proc/self/status").exists():

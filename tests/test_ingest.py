@@ -130,7 +130,7 @@ def test_thresholds_are_settings(tmp_path: Path, real: Faces, astronaut: Image.I
     astronaut.resize((200, 200)).filter(ImageFilter.GaussianBlur(1)).save(path)
     assert codes([path], wanted(min_face=30, min_sharpness=1), real) == ["used"]
     assert codes([path], wanted(min_face=40, min_sharpness=1), real) == ["face-too-small"]
-    assert codes([path], wanted(min_face=30, min_sharpness=400), real) == ["blurred"]
+    assert codes([path], wanted(min_face=30, min_sharpness=60), real) == ["blurred"]
 
 
 def test_examining_writes_nothing_and_reports_each_photo(tmp_path: Path) -> None:
@@ -156,6 +156,54 @@ def test_of_duplicates_the_best_stays_unless_all_are_wanted(tmp_path: Path) -> N
     assert [verdict.code for verdict in verdicts] == ["near-duplicate", "used", "near-duplicate", "near-duplicate"]
     assert all("1.png" in verdict.reason for verdict in verdicts if verdict.code != "used")
     assert codes(paths, wanted(min_sharpness=0, keep_duplicates=True), STAND_INS) == ["used"] * 4
+
+
+def noisy(picture: Image.Image, amount: float) -> Image.Image:
+    pixels = np.asarray(picture).astype(float) + np.random.default_rng(0).normal(0, amount, (*picture.size[::-1], 3))
+    return Image.fromarray(np.clip(np.round(pixels), 0, 255).astype(np.uint8))
+
+
+def test_noise_is_no_sharpness(tmp_path: Path, real: Faces, astronaut: Image.Image) -> None:
+    """A blurred copy with noise, a noisy and a dithered one, each beside the original under another file format."""
+    blurred = astronaut.filter(ImageFilter.GaussianBlur(3))
+    copies = {
+        "blurred.png": (blurred, "blurred"),
+        "blurred noisy.png": (noisy(blurred, 20), "blurred"),
+        "noisy.png": (noisy(astronaut, 10), "near-duplicate"),
+        "dithered.png": (astronaut.quantize(256), "near-duplicate"),
+        "few colours.gif": (astronaut.quantize(16), "near-duplicate"),
+        "smaller.png": (astronaut.resize((380, 380)), "near-duplicate"),
+        "again.jpg": (astronaut, "near-duplicate"),
+        "original.png": (astronaut, "used"),
+    }
+    for name, (picture, _) in copies.items():
+        picture.save(tmp_path / name)
+    verdicts = ingest.examine([tmp_path / name for name in copies], wanted(), real, Events()).verdicts
+    assert {verdict.file: verdict.code for verdict in verdicts} == {name: code for name, (_, code) in copies.items()}
+    assert all("original.png" in verdict.reason for verdict in verdicts if verdict.code == "near-duplicate")
+    # Also where the original is the smaller file of a lossy format.
+    astronaut.save(tmp_path / "original.jpg", quality=90)
+    for name in ("noisy.png", "dithered.png"):
+        paths = [tmp_path / name, tmp_path / "original.jpg"]
+        assert codes(paths, wanted(), real) == ["near-duplicate", "used"]
+
+
+def test_sharpness_is_the_same_in_little_light(tmp_path: Path, real: Faces, astronaut: Image.Image) -> None:
+    beside_a_window = np.asarray(astronaut) * np.linspace(1.0, 0.15, 512)[None, :, None]
+    pictures = {
+        "bright": astronaut,
+        "a third": ImageEnhance.Brightness(astronaut).enhance(1 / 3),
+        "grey day": ImageEnhance.Contrast(astronaut).enhance(0.4),
+        "window": Image.fromarray(beside_a_window.astype(np.uint8)),
+        "grainy": noisy(ImageEnhance.Brightness(astronaut).enhance(1 / 3), 6),
+    }
+    values = {}
+    for name, picture in pictures.items():
+        picture.save(tmp_path / f"{name}.png")
+        (verdict,) = ingest.examine([tmp_path / f"{name}.png"], wanted(), real, Events()).verdicts
+        assert verdict.code == "used" and verdict.face is not None
+        values[name] = verdict.face["sharpness"]
+    assert max(values.values()) < 1.2 * min(values.values()), values
 
 
 def test_over_the_limit_only_the_best_half_is_chosen_from(tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ from PIL import Image, ImageEnhance
 from magicid_cli.errors import MagicIDError
 from magicid_cli.photos import (
     NEAR_DUPLICATE_BITS,
+    SHEET_TITLE,
     Unreadable,
     content_digest,
     decode,
@@ -321,12 +322,56 @@ def test_a_bomb_is_refused_by_its_header(tmp_path: Path) -> None:
     assert "megapixels" in said and gigabytes < 0.2
 
 
-def test_the_largest_allowed_picture_fits_into_one_gigabyte(tmp_path: Path) -> None:
-    # 64 megapixels of palette with transparency: the mode that grows most while it is converted.
-    extra = chunk(b"PLTE", bytes([255, 0, 0, 0, 255, 0])), chunk(b"tRNS", bytes([0, 255]))
-    path = written(tmp_path, "large.png", png(8000, 8000, 1, 3, bytes(1000 * 8000), *extra))
-    said, gigabytes = peak_memory(path)
-    assert said == "(4000, 4000, 3)" and gigabytes < 1
+def test_strips_are_reduced_as_the_whole_would_be(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from magicid_cli.photos import decoding, pixels
+
+    monkeypatch.setattr(decoding, "MAX_SIDE", 40)
+    rgba = np.dstack([smooth(130, 190, 1), smooth(130, 190, 2)[..., :1]])
+    Image.fromarray(rgba).save(tmp_path / "a.png")
+    shown = (rgba[..., :3].astype(float) * rgba[..., 3:] + 255.0 * (255 - rgba[..., 3:])) / 255
+    expected = shown.reshape(38, 5, 26, 5, 3).mean((1, 3))  # 190 / 40 is 4.75: by a factor of 5
+    for size in (pixels._STRIP, 130 * 5, 130 * 5 * 3, 1):
+        monkeypatch.setattr(pixels, "_STRIP", size)
+        rgb = decode(tmp_path / "a.png").rgb
+        assert rgb.shape == (38, 26, 3) and np.abs(rgb - expected).max() <= 1.5
+    grey = np.arange(101, dtype=np.uint8)[:, None].repeat(7, 1)  # the last strip is not a whole factor high
+    Image.fromarray(grey).save(tmp_path / "g.png")
+    rows = [grey[top : top + 3].mean() for top in range(0, 101, 3)]
+    assert np.abs(decode(tmp_path / "g.png").rgb[:, 0, 0] - rows).max() <= 0.5
+
+
+def test_a_panorama_is_reduced_while_it_is_decoded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from PIL.JpegImagePlugin import JpegImageFile
+
+    loaded: list[tuple[int, int]] = []
+    load = JpegImageFile.load
+
+    def noted(self: JpegImageFile) -> Any:
+        loaded.append(self.size)
+        return load(self)
+
+    path = saved(tmp_path, "wide.jpg", Image.new("RGB", (34000, 60), "red"))
+    monkeypatch.setattr(JpegImageFile, "load", noted)
+    assert decode(path).rgb.shape[1] == 4250 // 2
+    assert loaded[0] == (4250, 8)
+
+
+@pytest.mark.parametrize(("options", "limit"), [({}, 128), ({"progressive": True}, 51)])
+def test_a_progressive_jpeg_has_a_cap_of_its_own(tmp_path: Path, options: dict[str, Any], limit: int) -> None:
+    small = saved(tmp_path, "a.jpg", Image.new("L", (64, 64)), **options)
+    content = bytearray(small.read_bytes())
+    start = content.index(b"\xff\xc2" if options else b"\xff\xc0")
+    content[start + 5 : start + 9] = (limit * 125 + 1).to_bytes(2, "big") + (8000).to_bytes(2, "big")
+    why = reason(written(tmp_path, "large.jpg", bytes(content)))
+    assert f"more than {limit} megapixels" in why and ("progressive JPEG" in why) == bool(options)
+
+
+def test_what_is_damaged_is_said_without_a_class_of_ours(tmp_path: Path) -> None:
+    # A truncated header used to read "damaged (UnidentifiedImageError)".
+    assert reason(written(tmp_path, "a.png", b"\x89PNG\r\n\x1a\n")) == "its beginning is damaged or missing"
+    whole = saved(tmp_path, "b.png", Image.fromarray(smooth(64, 64))).read_bytes()
+    for path in (written(tmp_path, "c.png", whole[:20] + b"\xff" + whole[21:]), written(tmp_path, "d.gif", b"GIF89a")):
+        assert "Error" not in reason(path) and "(" not in reason(path)
 
 
 @pytest.mark.parametrize("name", STRANGE_NAMES)
@@ -356,6 +401,43 @@ def test_expand_takes_folders_files_and_globs_in_order_and_once(tmp_path: Path) 
     assert names("") == ["a.jpg", "b.jpg", "c.png", "named.jpg", "z.jpg"]
     assert names("c.png", "*.jpg", "a.jpg") == ["c.png", "a.jpg", "b.jpg", "named.jpg", "z.jpg"]
     assert names("below", "z.jpg", "") == ["d.jpg", "z.jpg", "a.jpg", "b.jpg", "c.png", "named.jpg"]
+
+
+def test_only_contact_sheets_are_skipped(tmp_path: Path) -> None:
+    from PIL.PngImagePlugin import PngInfo
+
+    def titled(name: str, **texts: str) -> None:
+        about = PngInfo()
+        for key, text in texts.items():
+            about.add_text(key, text)
+        Image.new("RGB", (4, 4)).save(tmp_path / name, "PNG", pnginfo=about)
+
+    titled("my own sheet.png", Title=SHEET_TITLE, Software="magicid")
+    titled("magicid-sheet.png")
+    titled("magicid-sheet-12.png")
+    titled("magicid-sheet-of-me.png")
+    titled("drawn.png", Software="magicid", Description="Drawn: person 12")
+    (tmp_path / "magicid-sheets.jpg").touch()
+    os.mkfifo(tmp_path / "pipe")
+    photos = ["drawn.png", "magicid-sheet-of-me.png", "magicid-sheets.jpg", "pipe"]
+    assert [path.name for path in expand([str(tmp_path)])] == photos
+    assert [path.name for path in expand([str(tmp_path / "*.png")])] == photos[:2]
+
+
+def test_photos_in_folders_below_are_told_of(tmp_path: Path) -> None:
+    for name in ("trip/a.jpg", "notes/b.txt", ".hidden/c.jpg", "old/d.HEIC"):
+        (tmp_path / name).parent.mkdir()
+        (tmp_path / name).touch()
+    with pytest.raises(MagicIDError, match="no photos itself, only folders: old, trip") as caught:
+        expand([str(tmp_path)])
+    assert str(tmp_path / "old") in caught.value.hint
+    (tmp_path / "e.jpg").touch()
+    heard: list[str] = []
+    assert [path.name for path in expand([str(tmp_path)], heard.append)] == ["e.jpg"]
+    (said,) = heard
+    assert "old, trip" in said and "notes" not in said and "hidden" not in said
+    expand([str(tmp_path / "trip")], heard.append)
+    assert len(heard) == 1
 
 
 def test_a_file_whose_name_looks_like_a_pattern_is_itself(tmp_path: Path) -> None:

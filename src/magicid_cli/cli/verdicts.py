@@ -33,7 +33,8 @@ _HEADER = ("#", "PHOTO", "VERDICT", "FACE", "SHARP", "LIGHT", "TURN", "NOD", "TI
 _LEGEND = (
     "FACE: its shorter side in pixels. SHARP: its fine detail in percent of its contrast. LIGHT: how bright its "
     "brightest twentieth is, 0 to 255. TURN, NOD, TILT: degrees to the right, up and clockwise as you see it, an "
-    "estimate from five points. LIKE: similarity to the mean of the other photos.")
+    "estimate from five points. LIKE: similarity to the mean of the other photos."
+)
 _LONGEST = 40  # characters of a file's name in the table
 _SPARE = ("over-limit", "near-duplicate")
 

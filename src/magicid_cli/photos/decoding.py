@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 MAX_SIDE = 4096
 """Longest side of a decoded photo; a larger one is reduced by a whole factor."""
 
-MAX_MEGAPIXELS = {"JPEG": 128, "progressive JPEG": 51, "PNG": 51, "HEIF": 51, "GIF": 64, "AVIF": 32, "WEBP": 30}
+MAX_MEGAPIXELS = {"JPEG": 128, "progressive JPEG": 51, "PNG": 51, "HEIF": 51, "GIF": 51, "AVIF": 32, "WEBP": 30}
 """Most pixels of a file, in units of 1e6: `magicid prepare` then stays under 1 GB, and a photo takes about a second.
 
 Phones make 50 megapixels (8192 × 6144), as JPEG or HEIC. A JPEG is reduced while it is decoded, but of a progressive
@@ -131,8 +131,8 @@ def _opened(file: BinaryIO, kind: str) -> "Image":
         raise _too_large(what, MAX_MEGAPIXELS[what])
     if kind == "JPEG":
         # libjpeg leaves detail out while it decodes: as much as still gives the size that is wanted.
-        scale = max(1.0, max(image.size) / MAX_SIDE)
-        image.draft(None, (math.ceil(image.width / scale), math.ceil(image.height / scale)))
+        factor = math.ceil(max(image.size) / MAX_SIDE)
+        image.draft(None, (math.ceil(image.width / factor), math.ceil(image.height / factor)))
     return image
 
 

@@ -84,7 +84,7 @@ def killed_at(sync: int, work: Callable[[], Any]) -> bool:
     if child == 0:
         left, real = sync, os.fsync
 
-        def fsync(handle: int) -> None:
+        def fsync(handle: Any) -> None:
             nonlocal left
             left -= 1
             if left == 0:

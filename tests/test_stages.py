@@ -244,14 +244,15 @@ def test_tensors_on_a_full_disk_are_an_os_error(monkeypatch: pytest.MonkeyPatch)
     assert caught.value.errno == errno.ENOSPC
 
 
-def test_more_frames_for_the_judge_leave_the_other_scores(alice: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_frames_that_no_judge_reads_make_no_score_again(alice: Path) -> None:
+    """The stand-in chooses its frames itself: nothing is stale, and nothing is judged."""
     workspace = Workspace("alice")
-    before = {(row["id"], row["reward"]): row["key"] for row in read_lines(workspace.scores)}
+    before = workspace.scores.read_bytes()
     settings = config.resolve({**SMALL, "rewards.sampled_frames": 4}, project=alice).settings
-    result = score.run(workspace, settings, Events())
-    after = {(row["id"], row["reward"]): row["key"] for row in read_lines(workspace.scores)}
-    assert result.made == len(before) // 3
-    assert {reward for (_, reward), key in after.items() if key not in before.values()} == {"semantics"}
+    found = pipeline.states(workspace, settings, photos_of(alice))
+    assert {state.state for state in found} == {"cached"}
+    assert score.run(workspace, settings, Events()).made == 0
+    assert workspace.scores.read_bytes() == before
 
 
 def test_a_large_file_is_hashed_once_and_again_when_it_changes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

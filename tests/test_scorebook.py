@@ -84,12 +84,12 @@ def killed_at(sync: int, work: Callable[[], Any]) -> bool:
     if child == 0:
         left, real = sync, os.fsync
 
-        def fsync(handle: Any) -> None:
+        def fsync(fd: Any) -> None:
             nonlocal left
             left -= 1
             if left == 0:
                 os.kill(os.getpid(), signal.SIGKILL)
-            real(handle)
+            real(fd)
 
         os.fsync = fsync
         try:

@@ -324,6 +324,9 @@ class PreferSettings:
     held_out_every: int = setting(
         250, "Steps between measurements of the held-out margin", flag="--held-out-every", low=1, result=False
     )
+    guards: bool = setting(True, "Stop when training does harm, and keep the best checkpoint", flag="--guards")
+    watch_every: int = setting(800, "Steps between looks of the guards", flag="--watch-every", low=1)
+    watch_videos: int = setting(4, "Videos that the guards sample at a look", flag="--watch-videos", low=1)
 
 
 @dataclass(frozen=True)

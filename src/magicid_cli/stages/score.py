@@ -9,13 +9,12 @@ its reason (`set-aside.jsonl`): it is never scored as zero, and no pair is made 
 
 from collections.abc import Collection, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
 
 from magicid_cli import conditioning, models, video
-from magicid_cli.alignment import opencv
+from magicid_cli.alignment import one_thread_each
 from magicid_cli.config import Settings
 from magicid_cli.errors import MagicIDError
 from magicid_cli.events import Events
@@ -300,15 +299,3 @@ def forget(workspace: Workspace, rewards: Collection[str]) -> int:
     if len(kept) < len(rows):
         write_lines(workspace.scores, kept)
     return len(rows) - len(kept)
-
-
-@contextmanager
-def one_thread_each() -> Iterator[None]:
-    """OpenCV on one thread: the judges run side by side already, and no score may depend on the number of cores."""
-    cv2 = opencv()
-    before = cv2.getNumThreads()
-    cv2.setNumThreads(1)
-    try:
-        yield
-    finally:
-        cv2.setNumThreads(before)

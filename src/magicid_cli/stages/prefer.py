@@ -2,7 +2,8 @@
 
 Two adapters sit on one frozen base: `reference` (stage 1, frozen) and `policy` (starts as its copy). A step draws one
 time and one noise for both videos of a pair, measures the reference's two errors without gradient, then lets
-`hpo.accumulate_preference` form the exact gradient with one video's graph alive at a time (`method.md` 5).
+`hpo.accumulate_preference` form the exact gradient with one video's graph alive at a time (`method.md` 5). The settings
+may ask for other draws, for the bare base as reference, and for further terms in the loss.
 """
 
 import shutil
@@ -94,7 +95,7 @@ def run(workspace: Workspace, settings: Settings, events: Events) -> PreferResul
     tensors, spec = adapters.load(workspace.reconstruct / "adapter.safetensors")
     family.load("transformer")
     family.gradient_checkpointing(settings.training.gradient_checkpointing)
-    for name in ("reference", "policy"):
+    for name in ("policy",) if settings.prefer.reference == "base" else ("reference", "policy"):
         adapters.attach(family.transformer, name, spec, seed=0)
         adapters.load_tensors(family.transformer, name, tensors)
     adapters.select(family.transformer, "policy", trainable=True)
@@ -157,7 +158,7 @@ class Draw:
         rejected: the same for the rejected video.
         winner_reference: the reference's error on the preferred video.
         rejected_reference: the reference's error on the rejected video.
-        t: the time, in (0, 1).
+        t: the time, in (0, 1); the winner's, if each video has its own.
     """
 
     winner: Callable[[], torch.Tensor]
@@ -168,24 +169,29 @@ class Draw:
 
 
 def draw(family: Family, pair: Pair, generator: torch.Generator, settings: Settings) -> Draw:
-    """Draw the time and the noise that both videos of the pair share, and measure the reference.
+    """Draw the time and the noise that both videos of the pair share, unless each has its own; measure the reference.
 
     The policy is selected (trainable) when this returns.
     """
-    winner = conditioning.load_tensors(pair.winner)["latents"]
-    rejected = conditioning.load_tensors(pair.rejected)["latents"]
-    t = family.timesteps(1, generator, settings.training.timesteps)
-    noise = torch.randn(winner.shape, generator=generator)
+    latents = [conditioning.load_tensors(path)["latents"] for path in (pair.winner, pair.rejected)]
 
-    def error(x0: torch.Tensor) -> torch.Tensor:
+    def time_and_noise() -> tuple[torch.Tensor, torch.Tensor]:
+        t = family.timesteps(1, generator, settings.training.timesteps)
+        return t, torch.randn(latents[0].shape, generator=generator)
+
+    def error(x0: torch.Tensor, t: torch.Tensor, noise: torch.Tensor) -> torch.Tensor:
         x_t, target = family.noised(x0, noise, t)
         return hpo.error(target.to(family.device), family.predict(x_t, t, pair.text, settings.training.guidance))
 
-    adapters.select(family.transformer, "reference", trainable=False)
+    first = time_and_noise()
+    second = time_and_noise() if settings.prefer.noise == "independent" else first
+    winner, rejected = partial(error, latents[0], *first), partial(error, latents[1], *second)
+    reference = None if settings.prefer.reference == "base" else "reference"
+    adapters.select(family.transformer, reference, trainable=False)
     with torch.no_grad():
-        references = error(winner), error(rejected)
+        references = winner(), rejected()
     adapters.select(family.transformer, "policy", trainable=True)
-    return Draw(partial(error, winner), partial(error, rejected), *references, float(t))
+    return Draw(winner, rejected, *references, float(first[0]))
 
 
 def accumulate(
@@ -219,6 +225,8 @@ def accumulate(
                 beta,
                 buffer,
                 weight=1 / len(batch.items),
+                guard=settings.prefer.winner_guard,
+                anchor=settings.prefer.anchor,
             )
         )
         t = drawn.t
@@ -228,15 +236,15 @@ def accumulate(
     return {name: sum(float(getattr(step, name)) for step in steps) / len(steps) for name in names} | {"t": t}
 
 
-def margins(family: Family, pairs: list[Pair], settings: Settings, salt: int) -> list[float]:
-    """The policy's margins on some pairs, each at its own fixed time and noise, without gradient."""
+def margins(family: Family, pairs: list[Pair], settings: Settings, salt: int, guard: float = 0.0) -> list[float]:
+    """The policy's (guarded) margins on some pairs, each at its own fixed time and noise, without gradient."""
     found = []
     for number, pair in enumerate(pairs):
         seed = int(digest([settings.seed, salt, number])[:12], 16)
         drawn = draw(family, pair, torch.Generator().manual_seed(seed), settings)
         with torch.no_grad():
             errors = hpo.PairErrors(drawn.winner(), drawn.winner_reference, drawn.rejected(), drawn.rejected_reference)
-        found.append(float(hpo.margin(errors)))
+        found.append(float(hpo.guarded_margin(errors, guard)))
     return found
 
 
@@ -287,7 +295,7 @@ def choose_beta(
         accumulate=lambda batch: accumulate(family, pairs, batch, settings, None),
         events=events,
     )
-    reached = margins(family, pairs[:PROBE_PAIRS], settings, _PROBE_SALT)
+    reached = margins(family, pairs[:PROBE_PAIRS], settings, _PROBE_SALT, settings.prefer.winner_guard)
     shutil.rmtree(folder)
     try:
         beta = hpo.solve_beta(reached, settings.prefer.gradient_factor)

@@ -16,11 +16,13 @@ from typing import Any
 
 import torch
 
-from magicid_cli import adapters, conditioning, hpo, models, training
+from magicid_cli import adapters, conditioning, guards, hpo, models, training
 from magicid_cli.config import Settings, subset
 from magicid_cli.errors import MagicIDError
 from magicid_cli.events import Events
+from magicid_cli.faces import open_faces
 from magicid_cli.models.base import Family
+from magicid_cli.models.catalog import video_model
 from magicid_cli.workspace import Workspace, digest, file_digest, read_json, read_lines, write_json
 
 NAME = "prefer"
@@ -37,19 +39,33 @@ READS = (
 )
 PROBE_PAIRS = 16
 # What the probe steps do not read: more steps later keep the strength that was found.
-_AFTER_PROBE = ("prefer.steps", "prefer.beta")
+_AFTER_PROBE = ("prefer.steps", "prefer.beta", "prefer.guards", "prefer.watch_every", "prefer.watch_videos")
 _PROBE_SALT, _HELD_OUT_SALT = 1, 2
 
 
 @dataclass(frozen=True)
 class PreferResult:
-    """Where the final adapter lies and how it was reached."""
+    """Where the final adapter lies and how it was reached.
+
+    Attributes:
+        adapter: its file.
+        pairs: how many were trained on.
+        steps: that were trained.
+        beta: strength of the preference.
+        beta_from: `setting` or `probe`.
+        chosen: the step whose adapter it is.
+        stopped: the guards' rule that ended the training early, or None.
+        why: why it was ended, if it was, and why that step was chosen.
+    """
 
     adapter: Path
     pairs: int
     steps: int
     beta: float
     beta_from: str
+    chosen: int
+    stopped: str | None
+    why: str
 
 
 @dataclass(frozen=True)
@@ -61,7 +77,21 @@ class Pair:
     text: dict[str, torch.Tensor]
 
 
+def reads(settings: Settings) -> tuple[str, ...]:
+    """`READS`, and what the guards read."""
+    return tuple(dict.fromkeys((*READS, *guards.READS))) if settings.prefer.guards else READS
+
+
 def inputs(workspace: Workspace, settings: Settings) -> dict[str, Any]:
+    """What is trained on, and what the guards look at."""
+    found = trained_on(workspace)
+    if settings.prefer.guards:
+        found["watched"] = [vars(wish) for wish in guards.wishes(workspace, settings)]
+        found["references"] = file_digest(workspace.references / "embeddings.safetensors")
+    return found
+
+
+def trained_on(workspace: Workspace) -> dict[str, Any]:
     """Content of the stage-1 adapter and of the pairs, and the records of the videos that the pairs name."""
     rows = read_lines(workspace.pairs)
     named = {row[side]["id"] for row in rows for side in ("winner", "rejected")}
@@ -82,6 +112,8 @@ def outputs(workspace: Workspace) -> dict[str, str]:
 def prepare(settings: Settings, events: Events) -> None:
     """Bring in what the stage needs from outside, before any stage starts."""
     models.open_family(settings.model, events)
+    if settings.prefer.guards:
+        open_faces(settings.rewards, video_model(settings.model.name), offline=settings.model.offline, events=events)
 
 
 def run(workspace: Workspace, settings: Settings, events: Events) -> PreferResult:
@@ -100,28 +132,39 @@ def run(workspace: Workspace, settings: Settings, events: Events) -> PreferResul
         adapters.load_tensors(family.transformer, name, tensors)
     adapters.select(family.transformer, "policy", trainable=True)
 
-    values, made_from = subset(settings, READS), [inputs(workspace, settings), family.commit]
-    probed = {name: value for name, value in values.items() if name not in _AFTER_PROBE}
-    probe_key = digest([FORMAT, probed, made_from])
+    probed = {name: value for name, value in subset(settings, READS).items() if name not in _AFTER_PROBE}
+    probe_key = digest([FORMAT, probed, [trained_on(workspace), family.commit]])
     beta, beta_from = choose_beta(workspace, settings, family, train_pairs, probe_key, events)
     adapters.load_tensors(family.transformer, "policy", tensors)
-    watch = HeldOut(family, held_out, settings) if held_out else None
+    values, made_from = subset(settings, reads(settings)), [inputs(workspace, settings), family.commit]
+    key = digest([FORMAT, values, made_from, beta])
+    guard = None
+    if settings.prefer.guards:
+        guard = guards.open_guard(workspace, settings, family, (tensors, spec), key, events)
+    watch = HeldOut(family, held_out, settings, guard) if held_out else None
     result = training.train(
         stage=NAME,
         parameters=adapters.parameters(family.transformer, "policy"),
         schedule=schedule_of(settings, settings.prefer.steps),
         items=len(train_pairs),
         seed=settings.seed or 0,
-        key=digest([FORMAT, values, made_from, beta]),
+        key=key,
         folder=workspace.prefer,
         accumulate=lambda batch: accumulate(family, train_pairs, batch, settings, beta),
         events=events,
         after_step=watch.measure if watch else None,
+        guard=guard,
     )
     path = workspace.prefer / "adapter.safetensors"
-    adapters.save(path, adapters.tensors(family.transformer, "policy"), spec)
+    if guard:
+        verdict = guard.finish(read_lines(result.metrics), path)
+    else:
+        adapters.save(path, adapters.tensors(family.transformer, "policy"), spec)
+        verdict = guards.unguarded(workspace.prefer, result.steps)
     family.unload("transformer")
-    return PreferResult(path, len(train_pairs), result.steps, beta, beta_from)
+    return PreferResult(
+        path, len(train_pairs), result.steps, beta, beta_from, verdict.step, verdict.stopped, verdict.why
+    )
 
 
 def load_pairs(workspace: Workspace, family: Family, events: Events) -> tuple[list[Pair], list[Pair]]:
@@ -251,12 +294,12 @@ def margins(family: Family, pairs: list[Pair], settings: Settings, salt: int, gu
 class HeldOut:
     """Watches over-fitting: the margin of pairs that share no clip with training."""
 
-    def __init__(self, family: Family, pairs: list[Pair], settings: Settings) -> None:
-        self.family, self.pairs, self.settings = family, pairs, settings
+    def __init__(self, family: Family, pairs: list[Pair], settings: Settings, guard: guards.Guard | None) -> None:
+        self.family, self.pairs, self.settings, self.guard = family, pairs, settings, guard
 
     def measure(self, step: int) -> dict[str, float] | None:
-        """Mean margin and accuracy of the held-out pairs, every `prefer.held_out_every` steps."""
-        if step % self.settings.prefer.held_out_every:
+        """Mean margin and accuracy of the held-out pairs, every `prefer.held_out_every` steps and for the guard."""
+        if step % self.settings.prefer.held_out_every and not (self.guard and self.guard.due(step)):
             return None
         found = margins(self.family, self.pairs, self.settings, _HELD_OUT_SALT)
         return {

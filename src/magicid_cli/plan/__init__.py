@@ -323,7 +323,7 @@ def _sources(settings: Settings, model: VideoModel, todo: Collection[str]) -> It
     rewards = settings.rewards
     if model.source and not {"reconstruct", "sample", "prefer", "generate"}.isdisjoint(todo):
         yield model.source, PATTERNS
-    if not {"ingest", "score"}.isdisjoint(todo):
+    if not {"ingest", "score"}.isdisjoint(todo) or ("prefer" in todo and settings.prefer.guards):
         finder = model.face_detector if rewards.face_detector == "auto" else rewards.face_detector
         recogniser = model.face_model if rewards.face_model == "auto" else rewards.face_model
         for name in (finder, recogniser):

@@ -142,6 +142,7 @@ class Denoiser(nn.Module):
 
 
 Noised = Callable[[Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]
+Terms = dict[str, float]
 
 
 @dataclass(frozen=True)
@@ -164,11 +165,16 @@ def draw_sample() -> Sample:
     return Sample(x0_w, x0_l, noise, torch.rand((), dtype=torch.float64), torch.randn(3, dtype=torch.float64))
 
 
+# The method's loss, each further term alone, and both together.
+TERMS = [{}, {"guard": 2.0}, {"anchor": 0.3}, {"guard": 0.7, "anchor": 1.5}]
+
+
 @pytest.mark.parametrize("noised", [hpo.velocity_noised, hpo.noise_noised])
 @pytest.mark.parametrize("beta", [0.1, 5.0, 300.0])
 @pytest.mark.parametrize("count", [1, 3])
-def test_one_graph_at_a_time_is_joint_autograd(noised: Noised, beta: float, count: int) -> None:
-    """The mean loss of one and of several pairs, with all graphs alive: relative difference below 1e-6."""
+@pytest.mark.parametrize("terms", TERMS, ids=["plain", "guard", "anchor", "both"])
+def test_one_graph_at_a_time_is_joint_autograd(noised: Noised, beta: float, count: int, terms: Terms) -> None:
+    """The mean loss of one and of several pairs, with all graphs alive: relative difference below 1e-12."""
     policy, reference = Denoiser(0), Denoiser(7)
     parameters = list(policy.parameters())
     into = [torch.zeros_like(parameter) for parameter in parameters]
@@ -179,12 +185,13 @@ def test_one_graph_at_a_time_is_joint_autograd(noised: Noised, beta: float, coun
         with torch.no_grad():
             references = winner(reference), rejected(reference)
         errors = hpo.PairErrors(winner(policy), references[0], rejected(policy), references[1])
-        losses.append(hpo.preference_loss(errors, beta))
+        losses.append(hpo.preference_loss(errors, beta, **terms))
         closures = partial(winner, policy), partial(rejected, policy)
-        steps.append(hpo.accumulate_preference(*closures, *references, parameters, beta, into, weight=1 / count))
+        step = hpo.accumulate_preference(*closures, *references, parameters, beta, into, weight=1 / count, **terms)
+        steps.append(step)
     joint = torch.autograd.grad(torch.stack(losses).mean(), parameters)
     difference = torch.cat([(a - b).flatten() for a, b in zip(into, joint, strict=True)]).norm()
-    assert difference / torch.cat([b.flatten() for b in joint]).norm() < 1e-6
+    assert difference / torch.cat([b.flatten() for b in joint]).norm() < 1e-12
     assert [step.loss for step in steps] == pytest.approx([loss.item() for loss in losses])
     assert all(parameter.grad is None for parameter in parameters)
 
@@ -207,6 +214,37 @@ def test_a_step_by_hand() -> None:
     assert step.implicit_accuracy == 1
 
 
+def test_a_guarded_and_anchored_step_by_hand() -> None:
+    """θ = 1; e_w = (θ - 2)² = 1, e_l = (θ + 1)² = 4; references 0.5 and 3; g = 2, a = 0.25, β = 2.
+
+    m = 0.5 - 1 = -0.5; the winner's error is 0.5 above its reference: m_g = -0.5 + 2 · 0.5 = 0.5.
+    σ(0.5) = 0.62245933, s = 0.62245933; ∇e_w = -2, ∇e_l = 4;
+    gradient: s (1 + 2) (-2) - s 4 + (β/2) 0.25 (-2) = -10 · 0.62245933 - 0.5 = -6.72459331;
+    loss: softplus(0.5) + 0.25 · 0.5 = 0.97407698 + 0.125 = 1.09907698.
+    """
+    theta, into = torch.ones(1, dtype=torch.float64, requires_grad=True), [torch.zeros(1, dtype=torch.float64)]
+    errors = square(theta, 2), square(theta, -1), 0.5, 3.0
+    step = hpo.accumulate_preference(*errors, [theta], 2.0, into, guard=2.0, anchor=0.25)
+    assert into[0].item() == pytest.approx(-6.72459331, abs=1e-8)
+    assert step.loss == pytest.approx(1.09907698, abs=1e-8)
+    assert step.gradient_factor == pytest.approx(0.62245933, abs=1e-8)
+    # What is watched is the method's margin, whatever the loss makes of it.
+    assert (step.margin, step.winner_shift, step.implicit_accuracy) == (-0.5, 0.5, 1)
+
+
+def test_the_guard_does_nothing_while_the_winner_s_error_is_low() -> None:
+    """e_w = 1 is below its reference of 1.5, and at 1 exactly it is at it: in both cases the step without a guard."""
+    theta = torch.ones(1, dtype=torch.float64, requires_grad=True)
+    for reference in (1.5, 1.0):
+        plain, guarded = [torch.zeros_like(theta)], [torch.zeros_like(theta)]
+        errors = square(theta, 2), square(theta, -1), reference, 3.0
+        steps = [
+            hpo.accumulate_preference(*errors, [theta], 2.0, plain),
+            hpo.accumulate_preference(*errors, [theta], 2.0, guarded, guard=50.0),
+        ]
+        assert steps[0] == steps[1] and torch.equal(plain[0], guarded[0])
+
+
 def test_without_beta_the_gradient_is_the_small_beta_limit() -> None:
     """β → 0: the gradient tends to (β/4) (∇e_w - ∇e_l); None gives the bracket itself, with factor 0.5 and loss m."""
     theta = torch.tensor([1.0, -2.0], dtype=torch.float64, requires_grad=True)
@@ -217,6 +255,19 @@ def test_without_beta_the_gradient_is_the_small_beta_limit() -> None:
     torch.testing.assert_close(limit[0], torch.full_like(theta, -6))
     torch.testing.assert_close(small[0] * 4 / 1e-8, limit[0], rtol=1e-6, atol=0)
     assert (step.loss, step.gradient_factor, step.implicit_accuracy) == (step.margin, 0.5, 0)
+
+
+@pytest.mark.parametrize("terms", TERMS[1:], ids=["guard", "anchor", "both"])
+def test_the_small_beta_limit_holds_for_the_further_terms(terms: Terms) -> None:
+    """As above, where the winner's error is above its reference; the loss is the limit of (L - log 2) · 4/β."""
+    theta = torch.tensor([1.0, -2.0], dtype=torch.float64, requires_grad=True)
+    limit, small = [torch.zeros_like(theta)], [torch.zeros_like(theta)]
+    errors = square(theta, 2), square(theta, -1), 3.0, 0.5
+    step = hpo.accumulate_preference(*errors, [theta], None, limit, **terms)
+    near = hpo.accumulate_preference(*errors, [theta], 1e-7, small, **terms)
+    assert near.winner_shift > 0
+    torch.testing.assert_close(small[0] * 4 / 1e-7, limit[0], rtol=1e-5, atol=0)
+    assert (near.loss - math.log(2)) * 4 / 1e-7 == pytest.approx(step.loss, rel=1e-5)
 
 
 def test_the_winner_is_forgotten_before_the_rejected_is_measured() -> None:

@@ -6,11 +6,13 @@ stage, which must do what the what-if showed.
 
 import subprocess
 import sys
+from pathlib import Path
 from statistics import fmean
 from typing import Any
 
 import pytest
 
+from album import drawn_photos
 from fake_run import outcome
 from magicid_cli import config
 from magicid_cli.cli.app import main
@@ -211,6 +213,8 @@ WHAT_IF = [
     {"pairs.count": 3, "pairs.held_out": 0},
     {"pairs.rewards": "identity"},
     {"pairs.dynamics": "subject"},
+    {"pairs.fronts": "global"},
+    {"pairs.dynamic_rule": "motion-gap", "pairs.identity_tolerance": 9.0, "pairs.identity_share": 0.0},
     {"seed": 3},
 ]
 
@@ -246,6 +250,18 @@ def test_rules_that_leave_no_pair_are_an_error_with_the_reason(capsys: pytest.Ca
     error = outcome(capsys)["error"]
     assert error["code"] == "pairs-none" and "more than tau" in error["message"]
     assert files(workspace.path) == before
+
+
+@pytest.mark.parametrize("command", [["pairs", "alice"], ["customize", "photos", "--name", "bob", "--dry-run"]])
+def test_pairs_by_motion_gap_need_motion_as_a_reward(
+    command: list[str], capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    """Told when nothing was computed yet."""
+    scored()
+    photos = str(drawn_photos(tmp_path / "photos", 1)[0].parent)
+    flags = ["--dynamic-rule", "motion-gap", "--pair-rewards", "identity", "--json"]
+    assert main([photos if word == "photos" else word for word in command] + flags) == 2
+    assert outcome(capsys)["error"]["code"] == "settings-invalid"
 
 
 def test_pairs_that_were_not_selected_yet_are_shown_as_they_would_be(capsys: pytest.CaptureFixture[str]) -> None:

@@ -7,6 +7,7 @@ import weakref
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import numpy as np
 import pytest
@@ -142,7 +143,7 @@ class Denoiser(nn.Module):
 
 
 Noised = Callable[[Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]
-Terms = dict[str, float]
+Terms = dict[str, Any]
 
 
 @dataclass(frozen=True)

@@ -231,7 +231,7 @@ def test_a_damaged_snapshot_is_named_and_the_next_best_is_chosen(whole: Path, tm
 
 
 def test_a_run_that_goes_back_behind_a_look_makes_it_again(whole: Path, tmp_path: Path) -> None:
-    """The newest checkpoint is damaged: step 12's is used, and the look at 15 forgotten; without any, all but the first."""
+    """Without the newest checkpoint, the look at its step is made again; without any, all but the first one are."""
     with pytest.raises(PowerCut):
         Run(tmp_path, cut_once("saved 15")).go()
     kept = sorted((tmp_path / "checkpoints").glob("step-*"))

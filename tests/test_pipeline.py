@@ -189,7 +189,7 @@ def test_a_stage_declares_exactly_what_it_reads(alice: Path, name: str, monkeypa
         module.run(workspace, spy, Events(), photos=photos)
     else:
         module.run(workspace, spy, Events())
-    declared = set(config.subset(settings, module.READS))
+    declared = set(config.subset(settings, module.reads(settings) if hasattr(module, "reads") else module.READS))
     used = {knob for knob in read if config.KNOBS[knob].result}
     assert used == declared
 

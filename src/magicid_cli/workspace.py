@@ -9,7 +9,8 @@ A person can read it with `ls` and `cat`:
         repository/     prompts.jsonl, videos.jsonl, clips/*.mp4, latents/*.safetensors
         scores.jsonl    one line a video and reward;  set-aside.jsonl: videos without, and why
         pairs.jsonl     one line a pair;  pairs.json: how they were chosen
-        prefer/         beta.json, metrics.jsonl, checkpoints/, adapter.safetensors
+        prefer/         beta.json, metrics.jsonl, checkpoints/, looks.jsonl and snapshots/ of the guards, guards.json,
+                        adapter.safetensors
         texts/          prompts and captions, encoded
         videos/         what `generate` made
         events.jsonl    what happened

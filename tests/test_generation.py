@@ -82,7 +82,7 @@ def test_every_video_of_a_call_begins_without_the_adapter(alice: Path, tmp_path:
 
 def test_generate_takes_the_adapter_that_is_named(alice: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The latents are those of that adapter; the record has its digest, or none."""
-    workspace, latents = Workspace("alice"), {}
+    workspace, latents = Workspace("alice"), dict[str, torch.Tensor]()
     real = generation.sample
 
     def kept(*arguments: Any) -> torch.Tensor:
@@ -112,7 +112,7 @@ def test_stage_1_and_the_untouched_model_wait_for_stage_1_alone(alice: Path) -> 
     """An identity whose stage 2 has not ended can be looked at; one without stage 1 cannot."""
     workspace = Workspace("alice")
     workspace.update(adapter=None)
-    chosen = {}
+    chosen: dict[str, Path | str | None] = {}
     for which in ("final", "stage-1", "none"):
         settings = config.resolve({**SMALL, "generate.adapter": which}, project=alice).settings
         try:

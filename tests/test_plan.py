@@ -297,6 +297,15 @@ def test_the_hours_of_a_run_are_the_sum_done_by_hand() -> None:
     assert guarded == pytest.approx(more + looks / rate, rel=1e-4)
 
 
+def test_stage_1_on_single_frames_costs_what_one_frame_costs() -> None:
+    """A step on one frame is one at that shape, in time and memory; the rest of the run stays as it is."""
+    usual = by_stage(estimated(settings()))
+    frame = by_stage(estimated(settings(reconstruct__clip="frame")))
+    assert frame["reconstruct"] == by_stage(estimated(settings(shape__frames=1)))["reconstruct"]
+    assert frame["reconstruct"] != usual["reconstruct"]
+    assert frame == {**usual, "reconstruct": frame["reconstruct"]}
+
+
 def test_the_presets_hours_on_one_h100() -> None:
     default, paper = estimated(settings()), estimated(settings("paper"))
     assert default.seconds is not None and paper.seconds is not None

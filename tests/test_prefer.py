@@ -2,6 +2,7 @@
 
 import hashlib
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -163,9 +164,12 @@ def test_a_run_against_the_base_holds_one_adapter(alice: Path, monkeypatch: pyte
     """Through the public path: beta is solved, training ends, and no second adapter takes memory."""
     attached: list[str] = []
     real = adapters.attach
-    monkeypatch.setattr(
-        adapters, "attach", lambda model, name, *rest, **more: (attached.append(name), real(model, name, *rest, **more))
-    )
+
+    def spy(transformer: Any, name: str, *rest: Any, **more: Any) -> None:
+        attached.append(name)
+        real(transformer, name, *rest, **more)
+
+    monkeypatch.setattr(adapters, "attach", spy)
     wanted = {"prefer.reference": "base", "prefer.steps": 2, "prefer.probe_steps": 2}
     settings = config.resolve({**SMALL, **wanted}, project=alice).settings
     prefer.run(Workspace("alice"), settings, Events())
@@ -182,10 +186,12 @@ def test_guard_and_anchor_reach_the_loss(ready: Ready) -> None:
     adapters.load_tensors(family.transformer, "policy", shaken)
     changed = config.with_values(settings, {"prefer.winner_guard": 2.0, "prefer.anchor": 0.5})
     parameters = list(adapters.parameters(family.transformer, "policy").values())
-    metrics = prefer.accumulate(family, pairs, batch((0,), 9), changed, 50.0)
+    # A draw at which the winner's error is above the reference's: elsewhere the guard has nothing to do.
+    seeds = (seed for seed in range(30) if risen(prefer.draw(family, pairs[0], batch((), seed).generator, changed)) > 0)
+    seed = next(seeds)
+    metrics = prefer.accumulate(family, pairs, batch((0,), seed), changed, 50.0)
     ours = torch.cat([p.grad.flatten().double() for p in parameters if p.grad is not None])
-    assert metrics["winner_shift"] > 0, "else the guard has nothing to do"
-    drawn = prefer.draw(family, pairs[0], torch.Generator().manual_seed(9), changed)
+    drawn = prefer.draw(family, pairs[0], torch.Generator().manual_seed(seed), changed)
     errors = hpo.PairErrors(drawn.winner(), drawn.winner_reference, drawn.rejected(), drawn.rejected_reference)
     loss = hpo.preference_loss(errors, 50.0, guard=2.0, anchor=0.5)
     joint = torch.cat([g.flatten().double() for g in torch.autograd.grad(loss, parameters)])
@@ -197,13 +203,21 @@ def test_beta_is_solved_from_the_margin_that_the_loss_sees(ready: Ready) -> None
     """A guard adds to the probe's margins, and to no others, what the winner's error is above its reference's."""
     family, pairs, settings, tensors = ready
     shake = torch.Generator().manual_seed(1)
-    shaken = {name: t + 0.2 * torch.randn(t.shape, generator=shake) for name, t in tensors.items()}
+    shaken = {name: t - 0.05 * torch.randn(t.shape, generator=shake) for name, t in tensors.items()}
     adapters.load_tensors(family.transformer, "policy", shaken)
-    plain, guarded = prefer.margins(family, pairs[:1], settings, 1), prefer.margins(family, pairs[:1], settings, 1, 2.0)
-    seed = int(digest([settings.seed, 1, 0])[:12], 16)
-    drawn = prefer.draw(family, pairs[0], torch.Generator().manual_seed(seed), settings)
-    above = float(drawn.winner().detach() - drawn.winner_reference)
-    assert above > 0 and guarded[0] - plain[0] == pytest.approx(2 * above, rel=1e-4)
+    plain, guarded = prefer.margins(family, pairs, settings, 1), prefer.margins(family, pairs, settings, 1, 2.0)
+    above = []
+    for number, pair in enumerate(pairs):
+        seed = int(digest([settings.seed, 1, number])[:12], 16)
+        above.append(risen(prefer.draw(family, pair, torch.Generator().manual_seed(seed), settings)))
+    assert max(above) > 0
+    wanted = [margin + 2 * max(0.0, more) for margin, more in zip(plain, above, strict=True)]
+    assert guarded == pytest.approx(wanted, rel=1e-4, abs=1e-7)
+
+
+def risen(drawn: prefer.Draw) -> float:
+    """What the winner's error is above the reference's."""
+    return float(drawn.winner().detach() - drawn.winner_reference)
 
 
 def test_every_forward_sees_the_training_guidance(ready: Ready, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -22,7 +22,7 @@ _ALWAYS = (
     "adapter.double_blocks_only",
 )
 _DEPENDS_ON = {
-    "reconstruct": (*_ALWAYS, "training.gradient_checkpointing", "reconstruct.batch"),
+    "reconstruct": (*_ALWAYS, "training.gradient_checkpointing", "reconstruct.batch", "reconstruct.clip"),
     "sample": (*_ALWAYS, "repository.steps"),
     "prefer": (
         *_ALWAYS,

@@ -49,7 +49,8 @@ def work_of(settings: Settings, model: VideoModel, photos: int, value_bytes: int
     arch, adapter, repository = costs.ARCHITECTURES[model.name], settings.adapter, settings.repository
     wanted, checkpointing = settings.generate, settings.training.gradient_checkpointing
     shape, large = training_shape(settings), generated_shape(settings)
-    step = costs.training_pass(arch, shape, adapter, checkpointing=checkpointing)
+    learnt = Shape(1, shape.height, shape.width) if settings.reconstruct.clip == "frame" else shape
+    step = costs.training_pass(arch, learnt, adapter, checkpointing=checkpointing)
     videos, clips = repository.tuned + repository.initial, repository.tuned + repository.initial + photos
     denoise, negative = costs.forward(arch, shape, adapter), 2 if wanted.true_guidance > 1 else 1
     video = denoise * repository.steps + costs.decode(shape)
@@ -66,7 +67,7 @@ def work_of(settings: Settings, model: VideoModel, photos: int, value_bytes: int
     steps = settings.reconstruct.steps
     return {
         "ingest": Work(photos, "photo", None, _PHOTO_S[model.name], judge_gb if writes else 0.0),
-        "reconstruct": Work(steps, "step", step * settings.reconstruct.batch, 0.0, memory(shape, training=True)),
+        "reconstruct": Work(steps, "step", step * settings.reconstruct.batch, 0.0, memory(learnt, training=True)),
         "sample": Work(videos, "video", video, 0.0, memory(shape, training=False)),
         "score": Work(clips, "clip", None, _CLIP_S[model.name], judge_gb),
         "select": Work(1, "selection", None, 1.0, 0.0),

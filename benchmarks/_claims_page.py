@@ -128,8 +128,7 @@ def _curves(rows: Sequence[Mapping[str, Any]]) -> Iterator[str]:
 def _decisions(table: Mapping[str, Any], screening: Mapping[str, Any]) -> Iterator[str]:
     about = screening["about"]
     yield f"One departure each from the default, on {len(about['people'])} people and {len(about['seeds'])} seed(s)"
-    yield "that no table above looks at. Differences from the default; `better` is no worse in any mean of what is chosen"
-    yield "by:"
+    yield "that no table above looks at. Differences from the default; `better` is worse in no mean of what chooses:"
     yield ", ".join(METRICS[name] for name in CHOSEN_BY) + ". So few people decide nothing by themselves."
     yield ""
     shown = [*CHOSEN_BY, "following", "likeness"]
@@ -171,14 +170,14 @@ def sheet(bench: Bench, study: Study, table: Table, path: Path) -> Path | None:
     The videos are those that were measured, as long as the working folder keeps them.
     """
     cells = [cell for cell in study.cells(bench, table) if (cell.who, cell.seed) == _first(study)]
-    shown = {cell: found for cell in cells if (found := _shown(bench, cell)) is not None}
+    shown = [(cell, *found) for cell in cells if (found := _shown(bench, cell)) is not None]
     if not shown:
         return None
-    prompt = next(iter(shown.values()))[1]["prompt"]
+    prompt = shown[0][2]["prompt"]
     photos = np.stack([decode(photo).rgb for photo in album(bench, cells[0].who)])
-    longest = max(len(frames) for frames, _ in shown.values())
+    longest = max(len(frames) for _, frames, _ in shown)
     rows = [_sheet.Row("photos of a drawn person, who exists nowhere", [_fit(photos, longest)])]
-    for cell, (frames, row) in shown.items():
+    for cell, frames, row in shown:
         figures = f"likeness {row['likeness']:.2f}, motion {row['motion']:.1f} px, seen: {row['seen']['action']}"
         look = f", {cell.probe.name}" if cell.probe.name else ""
         rows.append(_sheet.Row(f"{cell.method.name}{look}: {figures}", [_fit(frames, longest)]))

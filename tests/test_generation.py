@@ -1,5 +1,6 @@
 """Which adapter takes part in which denoising step. Truth: sampling with the adapter wholly on or wholly off."""
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ import torch
 from magicid_cli import adapters, config, generation, models, video
 from magicid_cli.errors import MagicIDError
 from magicid_cli.events import Events
+from magicid_cli.export import card, export
 from magicid_cli.models.base import Family, Shape
 from magicid_cli.workspace import Workspace, file_digest, read_lines
 
@@ -61,6 +63,44 @@ def test_the_share_is_rounded_to_whole_steps(
     family.transformer.register_forward_pre_hook(lambda *_: worn.append(not layer.disable_adapters))
     sampled(family, start)
     assert worn == [False] * alone + [True] * (STEPS - alone)
+
+
+def test_the_card_switches_the_adapter_on_as_generate_does(alice: Path, tmp_path: Path) -> None:
+    """Its own lines, run by plain diffusers on the exported file, give the latents of `generate`."""
+    workspace = Workspace("alice")
+    late = {**SMALL, "generate.adapter_start": 0.4}
+    resolved = config.resolve(late, project=alice)
+    assert "adapter_start" not in card.text(workspace, "diffusers") and "alone" not in card.text(workspace, "diffusers")
+    workspace.update(settings={"values": resolved.as_dict(), "origins": resolved.origins})
+    assert "SplitSigmas* at step 2" in card.text(workspace, "comfyui")
+    assert "export the adapter itself" in card.text(workspace, "merged")
+    done = export(workspace, "diffusers", tmp_path / "out", force=False, events=Events(), settings=resolved.settings)
+    assert "the first 2 of 5 denoising steps" in (done.folder / "README.md").read_text()
+    loading, switching = re.findall(r"```python\n(.*?)```", (done.folder / "README.md").read_text(), re.DOTALL)
+    family = models.open_family(resolved.settings.model, Events())
+    paths = {"path/to/the/tiny/model": family.folder, "path/to/this/folder": done.folder}  # type: ignore[attr-defined]
+    code = loading.replace("torch.bfloat16", "torch.float32") + switching.partition("video = ")[0]
+    for shown, real in paths.items():
+        code = code.replace(shown, str(real))
+    found: dict[str, Any] = {}
+    exec(code, found)
+    found["pipe"].set_progress_bar_config(disable=True)
+    (latents,) = found["pipe"](
+        "a person waves",
+        height=64,
+        width=64,
+        num_frames=1,
+        num_inference_steps=found["steps"],
+        guidance_scale=7.5,
+        generator=torch.Generator("cpu").manual_seed(3),
+        output_type="latent",
+        callback_on_step_end=found["switch_on"],
+    ).frames
+    family.load("text")
+    generation.load_adapted(family, generation.adapter_of(workspace))
+    ours = sampled(family, 0.4)
+    assert (latents - ours).abs().max() < 1e-5
+    assert (ours - directly(family, generation.WORN)).abs().max() > 1e-4
 
 
 def test_every_video_of_a_call_begins_without_the_adapter(alice: Path, tmp_path: Path) -> None:

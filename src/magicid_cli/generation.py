@@ -202,7 +202,7 @@ def sample(
 
     width, height = parse_size(wanted.size)
     worn = adapters.is_attached(family.transformer, WORN)
-    alone = math.floor(wanted.adapter_start * wanted.steps + 0.5) if worn else 0
+    alone = steps_alone(wanted.adapter_start, wanted.steps) if worn else 0
     about: dict[str, Any] = {"stage": "generate", "of": wanted.steps, "video": number, "videos": wanted.count}
 
     def step_done(step: int) -> None:
@@ -222,6 +222,11 @@ def sample(
         negative=negative,
         on_step=step_done,
     )
+
+
+def steps_alone(share: float, steps: int) -> int:
+    """Denoising steps that the untouched model does before the adapter is switched on; halves are rounded up."""
+    return math.floor(share * steps + 0.5)
 
 
 def write(family: Family, settings: Settings, latents: "torch.Tensor", seed: int, path: Path, force: bool) -> Path:

@@ -82,7 +82,7 @@ def guarded_margin(errors: PairErrors, guard: float) -> Tensor:
     return margin(errors) + guard * torch.relu(errors.winner - errors.winner_reference)
 
 
-def preference_loss(errors: PairErrors, beta: float, *, guard: float = 0.0, anchor: float = 0.0) -> Tensor:
+def preference_loss(errors: PairErrors, beta: float, *, guard: float, anchor: float) -> Tensor:
     """`L = -log σ(-(β/2) m_g) + (β/2) a (e_w - e_w0)`; with g = a = 0 the bound of Eq. 21 for one pair.
 
     Log 2 where the policy is its reference, finite at any finite error. The last term is our choice: reconstruction of
@@ -91,8 +91,8 @@ def preference_loss(errors: PairErrors, beta: float, *, guard: float = 0.0, anch
     Args:
         errors: of the pair.
         beta: β.
-        guard: g, of `guarded_margin`.
-        anchor: a.
+        guard: g, of `guarded_margin`; 0 in the paper.
+        anchor: a; 0 in the paper.
     """
     first = -torch.nn.functional.logsigmoid(-(beta / 2) * guarded_margin(errors, guard))
     return first + (beta / 2) * anchor * (errors.winner - errors.winner_reference)
@@ -139,8 +139,8 @@ def accumulate_preference(
     into: Sequence[Tensor],
     weight: float = 1.0,
     *,
-    guard: float = 0.0,
-    anchor: float = 0.0,
+    guard: float,
+    anchor: float,
 ) -> PreferenceStep:
     """Add the exact gradient of one pair's loss to `into`, with one clip's graph alive at a time.
 

@@ -17,10 +17,12 @@ if not __package__:  # run by path: this folder would come first, and `select.py
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 import argparse
+import gc
 import os
 import signal
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, replace
 from typing import Any
 
@@ -145,7 +147,7 @@ def work_through(bench: Bench, study: Study, hours: float | None) -> bool:
     for name in left_out:
         if name not in study.methods(bench):
             print(f"left out: {name}: this version lacks a setting of it", file=sys.stderr)
-    with stopping(bench):
+    with stopping(bench), few_objects_to_collect():
         for number, cell in enumerate(todo, 1):
             spent = (time.monotonic() - begun) / 3600
             if hours is not None and spent >= hours:
@@ -155,6 +157,16 @@ def work_through(bench: Bench, study: Study, hours: float | None) -> bool:
             result = measure(bench, cell)
             print(f"  {told(result)}", file=sys.stderr, flush=True)
     return True
+
+
+@contextmanager
+def few_objects_to_collect() -> Iterator[None]:
+    """Take what is imported by now out of the garbage collector, which runs whenever a part of the model is dropped."""
+    gc.freeze()
+    try:
+        yield
+    finally:
+        gc.unfreeze()
 
 
 class stopping:  # noqa: N801

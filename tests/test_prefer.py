@@ -1,6 +1,7 @@
 """Stage 2 on the real classes: against joint autograd through the model, and the promises about the reference."""
 
 import hashlib
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ from album import SMALL
 from magicid_cli import adapters, conditioning, config, hpo, models, training
 from magicid_cli.config import Settings
 from magicid_cli.errors import MagicIDError
-from magicid_cli.events import Events
+from magicid_cli.events import Event, Events
 from magicid_cli.models.base import Family
 from magicid_cli.stages import prefer
 from magicid_cli.workspace import Workspace, digest, read_json, read_lines
@@ -176,6 +177,38 @@ def test_a_run_against_the_base_holds_one_adapter(alice: Path, monkeypatch: pyte
     assert attached == ["policy"]
     first = read_lines(Workspace("alice").prefer / "metrics.jsonl")[0]
     assert first["margin"] != 0.0 and first["winner_shift"] != 0.0
+
+
+def test_a_cut_run_with_every_option_ends_with_the_bits_of_an_uncut_one(alice: Path) -> None:
+    """Independent draws, guard, anchor and the base as reference: stopped after step 2, then run again."""
+    workspace = Workspace("alice")
+    options = {
+        "noise": "independent",
+        "winner_guard": 2.0,
+        "anchor": 0.5,
+        "reference": "base",
+        "beta": 50.0,
+        "steps": 4,
+    }
+    changes = {f"prefer.{name}": value for name, value in options.items()}
+    settings = config.resolve({**SMALL, **changes, "prefer.guards": False}, project=alice).settings
+    prefer.run(workspace, settings, Events())
+    uncut = (workspace.prefer / "adapter.safetensors").read_bytes()
+    shutil.rmtree(workspace.prefer)
+    events, steps = Events(), list[int]()
+
+    def stop(event: Event) -> None:
+        if event.kind == "step":
+            steps.append(event.data["step"])
+            if steps == [1, 2]:
+                events.request_stop()
+
+    events.listen(stop)
+    with pytest.raises(KeyboardInterrupt):
+        prefer.run(workspace, settings, events)
+    assert steps == [1, 2] and not (workspace.prefer / "adapter.safetensors").exists()
+    prefer.run(workspace, settings, Events())
+    assert (workspace.prefer / "adapter.safetensors").read_bytes() == uncut
 
 
 def test_guard_and_anchor_reach_the_loss(ready: Ready) -> None:

@@ -207,4 +207,5 @@ def _worst(one: Look) -> float:
 
 
 def _gains(one: Look) -> str:
-    return f"likeness {one.likeness_gain:+.0%}, motion {one.motion_gain:+.0%}"
+    likeness, motion = (round(gain, 2) + 0.0 for gain in (one.likeness_gain, one.motion_gain))  # no "-0%"
+    return f"likeness {likeness:+.0%}, motion {motion:+.0%}"

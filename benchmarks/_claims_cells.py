@@ -5,6 +5,7 @@ most stages in common, and the pipeline's own rules of freshness skip what did n
 stages from their checkpoints, videos from those that are measured.
 """
 
+import json
 import os
 import shutil
 import tempfile
@@ -23,7 +24,7 @@ from magicid_cli import adapters, config, generation, models, pipeline, video
 from magicid_cli.config import Resolved, Settings, subset, with_values
 from magicid_cli.errors import MagicIDError
 from magicid_cli.events import Event, Events, Listener
-from magicid_cli.workspace import Workspace, append_line, digest, read_json, read_lines, write_json
+from magicid_cli.workspace import Workspace, append_line, digest, read_json, read_lines, write_text
 from magicid_cli.world.albums import write_album
 from magicid_cli.world.people import person
 
@@ -314,7 +315,7 @@ def measure(bench: Bench, cell: Cell) -> dict[str, Any]:
         stages = {name: record.get("result") for name, record in workspace.manifest()["stages"].items()}
         found = {"figures": summary(rows), "seconds": seconds, "stages": _relevant(stages), "videos": rows}
     result = {**about, **found}
-    write_json(bench.path(cell), result)
+    write_text(bench.path(cell), json.dumps(result, ensure_ascii=False) + "\n")
     (bench.videos(cell) / "rows.jsonl").unlink(missing_ok=True)
     return result
 

@@ -34,6 +34,8 @@ from benchmarks._claims_recipes import (
 )
 from benchmarks._claims_stats import Claim, Values
 
+OPEN_TABLES = ("table-1", "decisions")
+"""Those that take methods of one's own."""
 WON_BACK = 0.8
 NEAR_BASE = 0.95
 PAPER_RATIOS = {"likeness": 2.17, "motion": 2.53}
@@ -53,7 +55,7 @@ class Study:
         split: whom it looks at.
         amounts: how many of them.
         tables: which.
-        more: methods beside those of the tables, in the table `decisions`.
+        more: methods of one's own, in table 1 and among the decisions.
     """
 
     split: Split
@@ -69,7 +71,7 @@ class Study:
     def rows(self, bench: Bench, table: Table) -> list[tuple[Method, Probe]]:
         """A table's methods and looks; a point that a method's run does not have is left out."""
         known = self.methods(bench)
-        names = [*of_table(table, bench.base), *(one.name for one in self.more if table.screened)]
+        names = [*of_table(table, bench.base), *(one.name for one in self.more if table.name in OPEN_TABLES)]
         pairs = [(known[name], probe) for name in names if name in known for probe in table.probes]
         return [(method, probe) for method, probe in pairs if self._has_point(bench, method, probe)]
 
@@ -152,12 +154,13 @@ def about(method: Method) -> str:
 # ------------------------------------------------------------------------------------------------------------- claims
 
 
-def claims(measured: Measured, *, encoder: str = "likeness") -> list[Claim]:
+def claims(measured: Measured, *, encoder: str = "likeness", own: Sequence[str] = ()) -> list[Claim]:
     """Every target and ordering, held against what is measured.
 
     Args:
         measured: from `collect`.
         encoder: the metric that is likeness: the evaluation's, unless recipes are being chosen.
+        own: methods of one's own, which may be the moonshot.
     """
 
     def of(method: str, metric: str) -> Values:
@@ -201,7 +204,7 @@ def claims(measured: Measured, *, encoder: str = "likeness") -> list[Claim]:
     found.append(stats.above(fades, first, second, ("first half", "second half")))
     fading = of(MAGICID, "fading"), of(DREAMBOOTH, "fading")
     found.append(stats.above("figure 2a: MagicID's likeness fades less", *fading, (MAGICID, DREAMBOOTH)))
-    starts = {MAGICID: STAGE_1, PAPER: STAGE_1, LOW_MAGICID: LOW_STAGE_1}
+    starts = {MAGICID: STAGE_1, PAPER: STAGE_1, LOW_MAGICID: LOW_STAGE_1, **dict.fromkeys(own, STAGE_1)}
     return [*found, *(moonshot(measured, name, start, encoder) for name, start in starts.items())]
 
 

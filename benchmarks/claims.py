@@ -56,7 +56,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if options.page:
         return write_page(results, options.page_path)
     try:
-        study = study_of(options)
+        study = study_of(options, results)
         bench = Bench(results, work, study.amounts, tell)
         if options.list:
             return show(bench, study)
@@ -75,7 +75,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--only", action="append", choices=TABLES, help="this table; may be given again")
     parser.add_argument("--screen", action="store_true", help="decisions, on 2 people x 1 seed kept for choosing")
     parser.add_argument(
-        "--method", action="append", default=[], metavar="NAME: SETTING=VALUE,…", help="screen this too"
+        "--method", action="append", default=[], metavar="NAME: SETTING=VALUE,…", help="measure this too, from now on"
     )
     parser.add_argument("--people", type=int, help="how many people")
     parser.add_argument("--seeds", type=int, help="how many customization seeds of each")
@@ -93,8 +93,8 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def study_of(options: argparse.Namespace) -> Study:
-    """What the options ask for.
+def study_of(options: argparse.Namespace, results: Path) -> Study:
+    """What the options ask for, with the methods of one's own that earlier calls have named.
 
     Raises:
         MagicIDError: `settings-unknown` for a method that sets what does not exist.
@@ -102,21 +102,19 @@ def study_of(options: argparse.Namespace) -> Study:
     amounts = TRIAL if options.trial else SCREEN if options.screen else Amounts()
     given = {name: value for name in ("people", "seeds") if (value := getattr(options, name)) is not None}
     split = DEVELOPMENT if options.screen else FINAL
-    tables = [
-        table
-        for table in TABLES.values()
-        if (
-            table.name in options.only
-            if options.only
-            else table.screened == options.screen and table.name not in SELDOM
-        )
-    ]
-    more = [method_of(text) for text in options.method]
-    for method in more:
+    usual = [table for table in TABLES.values() if table.screened == options.screen and table.name not in SELDOM]
+    tables = [TABLES[name] for name in options.only] if options.only else usual
+    own = [method_of(text) for text in options.method]
+    for method in own:
         if missing := recipes.unknown(method):
-            raise MagicIDError(
-                "settings-unknown", f"'{method.name}' sets {', '.join(missing)}.", "`magicid config show` lists all."
-            )
+            what = f"'{method.name}' sets {', '.join(missing)}: no such setting."
+            raise MagicIDError("settings-unknown", what, "`magicid config show` lists all.")
+    file = results / f"methods-{split.name}.json"
+    known = read_json(file) if file.is_file() else {}
+    known.update({method.name: dict(method.values) for method in own})
+    if own:
+        write_json(file, known)
+    more = [Method(name, values) for name, values in known.items()]
     return Study(split, replace(amounts, **given), tables, more)
 
 
@@ -169,26 +167,20 @@ def few_objects_to_collect() -> Iterator[None]:
         gc.unfreeze()
 
 
-class stopping:  # noqa: N801
-    """Turns the first Ctrl-C or SIGTERM into a wish to stop, which the running stage obeys once its step is saved."""
+@contextmanager
+def stopping(bench: Bench) -> Iterator[None]:
+    """Turn the first Ctrl-C or SIGTERM into a wish to stop, which the running stage obeys once its step is saved."""
 
-    def __init__(self, bench: Bench) -> None:
-        self._bench = bench
-        self._before: dict[int, Any] = {}
-
-    def __enter__(self) -> None:
-        """Take the signals."""
-        for number in (signal.SIGINT, signal.SIGTERM):
-            self._before[number] = signal.signal(number, self._stop)
-
-    def __exit__(self, *_: object) -> None:
-        """Give them back."""
-        for number, handler in self._before.items():
-            signal.signal(number, handler)
-
-    def _stop(self, number: int, _: object) -> None:
+    def stop(number: int, _: object) -> None:
         signal.signal(number, signal.default_int_handler)
-        self._bench.events.request_stop()
+        bench.events.request_stop()
+
+    before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def tell(event: Event) -> None:
@@ -228,14 +220,20 @@ def show(bench: Bench, study: Study) -> int:
 
 def write_results(bench: Bench, study: Study, folder: Path) -> Path:
     """Write the figures of all cells that are there, and a contact sheet for each table."""
+    screened = study.split is DEVELOPMENT
+    asked = {table.name for table in study.tables}
+    # Also the tables that this call was not asked for, or it would take back what earlier ones have told.
+    tables = [t for t in TABLES.values() if t.name in asked or (t.screened == screened and t.name not in SELDOM)]
+    study = replace(study, tables=tables)
     measured = report.collect(bench, study)
-    name = "screening" if study.split is DEVELOPMENT else "claims"
+    name = "screening" if screened else "claims"
     # Recipes are chosen by the reward's encoder alone.
-    encoder = "likeness_reward" if study.split is DEVELOPMENT else "likeness"
+    encoder = "likeness_reward" if screened else "likeness"
+    own = [method.name for method in study.more]
     found: dict[str, Any] = {
         "name": name,
         "about": about(bench, study, measured),
-        "claims": [asdict(claim) for claim in report.claims(measured, encoder=encoder)],
+        "claims": [asdict(claim) for claim in report.claims(measured, encoder=encoder, own=own)],
         "ratios": report.ratios(measured),
         "tables": [report.table_figures(bench, study, table, measured) for table in study.tables],
     }

@@ -249,6 +249,12 @@ def test_a_run_that_goes_back_behind_a_look_makes_it_again(whole: Path, tmp_path
 
 def test_looks_of_another_run_are_forgotten(whole: Path, tmp_path: Path) -> None:
     shutil.copytree(whole, tmp_path, dirs_exist_ok=True)
+    with pytest.raises(PowerCut):
+        Run(tmp_path, cut_once("step 0"), key="other").go()
+    left = {path.name for path in tmp_path.rglob("*")} - {"checkpoints", "adapter.safetensors", "metrics.jsonl"}
+    assert left == {"looks.jsonl", "snapshots"}, "nothing that tells of the former run"
+    shutil.rmtree(tmp_path)
+    shutil.copytree(whole, tmp_path)
     other = Run(tmp_path, key="other")
     other.go()
     assert other.looked == ["stage 1", 3, 6, 9, 12, 15]

@@ -49,6 +49,7 @@ MODEL_DEFAULTS: dict[str, dict[str, Any]] = {
         "prefer.probe_steps": 8,
         "prefer.held_out_every": 20,
         "prefer.watch_every": 20,
+        "prefer.watch_videos": 6,
         "generate.frames": 9,
         "generate.size": "48x48",
         "generate.fps": 8,

@@ -189,6 +189,8 @@ class Guard:
     def _go_back_to(self, step: int) -> None:
         """Drop what was seen after this step, and all of another run."""
         kept = [record for record in self._records if record["step"] <= step]
+        if step == 0:
+            (self._folder / "guards.json").unlink(missing_ok=True)
         if step == 0 or len(kept) < len(self._records):
             write_lines(self._file, kept)
             names = {self._snapshot(record["step"]).name for record in kept}

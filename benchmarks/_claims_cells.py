@@ -208,7 +208,7 @@ def start_from_another(bench: Bench, cell: Cell, workspace: Workspace, photos: l
         return None
     temporary = Path(tempfile.mkdtemp(prefix=".tmp-", dir=folder))
     try:
-        leave = shutil.ignore_patterns("checkpoints", "videos", "lock", "events.jsonl", ".tmp-*")
+        leave = shutil.ignore_patterns("checkpoints", "snapshots", "videos", "lock", "events.jsonl", ".tmp-*")
         copy = shutil.copytree(folder / best, temporary / workspace.name, ignore=leave)
         if known[best] < len(pipeline.needed(settings)):
             for point in (copy / "points").glob("prefer-*"):

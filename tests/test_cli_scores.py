@@ -243,6 +243,19 @@ def test_a_what_if_touches_nothing_and_is_what_selection_then_does(
     assert f"in both {len(both)} {len(both)}" in rows(shown.out)
 
 
+def test_the_prompt_of_an_identity_pair_is_the_rejected_video_s_or_the_static_clip_s() -> None:
+    """Against the records of the videos; a dynamic pair's videos share their prompt."""
+    workspace = scored()
+    prompts = {row["id"]: row["prompt"] for row in read_lines(workspace.repository / "videos.jsonl")}
+    for which, side in (("rejected", "rejected"), ("static", "winner")):
+        pairs = select.choose(workspace, settings(**{"pairs.prompt": which})).rows
+        assert {pair["kind"] for pair in pairs} == {"identity", "dynamic"}
+        for pair in pairs:
+            of = side if pair["kind"] == "identity" else "winner"
+            assert pair["prompt"] == prompts[pair[of]["id"]]
+            assert pair["kind"] == "identity" or pair["prompt"] == prompts[pair["rejected"]["id"]]
+
+
 def test_rules_that_leave_no_pair_are_an_error_with_the_reason(capsys: pytest.CaptureFixture[str]) -> None:
     workspace = scored()
     before = files(workspace.path)

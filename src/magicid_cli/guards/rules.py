@@ -24,7 +24,7 @@ TOLERATED = 0.05
 HELD_OUT_RISE = 0.1
 """Rise of the held-out margin above its lowest, as a share of the training margin, that is over-fitting."""
 
-DISPLACED = 0.5
+DISPLACED = 0.2
 """Rise of the winners' error, as a share of the rejected videos', that is likelihood displacement."""
 
 CERTAIN = 2.0

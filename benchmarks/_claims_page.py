@@ -74,6 +74,8 @@ def _how(final: Mapping[str, Any] | None) -> Iterator[str]:
     if final is not None:
         about = final["about"]
         yield f"{len(about['people'])} people, {len(about['seeds'])} seeds, {about['videos']} videos a cell,"
+        if about["trial"]:
+            yield "**A trial of the machinery with tiny doses: none of these figures says anything about a method.**"
         yield f"{about['hours']:.1f} hours; weights `{about['weights'][:16]}`."
         yield ""
 
@@ -181,7 +183,7 @@ def sheet(bench: Bench, study: Study, table: Table, path: Path) -> Path | None:
         figures = f"likeness {row['likeness']:.2f}, motion {row['motion']:.1f} px, seen: {row['seen']['action']}"
         look = f", {cell.probe.name}" if cell.probe.name else ""
         rows.append(_sheet.Row(f"{cell.method.name}{look}: {figures}", [_fit(frames, longest)]))
-    return _sheet.write(path, rows, side=SIDE, title=f"{table.title}. {prompt}")
+    return _sheet.write(path, rows, side=SIDE, title=table.title, headings=[prompt])
 
 
 def _first(study: Study) -> tuple[int, int]:

@@ -165,4 +165,4 @@ def _both(values: Values, against: Values, names: Sequence[str]) -> dict[str, In
 
 
 def _few(found: Interval) -> str:
-    return f"{found.people} people are too few to decide ({LEAST_PEOPLE} at least)"
+    return f"too few people to decide: {found.people}, and {LEAST_PEOPLE} are needed"

@@ -239,6 +239,7 @@ def write_results(bench: Bench, study: Study, folder: Path) -> Path:
     }
     path = folder.parent / f"{name}.json"
     write_json(path, found)
+    path.chmod(0o644)  # written private
     for claim in found["claims"]:
         print(f"{claim['verdict']:<14} {claim['claim']}: {claim['why']}")
     for table in study.tables:
@@ -274,6 +275,7 @@ def write_page(folder: Path, path: Path) -> int:
     final, screening = (read_json(file) if file.is_file() else None for file in files)
     before = path.read_text(encoding="utf-8") if path.is_file() else ""
     write_text(path, pages.page(final, screening, before))
+    path.chmod(0o644)
     print(path)
     return 0
 

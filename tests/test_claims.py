@@ -83,7 +83,7 @@ def test_equal_is_not_below_and_not_above() -> None:
         (UP, stats.OPEN, "although the paired difference is above 0"),
         (MIXED, stats.OPEN, "and so does the paired difference"),
         (DOWN, stats.FAILS, "nowhere above 0"),
-        (people(11, 12), stats.OPEN, "2 people are too few"),
+        (people(11, 12), stats.OPEN, "too few people to decide: 2"),
     ],
 )
 def test_an_ordering_needs_intervals_that_do_not_overlap(upper: stats.Values, verdict: str, why: str) -> None:
@@ -238,3 +238,4 @@ def test_the_page_says_what_is_measured(mini_here: Path, tmp_path: Path) -> None
     assert "| DreamBooth-LoRA | 4 + 0 | 0.702 [0.701, 0.703] |" in text and "| 15 |" in text
     assert "| It is so | **holds** |" in text and "| DreamBooth-LoRA | 0.75 | 0.65 |" in text
     assert "| MagicID | - | - |" in text, "not measured"
+    assert "A trial of the machinery" in text

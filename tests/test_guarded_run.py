@@ -78,8 +78,9 @@ def test_a_guard_fires_and_the_run_that_was_cut_ends_alike(
     told = json.loads(capsys.readouterr().out)["data"]["preference"]
     assert told == {"steps": len(rows), **{name: result[name] for name in ("chosen", "stopped", "why")}}
 
-    # From the start, cut in the middle of the second look, and again.
+    # From the start, without the encoded prompts, cut in the middle of the second look, and again.
     shutil.rmtree(workspace.prefer)
+    shutil.rmtree(workspace.path / "texts")
 
     def cut(event: Event) -> None:
         if event.data.get("part") == "watched videos" and len(read_lines(workspace.prefer / "looks.jsonl")) == 2:

@@ -124,6 +124,9 @@ def run(workspace: Workspace, settings: Settings, events: Events) -> PreferResul
     """
     family = models.open_family(settings.model, events)
     train_pairs, held_out = load_pairs(workspace, family, events)
+    if settings.prefer.guards:
+        prompts = [wish.prompt for wish in guards.wishes(workspace, settings)]
+        conditioning.encode_texts(family, workspace.path / "texts", prompts, events, NAME)
     tensors, spec = adapters.load(workspace.reconstruct / "adapter.safetensors")
     family.load("transformer")
     family.gradient_checkpointing(settings.training.gradient_checkpointing)

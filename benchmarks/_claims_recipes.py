@@ -146,6 +146,7 @@ class Table:
         against: the method from which differences are taken.
         probes: the looks; one for most tables.
         screened: whether it is measured on the development split.
+        seeds: the most customization seeds of a person, None for all that are asked for.
     """
 
     name: str
@@ -154,6 +155,7 @@ class Table:
     against: str
     probes: tuple[Probe, ...] = (Probe(),)
     screened: bool = False
+    seeds: int | None = None
 
 
 BASE, DREAMBOOTH, MAGICID, STAGE_1 = "untouched base", "DreamBooth-LoRA", "MagicID", "stage 1 alone"
@@ -187,6 +189,7 @@ TABLES: dict[str, Table] = {
             (BASE, DREAMBOOTH, MAGICID),
             DREAMBOOTH,
             (Probe(), *(Probe(f"{frames} frames", {"generate.frames": frames}) for frames in _LENGTHS)),
+            seeds=1,
         ),
         Table(
             "figure-2b",
@@ -194,6 +197,7 @@ TABLES: dict[str, Table] = {
             (DREAMBOOTH, MAGICID),
             DREAMBOOTH,
             (*(Probe(f"point {point + 1}", point=point) for point in range(CURVE_POINTS)), Probe()),
+            seeds=1,
         ),
         Table("paper-doses", "The paper's own doses, many more steps", (PAPER_DOSES,), PAPER_DOSES),
         Table("decisions", "Decisions", (), MAGICID, screened=True),

@@ -83,7 +83,8 @@ class Study:
 
     def cells(self, bench: Bench, table: Table) -> list[Cell]:
         """A table's cells, person after person."""
-        people, seeds = self.split.people[: self.amounts.people], self.split.seeds[: self.amounts.seeds]
+        people = self.split.people[: self.amounts.people]
+        seeds = self.split.seeds[: self.amounts.seeds][: table.seeds]
         rows = self.rows(bench, table)
         return [Cell(m, who, seed, self.split, probe) for who in people for seed in seeds for m, probe in rows]
 

@@ -359,3 +359,9 @@ def test_the_adapters_of_the_curve_s_points_are_kept(tmp_path: Path, small: cell
     assert (float(tensors["a.lora_A.weight"]), spec.rank) == (60.0, settings.adapter.rank)
     with pytest.raises(LookupError, match="step 120 of reconstruct"):
         cells.at_point(small, workspace, settings, points.index(("reconstruct", 120)))
+
+
+def test_a_figure_has_one_seed_and_a_table_all(bench: cells.Bench) -> None:
+    study = report.Study(recipes.FINAL, recipes.Amounts(), list(recipes.TABLES.values()))
+    found = {table.name: {cell.seed for cell in study.cells(bench, table)} for table in study.tables}
+    assert found["table-1"] == {*recipes.FINAL.seeds} and found["figure-2a"] == found["figure-2b"] == {101}

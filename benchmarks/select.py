@@ -72,6 +72,9 @@ def select(videos: int, prompts: int, rewards: Callable[[Any, int], Any]) -> dic
         rejected_cap=pairs.rejected_cap,
         held_out=pairs.held_out,
         rewards=tuple(pairs.rewards.split("+")),
+        fronts=pairs.fronts,
+        dynamic_rule=pairs.dynamic_rule,
+        identity_tolerance=pairs.identity_tolerance,
     )
     selection, measured = measured_call(lambda: hpo.select_pairs(candidates, rule, seed=0))
     training = selection.report["training"]

@@ -5,7 +5,16 @@ import numpy as np
 from magicid_cli import hpo
 
 RULE = hpo.PairRule(
-    count=100, identity_share=0.5, tau=None, video_cap=10, rejected_cap=2, held_out=0, rewards=hpo.REWARDS
+    count=100,
+    identity_share=0.5,
+    tau=None,
+    video_cap=10,
+    rejected_cap=2,
+    held_out=0,
+    rewards=hpo.REWARDS,
+    fronts="prompt",
+    dynamic_rule="dominating",
+    identity_tolerance=0.5,
 )
 
 

@@ -6,11 +6,13 @@ stage, which must do what the what-if showed.
 
 import subprocess
 import sys
+from pathlib import Path
 from statistics import fmean
 from typing import Any
 
 import pytest
 
+from album import drawn_photos
 from fake_run import outcome
 from magicid_cli import config
 from magicid_cli.cli import score as cli_score
@@ -262,6 +264,8 @@ WHAT_IF = [
     {"pairs.count": 3, "pairs.held_out": 0},
     {"pairs.rewards": "identity"},
     {"pairs.dynamics": "subject"},
+    {"pairs.fronts": "global"},
+    {"pairs.dynamic_rule": "motion-gap", "pairs.identity_tolerance": 9.0, "pairs.identity_share": 0.0},
     {"seed": 3},
 ]
 
@@ -288,6 +292,19 @@ def test_a_what_if_touches_nothing_and_is_what_selection_then_does(
     }
     assert data["kept"] == len(both)
     assert f"in both {len(both)} {len(both)}" in rows(shown.out)
+
+
+def test_the_prompt_of_an_identity_pair_is_the_rejected_video_s_or_the_static_clip_s() -> None:
+    """Against the records of the videos; a dynamic pair's videos share their prompt."""
+    workspace = scored()
+    prompts = {row["id"]: row["prompt"] for row in read_lines(workspace.repository / "videos.jsonl")}
+    for which, side in (("rejected", "rejected"), ("static", "winner")):
+        pairs = select.choose(workspace, settings(**{"pairs.prompt": which})).rows
+        assert {pair["kind"] for pair in pairs} == {"identity", "dynamic"}
+        for pair in pairs:
+            of = side if pair["kind"] == "identity" else "winner"
+            assert pair["prompt"] == prompts[pair[of]["id"]]
+            assert pair["kind"] == "identity" or pair["prompt"] == prompts[pair["rejected"]["id"]]
 
 
 def test_rules_that_leave_no_pair_are_an_error_with_the_reason(capsys: pytest.CaptureFixture[str]) -> None:
@@ -321,6 +338,18 @@ def test_the_number_of_pairs_has_two_spellings(capsys: pytest.CaptureFixture[str
         assert main(["pairs", "alice", flag, "3", "--json"]) == 0
         found.append(outcome(capsys)["data"])
     assert found[0] == found[1] and found[0]["what_if"] == {"--pair-count": 3}
+
+
+@pytest.mark.parametrize("command", [["pairs", "alice"], ["customize", "photos", "--name", "bob", "--dry-run"]])
+def test_pairs_by_motion_gap_need_motion_as_a_reward(
+    command: list[str], capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    """Told when nothing was computed yet."""
+    scored()
+    photos = str(drawn_photos(tmp_path / "photos", 1)[0].parent)
+    flags = ["--dynamic-rule", "motion-gap", "--pair-rewards", "identity", "--json"]
+    assert main([photos if word == "photos" else word for word in command] + flags) == 2
+    assert outcome(capsys)["error"]["code"] == "settings-invalid"
 
 
 def test_pairs_that_were_not_selected_yet_are_shown_as_they_would_be(capsys: pytest.CaptureFixture[str]) -> None:

@@ -7,6 +7,7 @@ import weakref
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import numpy as np
 import pytest
@@ -67,6 +68,12 @@ def test_the_error_is_a_mean() -> None:
 # --- loss ---------------------------------------------------------------------------------------------------------
 
 
+Terms = dict[str, Any]
+
+# The paper's loss: no further term.
+PLAIN: Terms = {"guard": 0.0, "anchor": 0.0}
+
+
 def errors_of(*values: float) -> hpo.PairErrors:
     return hpo.PairErrors(*(torch.tensor(value, dtype=torch.float64) for value in values))
 
@@ -80,7 +87,7 @@ def test_loss_by_hand() -> None:
     errors = errors_of(0.5, 0.6, 0.9, 0.7)
     m = hpo.margin(errors)
     assert m.item() == pytest.approx(-0.3)
-    assert hpo.preference_loss(errors, 10).item() == pytest.approx(0.20141328, abs=1e-8)
+    assert hpo.preference_loss(errors, 10, **PLAIN).item() == pytest.approx(0.20141328, abs=1e-8)
     assert hpo.gradient_factor(m, 10).item() == pytest.approx(0.18242552, abs=1e-8)
     assert hpo.gradient_scale(m, 10).item() == pytest.approx(0.91212762, abs=1e-8)
 
@@ -89,14 +96,14 @@ def test_loss_by_hand() -> None:
 def test_a_policy_equal_to_its_reference_has_loss_log_2(e_w: float, e_l: float, beta: float) -> None:
     """m = 0: L = log 2 and factor 0.5, whatever β."""
     errors = errors_of(e_w, e_w, e_l, e_l)
-    assert hpo.preference_loss(errors, beta).item() == pytest.approx(math.log(2), rel=1e-12)
+    assert hpo.preference_loss(errors, beta, **PLAIN).item() == pytest.approx(math.log(2), rel=1e-12)
     assert hpo.gradient_factor(hpo.margin(errors), beta).item() == 0.5
 
 
 @given(m=st.floats(-100, 100), beta=st.floats(1e-9, 1e-6))
 def test_small_beta_is_linear(m: float, beta: float) -> None:
     """β → 0: L = log 2 + (β/4) m up to second order, ((β/2) m)² / 8."""
-    loss = hpo.preference_loss(errors_of(m, 0, 0, 0), beta).item()
+    loss = hpo.preference_loss(errors_of(m, 0, 0, 0), beta, **PLAIN).item()
     assert loss - math.log(2) == pytest.approx(beta / 4 * m, abs=(beta * m) ** 2 / 32 + 1e-15)
 
 
@@ -106,7 +113,7 @@ def test_huge_margins_stay_finite(m: float, factor: float, dtype: torch.dtype) -
     """m → -∞: loss and gradient 0; m → ∞: loss (β/2) m and gradient β/2; nothing overflows."""
     winner = torch.tensor(m, dtype=dtype, requires_grad=True)
     zero = torch.zeros((), dtype=dtype)
-    loss = hpo.preference_loss(hpo.PairErrors(winner, zero, zero, zero), 500.0)
+    loss = hpo.preference_loss(hpo.PairErrors(winner, zero, zero, zero), 500.0, **PLAIN)
     (gradient,) = torch.autograd.grad(loss, winner)
     assert loss.item() == pytest.approx(max(0.0, 250 * m), rel=1e-6)
     assert gradient.item() == 250 * factor
@@ -119,7 +126,7 @@ def test_the_gradient_scale_is_the_derivative_of_the_loss(m: float, beta: float)
     winner = torch.tensor(m, dtype=torch.float64, requires_grad=True)
     rejected = torch.tensor(0.0, dtype=torch.float64, requires_grad=True)
     zero = torch.zeros((), dtype=torch.float64)
-    loss = hpo.preference_loss(hpo.PairErrors(winner, zero, rejected, zero), beta)
+    loss = hpo.preference_loss(hpo.PairErrors(winner, zero, rejected, zero), beta, **PLAIN)
     towards, away = torch.autograd.grad(loss, [winner, rejected])
     s = hpo.gradient_scale(winner.detach(), beta)
     torch.testing.assert_close((towards, away), (s, -s), rtol=1e-12, atol=0)
@@ -164,11 +171,16 @@ def draw_sample() -> Sample:
     return Sample(x0_w, x0_l, noise, torch.rand((), dtype=torch.float64), torch.randn(3, dtype=torch.float64))
 
 
+# The method's loss, each further term alone, and both together.
+TERMS = [PLAIN, {**PLAIN, "guard": 2.0}, {**PLAIN, "anchor": 0.3}, {"guard": 0.7, "anchor": 1.5}]
+
+
 @pytest.mark.parametrize("noised", [hpo.velocity_noised, hpo.noise_noised])
 @pytest.mark.parametrize("beta", [0.1, 5.0, 300.0])
 @pytest.mark.parametrize("count", [1, 3])
-def test_one_graph_at_a_time_is_joint_autograd(noised: Noised, beta: float, count: int) -> None:
-    """The mean loss of one and of several pairs, with all graphs alive: relative difference below 1e-6."""
+@pytest.mark.parametrize("terms", TERMS, ids=["plain", "guard", "anchor", "both"])
+def test_one_graph_at_a_time_is_joint_autograd(noised: Noised, beta: float, count: int, terms: Terms) -> None:
+    """The mean loss of one and of several pairs, with all graphs alive: relative difference below 1e-12."""
     policy, reference = Denoiser(0), Denoiser(7)
     parameters = list(policy.parameters())
     into = [torch.zeros_like(parameter) for parameter in parameters]
@@ -179,12 +191,13 @@ def test_one_graph_at_a_time_is_joint_autograd(noised: Noised, beta: float, coun
         with torch.no_grad():
             references = winner(reference), rejected(reference)
         errors = hpo.PairErrors(winner(policy), references[0], rejected(policy), references[1])
-        losses.append(hpo.preference_loss(errors, beta))
+        losses.append(hpo.preference_loss(errors, beta, **terms))
         closures = partial(winner, policy), partial(rejected, policy)
-        steps.append(hpo.accumulate_preference(*closures, *references, parameters, beta, into, weight=1 / count))
+        step = hpo.accumulate_preference(*closures, *references, parameters, beta, into, weight=1 / count, **terms)
+        steps.append(step)
     joint = torch.autograd.grad(torch.stack(losses).mean(), parameters)
     difference = torch.cat([(a - b).flatten() for a, b in zip(into, joint, strict=True)]).norm()
-    assert difference / torch.cat([b.flatten() for b in joint]).norm() < 1e-6
+    assert difference / torch.cat([b.flatten() for b in joint]).norm() < 1e-12
     assert [step.loss for step in steps] == pytest.approx([loss.item() for loss in losses])
     assert all(parameter.grad is None for parameter in parameters)
 
@@ -199,7 +212,7 @@ def test_a_step_by_hand() -> None:
     β = 2: σ(-1.5) = 0.18242552, s = 0.18242552; ∇e_w - ∇e_l = -2 - 4 = -6; gradient -6 s = -1.09455314.
     """
     theta, into = torch.tensor([1.0], requires_grad=True), [torch.tensor([10.0])]
-    step = hpo.accumulate_preference(square(theta, 2), square(theta, -1), 1.5, 3.0, [theta], 2.0, into)
+    step = hpo.accumulate_preference(square(theta, 2), square(theta, -1), 1.5, 3.0, [theta], 2.0, into, **PLAIN)
     assert into[0].item() == pytest.approx(10 - 1.09455314)
     assert (step.margin, step.winner_shift, step.rejected_shift) == (-1.5, -0.5, 1.0)
     assert step.loss == pytest.approx(0.20141328, abs=1e-8)
@@ -207,16 +220,60 @@ def test_a_step_by_hand() -> None:
     assert step.implicit_accuracy == 1
 
 
+def test_a_guarded_and_anchored_step_by_hand() -> None:
+    """θ = 1; e_w = (θ - 2)² = 1, e_l = (θ + 1)² = 4; references 0.5 and 3; g = 2, a = 0.25, β = 2.
+
+    m = 0.5 - 1 = -0.5; the winner's error is 0.5 above its reference: m_g = -0.5 + 2 · 0.5 = 0.5.
+    σ(0.5) = 0.62245933, s = 0.62245933; ∇e_w = -2, ∇e_l = 4;
+    gradient: s (1 + 2) (-2) - s 4 + (β/2) 0.25 (-2) = -10 · 0.62245933 - 0.5 = -6.72459331;
+    loss: softplus(0.5) + 0.25 · 0.5 = 0.97407698 + 0.125 = 1.09907698.
+    """
+    theta, into = torch.ones(1, dtype=torch.float64, requires_grad=True), [torch.zeros(1, dtype=torch.float64)]
+    errors = square(theta, 2), square(theta, -1), 0.5, 3.0
+    step = hpo.accumulate_preference(*errors, [theta], 2.0, into, guard=2.0, anchor=0.25)
+    assert into[0].item() == pytest.approx(-6.72459331, abs=1e-8)
+    assert step.loss == pytest.approx(1.09907698, abs=1e-8)
+    assert step.gradient_factor == pytest.approx(0.62245933, abs=1e-8)
+    # What is watched is the method's margin, whatever the loss makes of it.
+    assert (step.margin, step.winner_shift, step.implicit_accuracy) == (-0.5, 0.5, 1)
+
+
+def test_the_guard_does_nothing_while_the_winner_s_error_is_low() -> None:
+    """e_w = 1 is below its reference of 1.5, and at 1 exactly it is at it: in both cases the step without a guard."""
+    theta = torch.ones(1, dtype=torch.float64, requires_grad=True)
+    for reference in (1.5, 1.0):
+        plain, guarded = [torch.zeros_like(theta)], [torch.zeros_like(theta)]
+        errors = square(theta, 2), square(theta, -1), reference, 3.0
+        steps = [
+            hpo.accumulate_preference(*errors, [theta], 2.0, plain, **PLAIN),
+            hpo.accumulate_preference(*errors, [theta], 2.0, guarded, guard=50.0, anchor=0.0),
+        ]
+        assert steps[0] == steps[1] and torch.equal(plain[0], guarded[0])
+
+
 def test_without_beta_the_gradient_is_the_small_beta_limit() -> None:
     """β → 0: the gradient tends to (β/4) (∇e_w - ∇e_l); None gives the bracket itself, with factor 0.5 and loss m."""
     theta = torch.tensor([1.0, -2.0], dtype=torch.float64, requires_grad=True)
     limit, small = [torch.zeros_like(theta)], [torch.zeros_like(theta)]
     errors = square(theta, 2), square(theta, -1), 3.0, 0.5
-    step = hpo.accumulate_preference(*errors, [theta], None, limit)
-    hpo.accumulate_preference(*errors, [theta], 1e-8, small)
+    step = hpo.accumulate_preference(*errors, [theta], None, limit, **PLAIN)
+    hpo.accumulate_preference(*errors, [theta], 1e-8, small, **PLAIN)
     torch.testing.assert_close(limit[0], torch.full_like(theta, -6))
     torch.testing.assert_close(small[0] * 4 / 1e-8, limit[0], rtol=1e-6, atol=0)
     assert (step.loss, step.gradient_factor, step.implicit_accuracy) == (step.margin, 0.5, 0)
+
+
+@pytest.mark.parametrize("terms", TERMS[1:], ids=["guard", "anchor", "both"])
+def test_the_small_beta_limit_holds_for_the_further_terms(terms: Terms) -> None:
+    """As above, where the winner's error is above its reference; the loss is the limit of (L - log 2) · 4/β."""
+    theta = torch.tensor([1.0, -2.0], dtype=torch.float64, requires_grad=True)
+    limit, small = [torch.zeros_like(theta)], [torch.zeros_like(theta)]
+    errors = square(theta, 2), square(theta, -1), 3.0, 0.5
+    step = hpo.accumulate_preference(*errors, [theta], None, limit, **terms)
+    near = hpo.accumulate_preference(*errors, [theta], 1e-7, small, **terms)
+    assert near.winner_shift > 0
+    torch.testing.assert_close(small[0] * 4 / 1e-7, limit[0], rtol=1e-5, atol=0)
+    assert (near.loss - math.log(2)) * 4 / 1e-7 == pytest.approx(step.loss, rel=1e-5)
 
 
 def test_the_winner_is_forgotten_before_the_rejected_is_measured() -> None:
@@ -235,7 +292,7 @@ def test_the_winner_is_forgotten_before_the_rejected_is_measured() -> None:
         seen.append(alive[0]() is None)
         return theta.square().sum()
 
-    hpo.accumulate_preference(winner, rejected, 1.0, 1.0, [theta], 1.0, [torch.zeros(1)])
+    hpo.accumulate_preference(winner, rejected, 1.0, 1.0, [theta], 1.0, [torch.zeros(1)], **PLAIN)
     assert seen == [True]
 
 
@@ -243,7 +300,7 @@ def test_a_parameter_that_one_side_does_not_touch_has_gradient_zero_there() -> N
     """∇e_w = (2 a, 0), ∇e_l = (0, 2 b) with a = b = 1 and weight 1: (2, -2)."""
     a, b = torch.ones(1, requires_grad=True), torch.ones(1, requires_grad=True)
     into = [torch.zeros(1), torch.zeros(1)]
-    hpo.accumulate_preference(square(a, 0), square(b, 0), 1.0, 1.0, [a, b], None, into)
+    hpo.accumulate_preference(square(a, 0), square(b, 0), 1.0, 1.0, [a, b], None, into, **PLAIN)
     assert [buffer.item() for buffer in into] == [2, -2]
 
 
@@ -252,7 +309,7 @@ def test_a_value_that_is_not_finite_is_passed_on(bad: float) -> None:
     """The caller stops by what comes back; which sample it was shows in the shifts."""
     theta = torch.ones(1, requires_grad=True)
     step = hpo.accumulate_preference(
-        square(theta, 0), lambda: theta.sum() * bad, 1.0, 1.0, [theta], 1.0, [torch.zeros(1)]
+        square(theta, 0), lambda: theta.sum() * bad, 1.0, 1.0, [theta], 1.0, [torch.zeros(1)], **PLAIN
     )
     assert math.isfinite(step.winner_shift)
     assert not math.isfinite(step.rejected_shift)

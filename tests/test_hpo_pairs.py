@@ -77,6 +77,63 @@ def test_too_few_pairs_widen_to_the_second_fronts_and_say_so() -> None:
     assert ["second" in pair.why for pair in wide.pairs] == [False, True, True, True]
 
 
+def test_global_fronts_by_hand() -> None:
+    """Prompt 0: a (4,4,4) over b (3,3,3); prompt 1: c (2,2,2) over d (1,1,1).
+
+    Of each prompt a-b and c-d are on the fronts. Globally the upper front is {a} and the lower one {d}, which share no
+    prompt; the second fronts add b and c: neither b to the lower nor c to the upper ones.
+    """
+    sampled: Videos = {0: [(4, 4, 4), (3, 3, 3)], 1: [(2, 2, 2), (1, 1, 1)]}
+    rule = replace(RULE, count=4, identity_share=0.0)
+    of_each = hpo.select_pairs(repository(sampled, []), rule, 0)
+    assert [(pair.winner, pair.rejected) for pair in of_each.pairs] == [(0, 1), (2, 3)]
+    of_all = hpo.select_pairs(repository(sampled, []), replace(rule, fronts="global"), 0)
+    assert of_all.pairs == () and of_all.report["training"]["dynamic"]["not_on_front"] == 4
+    assert "no prompt has a video on an upper and another one on a lower front" in of_all.report["starved_by"]
+    # A repository of one prompt has the same fronts either way.
+    whole = hpo.select_pairs(repository(CHAIN, []), replace(rule, fronts="global"), 0)
+    assert [(pair.winner, pair.rejected) for pair in whole.pairs] == [(0, 3), (0, 2), (1, 3), (1, 2)]
+    assert "first fronts of all videos" in whole.pairs[0].why
+
+
+# Identity from 1 to 10 and motion from 1 to 10 are their own scale: the extremes are among the videos of prompt 0.
+MOVING: Videos = {
+    0: [(10.0, 1.0, 5.0), (9.5, 10.0, 1.0), (1.0, 9.0, 9.0)],
+    1: [(5.0, 5.0, 5.0), (5.5, 4.0, 5.0), (5.0, 5.0, 9.0)],
+}
+
+
+def test_pairs_by_motion_gap_by_hand() -> None:
+    """The likest video a (10, 1), b (9.5, 10) and c (1, 9) of prompt 0; d (5, 5), e (5.5, 4), f (5, 5) of prompt 1.
+
+    Tolerance 0.5: b-a (gap 9, identity -0.5), b-c (gap 1), d-e and f-e (gap 1, identity -0.5); c-a lacks 9 of identity.
+    At equal gaps the winner's id decides. Dominance and prompt following do not matter: b-a is worse on the latter.
+    """
+    rule = replace(RULE, count=9, identity_share=0.0, dynamic_rule="motion-gap")
+    selection = hpo.select_pairs(repository(MOVING, []), rule, 0)
+    assert [(pair.winner, pair.rejected) for pair in selection.pairs] == [(1, 0), (1, 2), (3, 4), (5, 4)]
+    assert [pair.gap for pair in selection.pairs] == pytest.approx([-0.5, 8.5, -0.5, -0.5])
+    found = selection.report["training"]["dynamic"]
+    assert {name: number for name, number in found.items() if number} == {
+        "candidates": 12,
+        "no_motion_gap": 7,  # of 6 ordered pairs of three videos 3 move less; d and f move alike
+        "identity_lost": 1,
+        "selected": 4,
+    }
+    assert "dynamics +9.00" in selection.pairs[0].why and "at most 0.50 of identity" in selection.pairs[0].why
+    assert selection.report["training"]["widened_prompts"] == []
+    strict = hpo.select_pairs(repository(MOVING, []), replace(rule, identity_tolerance=0.0), 0)
+    assert [(pair.winner, pair.rejected) for pair in strict.pairs] == [(1, 2)]
+    wide = hpo.select_pairs(repository(MOVING, []), replace(rule, identity_tolerance=9.0, count=2), 0)
+    assert [(pair.winner, pair.rejected) for pair in wide.pairs] == [(1, 0), (2, 0)]
+
+
+def test_motion_gap_without_the_reward_for_motion_is_refused() -> None:
+    rule = replace(RULE, rewards=("identity",), dynamic_rule="motion-gap")
+    with pytest.raises(ValueError, match="dynamics"):
+        hpo.select_pairs(repository(MOVING, []), rule, 0)
+
+
 def test_a_static_clip_wins_at_most_ten_pairs_or_its_share_of_the_wanted() -> None:
     """Two static clips, the first closer: of 12 wanted it takes the first 10; of 25 wanted the first 13."""
     videos: Videos = {0: [(0.01 * n, 1.0, 0.0) for n in range(30)]}
@@ -149,6 +206,9 @@ def test_identity_alone_selects_by_identity_alone() -> None:
     assert "no_more_motion" not in selection.report["training"]["dynamic"]
 
 
+BY_GAP = replace(RULE, identity_share=0.0, dynamic_rule="motion-gap")
+
+
 @pytest.mark.parametrize(
     ("sampled", "static", "rule", "because"),
     [
@@ -158,6 +218,8 @@ def test_identity_alone_selects_by_identity_alone() -> None:
         ({0: [(1, 0, 0), (0, 1, 0)]}, [], RULE, ["no static clip, or", "no video on an upper front dominates"]),
         ({0: [(1, 1, 0), (0, 1, 0)]}, [], replace(RULE, identity_share=0.0), ["moves more than it"]),
         ({0: [(1, 1, 1), (0, 0, 0)]}, [], replace(RULE, identity_share=1.0), ["no static clip, or"]),
+        ({0: [(1, 1, 1), (0, 1, 0)]}, [], BY_GAP, ["no video moves more than another one of its prompt"]),
+        ({0: [(1, 0, 1), (0, 1, 0)]}, [], BY_GAP, ["every video that moves more lacks more identity"]),
     ],
 )
 def test_no_pair_at_all_says_which_rule_starved_it(

@@ -24,7 +24,7 @@ def repositories(draw: st.DrawFn) -> hpo.Candidates:
 
 
 def rules(held_out: st.SearchStrategy[int]) -> st.SearchStrategy[hpo.PairRule]:
-    return st.builds(
+    every = st.builds(
         hpo.PairRule,
         count=st.integers(1, 30),
         identity_share=st.sampled_from([0.0, 0.3, 0.5, 1.0]),
@@ -33,7 +33,11 @@ def rules(held_out: st.SearchStrategy[int]) -> st.SearchStrategy[hpo.PairRule]:
         rejected_cap=st.integers(1, 3),
         held_out=held_out,
         rewards=st.sampled_from([hpo.REWARDS, hpo.REWARDS[:2], hpo.REWARDS[:1]]),
+        fronts=st.sampled_from(["prompt", "global"]),
+        dynamic_rule=st.sampled_from(["dominating", "motion-gap"]),
+        identity_tolerance=st.sampled_from([0.0, 0.5, 3.0, 9.0]),
     )
+    return every.filter(lambda rule: rule.dynamic_rule == "dominating" or "dynamics" in rule.rewards)
 
 
 def columns_of(rule: hpo.PairRule) -> list[int]:
@@ -41,7 +45,14 @@ def columns_of(rule: hpo.PairRule) -> list[int]:
 
 
 def beats(candidates: hpo.Candidates, rule: hpo.PairRule, w: int, r: int) -> bool:
-    """Domination in the rewards in use, with more motion if motion is one of them, and one prompt."""
+    """Domination in the rewards in use, with more motion if motion is one of them, and one prompt.
+
+    By motion gap: more motion, hardly less identity, and one prompt.
+    """
+    if rule.dynamic_rule == "motion-gap":
+        lost = np.subtract(*hpo.scale(candidates.raw)[[r, w], 0])
+        more = candidates.raw[w, 1] > candidates.raw[r, 1]
+        return bool(more and lost <= rule.identity_tolerance) and candidates.prompt[w] == candidates.prompt[r]
     columns = columns_of(rule)
     a, b = candidates.raw[w, columns].tolist(), candidates.raw[r, columns].tolist()
     above = all(x >= y for x, y in zip(a, b, strict=True)) and a != b
@@ -53,12 +64,13 @@ def beats(candidates: hpo.Candidates, rule: hpo.PairRule, w: int, r: int) -> boo
 
 
 def peeled(candidates: hpo.Candidates, members: list[int], sign: int, rule: hpo.PairRule, depth: int) -> set[int]:
-    """The first `depth` fronts of each prompt, by comparing everything with everything."""
+    """The first `depth` fronts of each prompt, or of all, by comparing everything with everything."""
     points = sign * candidates.raw[:, columns_of(rule)]
     found: set[int] = set()
     for _ in range(depth):
         rest = [n for n in members if n not in found]
-        same = {n: [k for k in rest if candidates.prompt[k] == candidates.prompt[n]] for n in rest}
+        whole = rule.fronts == "global"
+        same = {n: [k for k in rest if whole or candidates.prompt[k] == candidates.prompt[n]] for n in rest}
         found |= {
             n
             for n in rest
@@ -87,14 +99,17 @@ class Reference:
         return [(w, r) for w, r in every if self.raw[w, 0] > self.raw[r, 0] and leads[w, r] <= tau]
 
     def dynamic_pairs(self, depth: int) -> list[tuple[int, int]]:
+        if self.rule.dynamic_rule == "motion-gap":
+            every = product(self.sampled, self.sampled)
+            return [(w, r) for w, r in every if beats(self.candidates, self.rule, w, r)]
         upper, lower = (peeled(self.candidates, self.sampled, sign, self.rule, depth) for sign in (1, -1))
         return [(w, r) for w, r in product(upper, lower) if beats(self.candidates, self.rule, w, r)]
 
     def take(self, pairs: list[tuple[int, int]], wanted: int, kind: str, chosen: list[tuple[int, int]]) -> None:
         def order(pair: tuple[int, int]) -> tuple[float, str, float, str]:
             w, r = pair
-            ids = self.candidates.ids
-            return -(self.scaled[w, 0] - self.scaled[r, 0]), ids[w], self.raw[r, 0], ids[r]
+            ids, by = self.candidates.ids, int(kind == "dynamic" and self.rule.dynamic_rule == "motion-gap")
+            return -(self.scaled[w, by] - self.scaled[r, by]), ids[w], self.raw[r, by], ids[r]
 
         static_cap = max(10, math.ceil(wanted / max(1, len(self.static))))
         for w, r in sorted(pairs, key=order):
@@ -122,7 +137,7 @@ class Reference:
 
 
 @given(candidates=repositories(), rule=rules(st.just(0)))
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=500, deadline=None)
 def test_the_selection_is_that_of_the_plain_reference(candidates: hpo.Candidates, rule: hpo.PairRule) -> None:
     selection = hpo.select_pairs(candidates, rule, 0)
     assert [(pair.kind, pair.winner, pair.rejected) for pair in selection.pairs] == Reference(candidates, rule).select()

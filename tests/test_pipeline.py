@@ -40,10 +40,13 @@ def test_nothing_runs_twice(alice: Path) -> None:
         ({"photos.min_sharpness": 1.0}, "ingest"),
         ({"adapter.rank": 2}, "reconstruct"),
         ({"reconstruct.steps": 9}, "reconstruct"),
+        ({"reconstruct.clip": "frame"}, "reconstruct"),
         ({"repository.guidance": 3.0}, "sample"),
         ({"rewards.sampled_frames": 4}, "score"),
         ({"pairs.tau": 2.0}, "select"),
+        ({"pairs.fronts": "global"}, "select"),
         ({"prefer.beta": 100.0}, "prefer"),
+        ({"prefer.reference": "base"}, "prefer"),
     ],
 )
 def test_a_changed_setting_makes_the_first_stage_that_reads_it_stale(
@@ -52,6 +55,10 @@ def test_a_changed_setting_makes_the_first_stage_that_reads_it_stale(
     found = stale(alice, **change)
     assert found[0] == first
     assert found == list(pipeline.ORDER)[pipeline.ORDER.index(first) :]
+
+
+def test_how_a_video_is_generated_makes_no_stage_stale(alice: Path) -> None:
+    assert stale(alice, **{"generate.adapter_start": 0.5, "generate.adapter": "stage-1"}) == []
 
 
 @pytest.mark.parametrize("name", [knob.name for knob in config.KNOBS.values() if not knob.result])
@@ -189,7 +196,7 @@ def test_a_stage_declares_exactly_what_it_reads(alice: Path, name: str, monkeypa
         module.run(workspace, spy, Events(), photos=photos)
     else:
         module.run(workspace, spy, Events())
-    declared = set(config.subset(settings, module.READS))
+    declared = set(config.subset(settings, module.reads(settings) if hasattr(module, "reads") else module.READS))
     used = {knob for knob in read if config.KNOBS[knob].result}
     assert used == declared
 

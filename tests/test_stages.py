@@ -19,6 +19,7 @@ from magicid_cli import conditioning, config, models, pipeline
 from magicid_cli.errors import MagicIDError
 from magicid_cli.events import Events
 from magicid_cli.models.base import Shape
+from magicid_cli.photos import decode
 from magicid_cli.stages import reconstruct, sample, score
 from magicid_cli.workspace import Workspace, file_digest, read_lines, write_lines
 
@@ -106,6 +107,31 @@ def test_a_static_clip_of_the_repository_is_what_stage_1_trained_on(alice: Path)
         again = workspace.repository / f"latents/static-{number:03d}.safetensors"
         trained, stored = conditioning.load_tensors(path)["latents"], conditioning.load_tensors(again)["latents"]
         assert torch.equal(trained, stored)
+
+
+def test_stage_1_on_single_frames_trains_on_the_photos_encoded_as_such(
+    alice: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Against the VAE's own encoding of one frame; the clips of the repository stay whole."""
+    workspace, seen = Workspace("alice"), list[torch.Tensor]()
+    real = reconstruct.accumulate
+
+    def spy(family: Any, clips: Any, *rest: Any) -> dict[str, float]:
+        seen[:] = [latents for latents, _ in clips]
+        return real(family, clips, *rest)
+
+    monkeypatch.setattr(reconstruct, "accumulate", spy)
+    wanted = {"reconstruct.clip": "frame", "reconstruct.steps": 1}
+    settings = config.resolve({**SMALL, **wanted}, project=alice).settings
+    reconstruct.run(workspace, settings, Events())
+    family = models.open_family(settings.model, Events())
+    family.load("vae")
+    photos = [decode(photo.crop).rgb for photo in conditioning.references(workspace)]
+    assert all(
+        torch.equal(latents, family.encode_video(photo[None])) for latents, photo in zip(seen, photos, strict=True)
+    )
+    assert [tuple(latents.shape[1:]) for latents in seen] == [(1, 8, 8)] * 3
+    assert len(list((workspace.reconstruct / "static").iterdir())) == 3
 
 
 def test_latents_of_a_photo_that_is_not_used_any_more_are_removed(alice: Path) -> None:

@@ -227,5 +227,10 @@ def _spec(about: dict[str, Any]) -> AdapterSpec:
     return AdapterSpec(**about)
 
 
+def is_attached(transformer: Transformer, name: str) -> bool:
+    """Whether the transformer has an adapter of that name, on or off."""
+    return name in _names(transformer)
+
+
 def _names(transformer: Transformer) -> list[str]:
     return sorted(getattr(transformer, "peft_config", {}))

@@ -23,7 +23,7 @@ class Event:
     Attributes:
         kind: `stage` (started, finished, cached), `step` (training, sampling, scoring), `checkpoint`, `notice`
             (something the user should read), `fallback` (a second-best way was taken; also in the manifest),
-            `download`.
+            `look` and `choice` (what the guards saw, and whose adapter they chose), `download`.
         data: the kind's own values, JSON-serialisable.
         time: seconds since the epoch.
     """

@@ -3,6 +3,7 @@
 Nothing heavy is imported at the top: what can be refused is refused at once.
 """
 
+import math
 import os
 import re
 import secrets
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 
     from magicid_cli.adapters import AdapterSpec
 
+WORN = "policy"  # what an adapter that `put_on` puts on is called in the transformer
 _LONGEST = 255  # bytes of one name, on every usual file system
 
 Text = dict[str, "torch.Tensor"]
@@ -63,6 +65,11 @@ def require_model(workspace: Workspace, settings: Settings) -> Path:
         MagicIDError: `identity-unfinished`, `model-mismatch`.
     """
     adapter = adapter_of(workspace)
+    _require_same_model(workspace, settings)
+    return adapter
+
+
+def _require_same_model(workspace: Workspace, settings: Settings) -> None:
     trained = workspace.manifest()["model"]
     if settings.model.name != trained:
         raise MagicIDError(
@@ -70,7 +77,26 @@ def require_model(workspace: Workspace, settings: Settings) -> Path:
             f"'{workspace.name}' was trained on the model '{trained}', not '{settings.model.name}'.",
             f"Leave --model out, or customize again with --model {settings.model.name}.",
         )
-    return adapter
+
+
+def chosen_adapter(workspace: Workspace, settings: Settings) -> Path | None:
+    """The adapter that `generate.adapter` names, if it is one for the model of the settings; None for none.
+
+    Raises:
+        MagicIDError: `identity-unfinished`, `model-mismatch`.
+    """
+    if settings.generate.adapter == "final":
+        return require_model(workspace, settings)
+    adapter = workspace.reconstruct / "adapter.safetensors"
+    # Also for the untouched model: only then is it known which model the identity belongs to.
+    if not adapter.is_file():
+        raise MagicIDError(
+            "identity-unfinished",
+            f"'{workspace.name}' has no adapter of stage 1: its customization was not begun, or stage 1 not ended.",
+            f"Run or resume: magicid customize PHOTOS --name {workspace.name}",
+        )
+    _require_same_model(workspace, settings)
+    return adapter if settings.generate.adapter == "stage-1" else None
 
 
 def require(workspace: Workspace, settings: Settings, prompt: str, *, output: Path | None, force: bool) -> None:
@@ -79,7 +105,7 @@ def require(workspace: Workspace, settings: Settings, prompt: str, *, output: Pa
     Raises:
         MagicIDError: `identity-unfinished`, `model-mismatch`, `output-exists`, `output-invalid`.
     """
-    require_model(workspace, settings)
+    chosen_adapter(workspace, settings)
     destinations(workspace, prompt, list(range(settings.generate.count)), output, force)
 
 
@@ -111,7 +137,7 @@ def generate(
     from magicid_cli import adapters
 
     settings = resolved.settings
-    adapter = require_model(workspace, settings)
+    adapter = chosen_adapter(workspace, settings)
     wanted = settings.generate
     first = secrets.randbelow(2**31) if settings.seed is None else settings.seed
     seeds = [first + number for number in range(wanted.count)]
@@ -122,9 +148,12 @@ def generate(
     with models.gpu_memory("generating", smaller):
         text, negative = encode(family, prompt, wanted, events)
         # Read once: a customization that is running may replace the file at any time.
-        content, tensors_and_spec = file_digest(adapter), adapters.load(adapter)
+        content, read = (file_digest(adapter), adapters.load(adapter)) if adapter else (None, None)
         for number, (seed, path) in enumerate(zip(seeds, paths, strict=True), 1):
-            put_on(family, *tensors_and_spec)
+            if read:
+                put_on(family, *read)
+            else:
+                family.load("transformer")
             latents = sample(family, wanted, text, negative, seed, number, events)
             # The next video loads it again, which takes seconds: this one is a file before anything can go wrong.
             family.unload("transformer")
@@ -164,9 +193,25 @@ def sample(
     number: int,
     events: Events,
 ) -> "torch.Tensor":
-    """Noise → latents of video `number`, every denoising step reported."""
+    """Noise → latents of video `number`, every denoising step reported.
+
+    An adapter that `put_on` has put on takes part from the first step on, or only after the share
+    `wanted.adapter_start` of the steps: the untouched model then lays out what moves where.
+    """
+    from magicid_cli import adapters
+
     width, height = parse_size(wanted.size)
+    worn = adapters.is_attached(family.transformer, WORN)
+    alone = steps_alone(wanted.adapter_start, wanted.steps) if worn else 0
     about: dict[str, Any] = {"stage": "generate", "of": wanted.steps, "video": number, "videos": wanted.count}
+
+    def step_done(step: int) -> None:
+        if step == alone:
+            adapters.select(family.transformer, WORN)
+        events.emit("step", step=step, **about)
+
+    if alone:
+        adapters.select(family.transformer, None)
     return family.sample(
         text,
         Shape(wanted.frames, height, width),
@@ -175,8 +220,13 @@ def sample(
         seed=seed,
         true_guidance=wanted.true_guidance,
         negative=negative,
-        on_step=lambda step: events.emit("step", step=step, **about),
+        on_step=step_done,
     )
+
+
+def steps_alone(share: float, steps: int) -> int:
+    """Denoising steps that the untouched model does before the adapter is switched on; halves are rounded up."""
+    return math.floor(share * steps + 0.5)
 
 
 def write(family: Family, settings: Settings, latents: "torch.Tensor", seed: int, path: Path, force: bool) -> Path:
@@ -217,9 +267,9 @@ def put_on(family: Family, tensors: "dict[str, torch.Tensor]", spec: "AdapterSpe
     from magicid_cli import adapters
 
     family.load("transformer")
-    adapters.attach(family.transformer, "policy", spec, seed=0)
-    adapters.load_tensors(family.transformer, "policy", tensors)
-    adapters.select(family.transformer, "policy", trainable=False)
+    adapters.attach(family.transformer, WORN, spec, seed=0)
+    adapters.load_tensors(family.transformer, WORN, tensors)
+    adapters.select(family.transformer, WORN, trainable=False)
 
 
 def destinations(workspace: Workspace, prompt: str, seeds: list[int], output: Path | None, force: bool) -> list[Path]:

@@ -57,7 +57,20 @@ class RunPlan:
 
 @dataclass(frozen=True)
 class CustomizeResult:
-    """What a finished run left."""
+    """What a finished run left.
+
+    Attributes:
+        name: of the identity.
+        path: its folder.
+        adapter: the final adapter's file.
+        stages_run: names of the stages that were done.
+        stages_cached: names of those that were fresh.
+        pairs: preference pairs that were trained on; 0 without stage 2.
+        seconds: that it took.
+        chosen: the step of stage 2 whose adapter it is; None without stage 2.
+        stopped: the guards' rule that ended stage 2 early, or None.
+        why: why it was ended, if it was, and why that step was chosen; empty without stage 2.
+    """
 
     name: str
     path: Path
@@ -66,6 +79,9 @@ class CustomizeResult:
     stages_cached: list[str]
     pairs: int
     seconds: float
+    chosen: int | None = None
+    stopped: str | None = None
+    why: str = ""
 
 
 def stage(name: str) -> Any:
@@ -251,9 +267,10 @@ def run(workspace: Workspace, resolved: Resolved, photos: list[Path], events: Ev
         adapter = workspace.path / order[-1] / "adapter.safetensors"
         workspace.update(adapter=str(adapter.relative_to(workspace.path)), finished=time.time())
         pairs = records["select"]["result"]["pairs"] if "select" in order else 0
-        return CustomizeResult(
-            workspace.name, workspace.path, adapter, done, cached, pairs, round(time.monotonic() - begun, 1)
-        )
+        trained = records["prefer"]["result"] if "prefer" in order else {}
+        choice = {name: trained[name] for name in ("chosen", "stopped", "why") if name in trained}
+        seconds = round(time.monotonic() - begun, 1)
+        return CustomizeResult(workspace.name, workspace.path, adapter, done, cached, pairs, seconds, **choice)
 
 
 def score(workspace: Workspace, settings: Settings, events: Events, *, again: Collection[str] = ()) -> bool:

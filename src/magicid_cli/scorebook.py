@@ -9,6 +9,8 @@ judge who is asked once more need not judge once more. Scores that somebody want
 from collections.abc import Collection, Sequence
 from typing import Any
 
+from magicid_cli.config import Settings
+from magicid_cli.rewards import flow
 from magicid_cli.workspace import Workspace, append_line, read_json, read_lines, write_json, write_lines
 
 
@@ -69,3 +71,9 @@ class Scorebook:
 def give_up(workspace: Workspace) -> None:
     """Let the scores that were to be made again, and have not been, hold as they are."""
     workspace.score_again.unlink(missing_ok=True)
+
+
+def flow_of(workspace: Workspace, settings: Settings) -> flow.Choice:
+    """The optical flow to measure with. The last score on disk was made last."""
+    found = [row["made_by"] for row in read_lines(workspace.scores) if row["reward"] == "dynamics"]
+    return flow.choose(settings.rewards.flow, found[-1] if found else "")

@@ -10,10 +10,10 @@ and library versions); `resume.py` holds what that takes.
 
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch.nn import Parameter
@@ -88,6 +88,25 @@ Accumulate = Callable[[Batch], dict[str, float]]
 AfterStep = Callable[[int], dict[str, float] | None]
 
 
+class Guard(Protocol):
+    """Watches a training between its steps, where a stop request may cut it, and may end it early.
+
+    What it says must depend on the metrics and on records of its own alone, so that a resumed run ends as the
+    uninterrupted one.
+    """
+
+    def due(self, step: int) -> bool:
+        """Whether it will look after this step; a checkpoint is saved before."""
+
+    def ends(self, step: int, rows: Sequence[Mapping[str, Any]]) -> bool:
+        """Whether training ends after `step` steps; asked between any two steps, before the first and after the last.
+
+        Args:
+            step: finished steps.
+            rows: their metrics, a line a step. Global random numbers that the guard uses are put back.
+        """
+
+
 def train(
     *,
     stage: str,
@@ -100,6 +119,7 @@ def train(
     accumulate: Accumulate,
     events: Events,
     after_step: AfterStep | None = None,
+    guard: Guard | None = None,
 ) -> TrainingResult:
     """Train until `schedule.steps`, going on from the newest valid checkpoint in `folder/checkpoints`.
 
@@ -120,6 +140,7 @@ def train(
         events: told of steps, checkpoints and notices.
         after_step: finished steps → more metrics for that line, or None. Global random numbers that it uses are put
             back.
+        guard: looks between steps, and may end the training.
 
     Raises:
         MagicIDError: `training-diverged` before the optimizer moves; `checkpoint-incomplete`, `checkpoint-format`,
@@ -130,14 +151,16 @@ def train(
     run = _start(stage, parameters, schedule, items, seed, events)
     with checkpoints.room_to_write(folder):
         _resume(run, key, folder / "checkpoints")
-        write_lines(metrics_path, [row for row in read_lines(metrics_path) if row["step"] <= run.step])
+        rows = [row for row in read_lines(metrics_path) if row["step"] <= run.step]
+        write_lines(metrics_path, rows)
     resumed_from = run.step
-    while run.step < schedule.steps:
+    while not _ended(run, guard, rows) and run.step < schedule.steps:
         with events.finishing(), checkpoints.room_to_write(folder):
             row = _step(run, schedule, accumulate, after_step)
             append_line(metrics_path, row)
+            rows.append(row)
             events.emit("step", stage=stage, of=schedule.steps, **row)
-            if run.step % schedule.save_every == 0 or run.step == schedule.steps or events.stop_requested:
+            if _saves(run, schedule, guard) or events.stop_requested:
                 tensors, state = capture(run)
                 path = checkpoints.save(folder / "checkpoints", run.step, tensors, {**state, "key": key})
                 events.emit("checkpoint", stage=stage, step=run.step, path=str(path))
@@ -166,6 +189,20 @@ def _start(
         generator=torch.Generator().manual_seed(derived_seed(seed, stage, "noise")),
         events=events,
     )
+
+
+def _ended(run: Run, guard: Guard | None, rows: Sequence[Mapping[str, Any]]) -> bool:
+    """Ask the guard, with the global generators put back afterwards."""
+    if guard is None:
+        return False
+    with global_states_kept():
+        return guard.ends(run.step, rows)
+
+
+def _saves(run: Run, schedule: Schedule, guard: Guard | None) -> bool:
+    """Whether a checkpoint is due: so often, at the end, and before the guard looks."""
+    looked_at = guard is not None and guard.due(run.step)
+    return run.step % schedule.save_every == 0 or run.step == schedule.steps or looked_at
 
 
 def _step(run: Run, schedule: Schedule, accumulate: Accumulate, after_step: AfterStep | None) -> dict[str, Any]:

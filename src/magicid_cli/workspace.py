@@ -10,7 +10,8 @@ A person can read it with `ls` and `cat`:
         scores.jsonl    one line a video and reward;  set-aside.jsonl: videos without, and why
         other-scores.jsonl  what other judges said before;  score-again.json: scores that are to be made again
         pairs.jsonl     one line a pair;  pairs.json: how they were chosen
-        prefer/         beta.json, metrics.jsonl, checkpoints/, adapter.safetensors
+        prefer/         beta.json, metrics.jsonl, checkpoints/, looks.jsonl and snapshots/ of the guards, guards.json,
+                        adapter.safetensors
         texts/          prompts and captions, encoded
         videos/         what `generate` made
         events.jsonl    what happened

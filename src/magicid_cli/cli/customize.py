@@ -83,6 +83,8 @@ def customize(
     if how:
         pipeline.record_consent(workspace, files, _user(), how)
     done = pipeline.run(workspace, resolved, files, terminal.events)
+    if done.why:
+        terminal.say(f"Stage 2: {done.why}.")
     is_drawn = video_model(resolved.settings.model.name).drawn
     example = drawn.EXAMPLE if is_drawn else "{name} walks along a beach at sunset"
     following = f"magicid generate --prompt {shlex.quote(example.format(name=done.name))}"

@@ -32,6 +32,7 @@ def status(terminal: Terminal, name: options.SomeIdentity = None) -> Result:
         "stages": stages,
         "fallbacks": manifest.get("fallbacks", []),
         "adapter": workspace.path / manifest["adapter"] if manifest.get("adapter") else None,
+        "preference": _preference(manifest),
         "exports": manifest.get("exports", []),
     }
     table = Table(
@@ -47,7 +48,17 @@ def status(terminal: Terminal, name: options.SomeIdentity = None) -> Result:
         lines.append(f"last event: {spoken(silent_s)} ago")
     lines += [f"warning: {what}" for what in data["fallbacks"]]
     lines += [f"adapter: {data['adapter']}"] if data["adapter"] else []
+    lines += [f"stage 2: {data['preference']['why']}"] if data["preference"] else []
     return Result(data, ["\n".join(lines), table], [row["state"] for row in stages if row["state"] == "running"])
+
+
+def _preference(manifest: Mapping[str, Any]) -> dict[str, Any] | None:
+    """Which step's adapter the guards chose and why; None while that is not the adapter in use."""
+    if not str(manifest.get("adapter")).startswith("prefer/"):
+        return None
+    result = manifest["stages"].get("prefer", {}).get("result", {})
+    known = "why" in result  # an earlier version's record does not tell
+    return {name: result[name] for name in ("steps", "chosen", "stopped", "why")} if known else None
 
 
 def _row(state: str, record: Mapping[str, Any], running: str | None, step: Mapping[str, Any] | None) -> dict[str, Any]:

@@ -18,6 +18,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         "pairs.count": 100,
         "pairs.held_out": 0,
         "prefer.steps": 5000,
+        "prefer.guards": False,
     },
 }
 
@@ -47,6 +48,8 @@ MODEL_DEFAULTS: dict[str, dict[str, Any]] = {
         "prefer.batch": 4,
         "prefer.probe_steps": 8,
         "prefer.held_out_every": 20,
+        "prefer.watch_every": 20,
+        "prefer.watch_videos": 6,
         "generate.frames": 9,
         "generate.size": "48x48",
         "generate.fps": 8,
@@ -72,6 +75,8 @@ MODEL_DEFAULTS: dict[str, dict[str, Any]] = {
         "prefer.learning_rate": 1e-3,
         "prefer.probe_steps": 8,
         "prefer.held_out_every": 10,
+        "prefer.watch_every": 10,
+        "prefer.watch_videos": 2,
         "generate.frames": 9,
         "generate.size": "64x64",
         "generate.fps": 8,

@@ -4,36 +4,10 @@ A default exists in this file and nowhere else: flags, environment variables, TO
 page are derived from these dataclasses.
 """
 
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass
 
+from magicid_cli.config.declared import setting
 from magicid_cli.errors import MagicIDError
-
-
-def setting(
-    default: Any,
-    help: str,
-    *,
-    flag: str | None = None,
-    low: float | None = None,
-    high: float | None = None,
-    choices: tuple[str, ...] = (),
-    result: bool = True,
-) -> Any:
-    """Declare a setting.
-
-    Args:
-        default: its value when nobody sets it.
-        help: one sentence for `--help` and the reference page.
-        flag: the command-line flag; None for one that only files and the environment set.
-        low: smallest allowed number.
-        high: largest allowed number.
-        choices: the allowed words.
-        result: False if the value cannot change what a run produces (only where, how fast or how often it saves);
-            such a setting never makes a finished stage stale.
-    """
-    facts = {"help": help, "flag": flag, "low": low, "high": high, "choices": choices, "result": result}
-    return field(default=default, metadata=facts)
 
 
 @dataclass(frozen=True)
@@ -169,6 +143,12 @@ class ReconstructSettings:
     weight_decay: float = setting(1e-4, "Stage 1 weight decay", flag="--reconstruct-weight-decay", low=0)
     warmup: int = setting(0, "Stage 1 steps of linear warm-up", flag="--reconstruct-warmup", low=0)
     batch: int = setting(1, "Clips a step", flag="--reconstruct-batch", low=1)
+    clip: str = setting(
+        "static",
+        "What stage 1 learns from: static clips of the training length, or single frames",
+        flag="--reconstruct-clip",
+        choices=("static", "frame"),
+    )
 
 
 @dataclass(frozen=True)
@@ -255,6 +235,25 @@ class PairSettings:
         flag="--dynamics",
         choices=("total", "subject"),
     )
+    fronts: str = setting(
+        "prompt",
+        "Pareto fronts of dynamic pairs: of each prompt's videos, or global; a pair shares its prompt in both",
+        flag="--fronts",
+        choices=("prompt", "global"),
+    )
+    dynamic_rule: str = setting(
+        "dominating",
+        "Winner of a dynamic pair: on an upper front and dominating, or the one that moves more by the largest gap",
+        flag="--dynamic-rule",
+        choices=("dominating", "motion-gap"),
+    )
+    identity_tolerance: float = setting(
+        0.5,
+        "Identity (1-10 scale) that the winner may lack against the rejected video with --dynamic-rule motion-gap",
+        flag="--identity-tolerance",
+        low=0,
+        high=9,
+    )
     held_out: int = setting(
         10, "Pairs held out, on prompts and photos of their own, to watch over-fitting", flag="--held-out", low=0
     )
@@ -281,9 +280,36 @@ class PreferSettings:
         low=0.01,
         high=0.49,
     )
+    anchor: float = setting(
+        0.0,
+        "Weight of a reconstruction term on the winner, in units of beta / 2; 0 leaves it out",
+        flag="--anchor",
+        low=0,
+    )
+    winner_guard: float = setting(
+        0.0,
+        "Factor by which the margin grows with a winner error above the reference's; 0 leaves it out",
+        flag="--winner-guard",
+        low=0,
+    )
+    noise: str = setting(
+        "same",
+        "Noise and time of a pair's two videos: the same for both, or independent draws",
+        flag="--pair-noise",
+        choices=("same", "independent"),
+    )
+    reference: str = setting(
+        "stage-1",
+        "Reference of the preference: the stage-1 model, or the untouched base",
+        flag="--reference",
+        choices=("stage-1", "base"),
+    )
     held_out_every: int = setting(
         250, "Steps between measurements of the held-out margin", flag="--held-out-every", low=1, result=False
     )
+    guards: bool = setting(True, "Stop when training does harm, and keep the best checkpoint", flag="--guards")
+    watch_every: int = setting(800, "Steps between looks of the guards", flag="--watch-every", low=1)
+    watch_videos: int = setting(4, "Videos that the guards sample at a look", flag="--watch-videos", low=1)
 
 
 @dataclass(frozen=True)
@@ -303,6 +329,19 @@ class GenerateSettings:
     )
     negative_prompt: str = setting("", "What to avoid; needs --true-guidance above 1", flag="--negative-prompt")
     count: int = setting(1, "Videos to make", flag="--count", low=1)
+    adapter: str = setting(
+        "final",
+        "Adapter: the finished one, that of stage 1 alone, or none (the untouched model)",
+        flag="--adapter",
+        choices=("final", "stage-1", "none"),
+    )
+    adapter_start: float = setting(
+        0.0,
+        "Share of the denoising steps that the untouched model does alone, before the adapter is switched on",
+        flag="--adapter-start",
+        low=0,
+        high=1,
+    )
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ No photo, crop, caption, face embedding, file name, prompt or name of the identi
 import json
 from typing import Any
 
-from magicid_cli import __version__
+from magicid_cli import __version__, generation
 from magicid_cli.models.catalog import DRAWN, FACE_MODELS, STAND_INS, VIDEO_MODELS, VideoModel
 from magicid_cli.workspace import Workspace, read_lines
 
@@ -47,6 +47,27 @@ pipe = HunyuanVideoPipeline.from_pretrained(
 ```""",
 }
 
+# Where the maker's settings let the untouched model begin, which no file can carry.
+_LATE = {
+    "diffusers": """```python
+steps, alone = {steps}, {alone}
+pipe.disable_lora()
+
+
+def switch_on(pipe, step, timestep, tensors):
+    if step + 1 == alone:
+        pipe.enable_lora()
+    return {{}}
+
+
+video = pipe("a person ...", num_inference_steps=steps, callback_on_step_end=switch_on).frames[0]
+```""",
+    "comfyui": """Cut the sigmas with *SplitSigmas* at step {alone}. A first *SamplerCustomAdvanced* takes the model
+without the adapter and the high sigmas; a second one takes the model with it, the low sigmas, *DisableNoise* as its
+noise, and the first one's `output` as its latent.""",
+    "merged": "Merged weights cannot do that: export the adapter itself.",
+}
+
 _WHAT = {
     "diffusers": "A LoRA adapter",
     "comfyui": "A LoRA adapter",
@@ -79,6 +100,7 @@ def text(workspace: Workspace, kind: str) -> str:
     base = [f"base_model: {model.source.repo}"] if model.source else []
     front = ["---", "library_name: diffusers", *base, "tags: [text-to-video, lora, magicid]", "---"]
     loading = _LOADING[kind].format(base=_base(model), revision=model.source.revision if model.source else None)
+    loading += _late(kind, values["generate"])
     shown = {name: values[name] for name in ("seed", "shape", "adapter", "training", "reconstruct", "pairs", "prefer")}
     parts = [
         "\n".join(front),
@@ -93,6 +115,19 @@ def text(workspace: Workspace, kind: str) -> str:
         "## Use\n\n" + _USE[model.drawn],
     ]
     return "\n\n".join(parts) + "\n"
+
+
+def _late(kind: str, wanted: dict[str, Any]) -> str:
+    """How to switch the adapter on late, if the maker does."""
+    # A manifest of an earlier version does not name the setting.
+    alone = generation.steps_alone(wanted.get("adapter_start", 0.0), wanted["steps"])
+    if not alone:
+        return ""
+    steps = wanted["steps"]
+    how = _LATE[kind].format(steps=steps, alone=alone)
+    return (
+        f"\n\nThe maker's settings leave the first {alone} of {steps} denoising steps to the base model alone.\n\n{how}"
+    )
 
 
 def _base(model: VideoModel) -> str:

@@ -74,9 +74,28 @@ def margin(errors: PairErrors) -> Tensor:
     return (errors.winner - errors.winner_reference) - (errors.rejected - errors.rejected_reference)
 
 
-def preference_loss(errors: PairErrors, beta: float) -> Tensor:
-    """`L = -log σ(-(β/2) m)`, the bound of Eq. 21 for one pair; log 2 at m = 0, finite at any finite m."""
-    return -torch.nn.functional.logsigmoid(-(beta / 2) * margin(errors))
+def guarded_margin(errors: PairErrors, guard: float) -> Tensor:
+    """`m_g = m + g relu(e_w - e_w0)`: a winner's error above the reference's costs 1 + g times. Our choice.
+
+    In `m` alone a rising winner error is made up for by a rejected one that rises faster.
+    """
+    return margin(errors) + guard * torch.relu(errors.winner - errors.winner_reference)
+
+
+def preference_loss(errors: PairErrors, beta: float, *, guard: float, anchor: float) -> Tensor:
+    """`L = -log σ(-(β/2) m_g) + (β/2) a (e_w - e_w0)`; with g = a = 0 the bound of Eq. 21 for one pair.
+
+    Log 2 where the policy is its reference, finite at any finite error. The last term is our choice: reconstruction of
+    the winner (the reference's error is constant), measured against the steepest slope of the first term.
+
+    Args:
+        errors: of the pair.
+        beta: β.
+        guard: g, of `guarded_margin`; 0 in the paper.
+        anchor: a; 0 in the paper.
+    """
+    first = -torch.nn.functional.logsigmoid(-(beta / 2) * guarded_margin(errors, guard))
+    return first + (beta / 2) * anchor * (errors.winner - errors.winner_reference)
 
 
 def gradient_factor(m: Tensor, beta: float) -> Tensor:
@@ -94,12 +113,12 @@ class PreferenceStep:
     """What one pair did. A value that is not finite is passed on, for the caller to stop at.
 
     Attributes:
-        loss: `L`; the margin itself in the limit of small β.
-        margin: `m`.
+        loss: `L`; `m_g + 2 a (e_w - e_w0)` in the limit of small β.
+        margin: `m`, without the guard.
         winner_shift: `e_w - e_w0`.
         rejected_shift: `e_l - e_l0`.
         implicit_accuracy: 1 if the margin is below 0, else 0.
-        gradient_factor: `σ((β/2) m)`.
+        gradient_factor: `σ((β/2) m_g)`.
     """
 
     loss: float
@@ -119,11 +138,14 @@ def accumulate_preference(
     beta: float | None,
     into: Sequence[Tensor],
     weight: float = 1.0,
+    *,
+    guard: float,
+    anchor: float,
 ) -> PreferenceStep:
     """Add the exact gradient of one pair's loss to `into`, with one clip's graph alive at a time.
 
-    `∇L = s (∇e_w - ∇e_l)` with one scalar `s`, known once both errors are: the two gradients are taken one after the
-    other and scaled at the end. No parameter's `.grad` is read or written.
+    `∇L = s (∇e_w - ∇e_l) + (s g [e_w > e_w0] + (β/2) a) ∇e_w` with scalars that are known once both errors are: the two
+    gradients are taken one after the other and scaled at the end. No parameter's `.grad` is read or written.
 
     Args:
         winner_error: computes `e_w` with its graph.
@@ -131,24 +153,29 @@ def accumulate_preference(
         winner_reference: `e_w0`.
         rejected_reference: `e_l0`.
         parameters: what is trained.
-        beta: β; None for the limit of small β, whose direction is `∇e_w - ∇e_l` (weight 1), as probe steps need it.
+        beta: β; None for the limit of small β, `s = 1` and `(β/2) a` as `2 a`, as probe steps need it.
         into: buffers of the parameters' shapes; several pairs add up.
         weight: the pair's share of the step, 1 / pairs for a mean.
+        guard: g, of `guarded_margin`.
+        anchor: a, of `preference_loss`.
     """
     e_w, towards = _value_and_gradient(winner_error, parameters)
     e_l, away = _value_and_gradient(rejected_error, parameters)
     values = (e_w, winner_reference, e_l, rejected_reference)
     errors = PairErrors(*(torch.as_tensor(e, dtype=torch.float64, device="cpu") for e in values))
-    m = margin(errors)
-    s = 1.0 if beta is None else gradient_scale(m, beta).item()
+    m, shift = guarded_margin(errors, guard), errors.winner - errors.winner_reference
+    s, anchored = (1.0, 2 * anchor) if beta is None else (gradient_scale(m, beta).item(), beta / 2 * anchor)
+    more = s * guard * float(shift > 0) + anchored
     for buffer, plus, minus in zip(into, towards, away, strict=True):
-        buffer.add_(plus - minus, alpha=weight * s)
+        buffer.add_(plus - minus, alpha=weight * s).add_(plus, alpha=weight * more)
+    unguarded = margin(errors).item()
+    limit = m + 2 * anchor * shift
     return PreferenceStep(
-        loss=(m if beta is None else preference_loss(errors, beta)).item(),
-        margin=m.item(),
-        winner_shift=(errors.winner - errors.winner_reference).item(),
+        loss=(limit if beta is None else preference_loss(errors, beta, guard=guard, anchor=anchor)).item(),
+        margin=unguarded,
+        winner_shift=shift.item(),
         rejected_shift=(errors.rejected - errors.rejected_reference).item(),
-        implicit_accuracy=float(m.item() < 0),
+        implicit_accuracy=float(unguarded < 0),
         gradient_factor=gradient_factor(m, beta or 0.0).item(),
     )
 

@@ -1,8 +1,8 @@
 """Pools of possible pairs, and taking the best of them under caps, without ever listing all pairs.
 
-The winners of a pool each have a run of `rejected`, ordered by identity, lowest first. The pairs of one winner are
-therefore already in the order in which they are wanted, and the best pair overall is the best of one candidate a
-winner: a heap of W entries stands for up to W x L pairs.
+Pairs are wanted by their gap in one reward, largest first. The winners of a pool each have a run of `rejected`, ordered
+by that reward, lowest first. The pairs of one winner are therefore already in the order in which they are wanted, and
+the best pair overall is the best of one candidate a winner: a heap of W entries stands for up to W x L pairs.
 """
 
 import heapq
@@ -27,7 +27,7 @@ class Run:
 
     Attributes:
         winners: positions of candidates `(W,)`.
-        rejected: positions of candidates `(L,)`; within each run by identity, lowest first.
+        rejected: positions of candidates `(L,)`; within each run by the reward that sorts the pairs, lowest first.
         start: first of the run `(W,)`.
         stop: end of the run `(W,)`.
     """
@@ -44,6 +44,7 @@ class Pool:
 
     Attributes:
         kind: `identity` or `dynamic`.
+        sorted_by: row of the reward values whose gap sorts the pairs.
         run: winners and rejected.
         towards: reward values of the winners `(5, W)`.
         away: reward values of the rejected `(5, L)`.
@@ -54,6 +55,7 @@ class Pool:
     """
 
     kind: str
+    sorted_by: int
     run: Run
     towards: np.ndarray
     away: np.ndarray
@@ -64,7 +66,13 @@ class Pool:
 
 
 def open_pool(
-    kind: str, run: Run, values: np.ndarray, rules: Mapping[str, Rule], counts: Mapping[str, int], remaining: int
+    kind: str,
+    run: Run,
+    values: np.ndarray,
+    rules: Mapping[str, Rule],
+    counts: Mapping[str, int],
+    remaining: int,
+    sorted_by: int = SCALED_IDENTITY,
 ) -> Pool:
     """Count what each rule removes and find every winner's best pair.
 
@@ -75,6 +83,7 @@ def open_pool(
         rules: by name, in the order in which they are applied.
         counts: what is known before the rules.
         remaining: pairs the rules are applied to; those outside `run` are known to fail the first rule.
+        sorted_by: row of `values` whose gap sorts the pairs.
     """
     towards, away = values[:, run.winners], values[:, run.rejected]
     passed = np.zeros(len(rules), dtype=np.int64)
@@ -90,7 +99,7 @@ def open_pool(
             first[w] = start + verdicts[-1].argmax()
     before = [remaining, *passed.tolist()]
     removed = {name: before[i] - before[i + 1] for i, name in enumerate(rules)}
-    return Pool(kind, run, towards, away, rules, {**counts, **removed}, kept, first)
+    return Pool(kind, sorted_by, run, towards, away, rules, {**counts, **removed}, kept, first)
 
 
 def _verdicts(rules: Mapping[str, Rule], towards: np.ndarray, away: np.ndarray) -> np.ndarray:
@@ -126,7 +135,7 @@ class Ledger:
 def take(pool: Pool, wanted: int, ledger: Ledger, chosen: Chosen, rank: np.ndarray) -> None:
     """Add the pool's best pairs that the caps admit to `chosen`, until it holds `wanted` or the pool is empty.
 
-    The order is the identity gap, largest first; ties go by the winner's id, then by the rejected's identity and id.
+    The order is the gap in the pool's reward, largest first; ties go by the winner's id, then by the rejected's order.
 
     Args:
         pool: the pairs.
@@ -153,7 +162,7 @@ def take(pool: Pool, wanted: int, ledger: Ledger, chosen: Chosen, rank: np.ndarr
 
 
 def _entry(pool: Pool, w: int, at: int, rank: np.ndarray) -> tuple[float, int, int, int]:
-    gap = pool.towards[SCALED_IDENTITY, w] - pool.away[SCALED_IDENTITY, at]
+    gap = pool.towards[pool.sorted_by, w] - pool.away[pool.sorted_by, at]
     return -float(gap), int(rank[pool.run.winners[w]]), w, at
 
 

@@ -345,7 +345,7 @@ def _sources(
 
     if model.source and not {"reconstruct", "sample", "prefer", "generate"}.isdisjoint(todo):
         yield model.source, PATTERNS
-    if "ingest" in todo or judges("identity"):
+    if "ingest" in todo or judges("identity") or ("prefer" in todo and settings.prefer.guards):
         finder = model.face_detector if rewards.face_detector == "auto" else rewards.face_detector
         recogniser = model.face_model if rewards.face_model == "auto" else rewards.face_model
         for name in (finder, recogniser):

@@ -49,6 +49,8 @@ class Architecture:
         compression: pixels of a side that become one latent.
         patch: latents of a side that become one token.
         text_tokens: of a prompt, at most.
+        decoder_parameters: of the whole autoencoder.
+        decoder_width: channels of its widest feature map at full resolution.
     """
 
     heads: int
@@ -63,6 +65,8 @@ class Architecture:
     compression: int = 8
     patch: int = 2
     text_tokens: int = 256
+    decoder_parameters: int = 246_478_803
+    decoder_width: int = 256
 
     @property
     def width(self) -> int:
@@ -94,8 +98,21 @@ ARCHITECTURES = {
         channels=8,
         compression=2,
         patch=4,
+        decoder_parameters=1_230_347,
+        decoder_width=32,
     ),
-    "tiny": Architecture(2, 16, dual=2, single=2, refiner=1, text_width=32, pooled_width=16, pass_s=0.007),
+    "tiny": Architecture(
+        2,
+        16,
+        dual=2,
+        single=2,
+        refiner=1,
+        text_width=32,
+        pooled_width=16,
+        pass_s=0.007,
+        decoder_parameters=80_163,
+        decoder_width=8,
+    ),
 }
 
 
@@ -292,3 +309,14 @@ def memory(
 def decode(shape: Shape) -> Cost:
     """The VAE's decoder: 17.4e6 FLOP a pixel, counted on the real class, times 2.4 because its tiles overlap."""
     return Cost(linear=2.4 * 17.4e6 * pixels(shape), passes=20)
+
+
+# A tile of the decoder, and the feature maps of a tile that live at once where it is widest: 7.2 by the peak that
+# decoding 17 frames of 48 x 48 pixels with the real class adds to a process.
+_TILE_PIXELS, _FEATURE_MAPS = 17 * 256 * 256, 7.2
+
+
+def decoding_memory(arch: Architecture, shape: Shape, *, value_bytes: int = 2) -> float:
+    """Peak memory of the VAE while it decodes a video, tile after tile, in GB."""
+    tile = min(pixels(shape), _TILE_PIXELS)
+    return (arch.decoder_parameters + _FEATURE_MAPS * arch.decoder_width * tile) * value_bytes / GB

@@ -22,9 +22,17 @@ _ALWAYS = (
     "adapter.double_blocks_only",
 )
 _DEPENDS_ON = {
-    "reconstruct": (*_ALWAYS, "training.gradient_checkpointing", "reconstruct.batch"),
+    "reconstruct": (*_ALWAYS, "training.gradient_checkpointing", "reconstruct.batch", "reconstruct.clip"),
     "sample": (*_ALWAYS, "repository.steps"),
-    "prefer": (*_ALWAYS, "training.gradient_checkpointing", "prefer.batch"),
+    "prefer": (
+        *_ALWAYS,
+        "training.gradient_checkpointing",
+        "prefer.batch",
+        "prefer.guards",
+        "prefer.watch_every",
+        "prefer.watch_videos",
+        "repository.steps",
+    ),
 }
 
 
@@ -47,6 +55,9 @@ def seconds_of(home: Path, settings: Settings) -> dict[str, float]:
         seconds = list(_video_seconds(home, begun) if stage == "sample" else _step_seconds(home / stage))
         if seconds:
             found[stage] = median(seconds)
+        if seconds and stage == "prefer":
+            looks = read_lines(home / stage / "looks.jsonl")
+            found[stage] += sum(row["seconds"] for row in looks) / len(seconds)
     return found
 
 

@@ -7,7 +7,7 @@ from magicid_cli.config import Settings, parse_size
 from magicid_cli.models.base import Shape
 from magicid_cli.models.catalog import JUDGES, VideoModel
 from magicid_cli.plan import costs
-from magicid_cli.plan.costs import GB, Cost
+from magicid_cli.plan.costs import GB, Architecture, Cost
 
 STAGES = ("ingest", "reconstruct", "sample", "score", "select", "prefer", "generate")
 
@@ -72,25 +72,16 @@ def work_of(
     arch, adapter, repository = costs.ARCHITECTURES[model.name], settings.adapter, settings.repository
     wanted, checkpointing = settings.generate, settings.training.gradient_checkpointing
     shape, large = training_shape(settings), generated_shape(settings)
-    step = costs.training_pass(arch, shape, adapter, checkpointing=checkpointing)
-    pair = costs.preference_step(arch, shape, adapter, checkpointing=checkpointing)
-    probe = settings.prefer.probe_steps if settings.prefer.beta is None else 0
-    watched = settings.prefer.steps // settings.prefer.held_out_every * settings.pairs.held_out
-    pairs = (settings.prefer.steps + probe) * settings.prefer.batch
+    learnt = Shape(1, shape.height, shape.width) if settings.reconstruct.clip == "frame" else shape
+    step = costs.training_pass(arch, learnt, adapter, checkpointing=checkpointing)
     videos, clips = repository.tuned + repository.initial, repository.tuned + repository.initial + photos
     denoise, negative = costs.forward(arch, shape, adapter), 2 if wanted.true_guidance > 1 else 1
     video = denoise * repository.steps + costs.decode(shape)
     made = costs.forward(arch, large, adapter) * (wanted.steps * negative) + costs.decode(large)
 
-    def memory(at: Shape, *, training: bool, reference: bool = False) -> float:
+    def memory(at: Shape, *, training: bool) -> float:
         return costs.memory(
-            arch,
-            at,
-            adapter,
-            value_bytes=value_bytes,
-            training=training,
-            reference=reference,
-            checkpointing=checkpointing,
+            arch, at, adapter, value_bytes=value_bytes, training=training, checkpointing=checkpointing
         ).total
 
     judge = model.vlm if settings.rewards.vlm == "auto" else settings.rewards.vlm
@@ -99,7 +90,7 @@ def work_of(
     steps = settings.reconstruct.steps
     return {
         "ingest": Work(photos, "photo", None, _PHOTO_S[model.name], judge_gb if writes else 0.0),
-        "reconstruct": Work(steps, "step", step * settings.reconstruct.batch, 0.0, memory(shape, training=True)),
+        "reconstruct": Work(steps, "step", step * settings.reconstruct.batch, 0.0, memory(learnt, training=True)),
         "sample": Work(videos, "video", video, 0.0, memory(shape, training=False)),
         "score": Work(
             clips if judging is None else judging.clips,
@@ -109,15 +100,34 @@ def work_of(
             judge_gb if judging is None or "semantics" in judging.rewards else 0.0,
         ),
         "select": Work(1, "selection", None, 1.0, 0.0),
-        "prefer": Work(
-            settings.prefer.steps,
-            "step",
-            (pair * pairs + denoise * (4 * watched)) * (1 / max(1, settings.prefer.steps)),
-            0.0,
-            memory(shape, training=True, reference=True),
-        ),
+        "prefer": _preference(settings, arch, video, value_bytes),
         "generate": Work(wanted.count, "video", made, 0.0, memory(large, training=False)),
     }
+
+
+def _preference(settings: Settings, arch: Architecture, video: Cost, value_bytes: int) -> Work:
+    """Stage 2: the pairs of all steps and of the probe, the held-out pairs, and the videos that the guards sample."""
+    prefer, shape, adapter = settings.prefer, training_shape(settings), settings.adapter
+    checkpointing = settings.training.gradient_checkpointing
+    pair = costs.preference_step(arch, shape, adapter, checkpointing=checkpointing)
+    pairs = (prefer.steps + (prefer.probe_steps if prefer.beta is None else 0)) * prefer.batch
+    looked_at = looks(settings)
+    held_out_at = looked_at.union(range(0, prefer.steps + 1, prefer.held_out_every)) - {0}
+    cost = pair * pairs + costs.forward(arch, shape, adapter) * (4 * len(held_out_at) * settings.pairs.held_out)
+    cost += video * (len(looked_at) * prefer.watch_videos)
+    step = costs.memory(arch, shape, adapter, value_bytes=value_bytes, reference=True, checkpointing=checkpointing)
+    # The guards' videos are decoded beside the transformer and everything that is trained.
+    look = step.weights + step.adapters + costs.decoding_memory(arch, shape, value_bytes=value_bytes)
+    memory = max(step.total, look if looked_at else 0.0)
+    return Work(prefer.steps, "step", cost * (1 / max(1, prefer.steps)), 0.0, memory)
+
+
+def looks(settings: Settings) -> set[int]:
+    """The steps of stage 2 after which the guards sample videos; 0 is the look at the stage-1 model."""
+    prefer = settings.prefer
+    if not (prefer.guards and prefer.steps):
+        return set()
+    return {*range(0, prefer.steps, prefer.watch_every), prefer.steps}
 
 
 def training_shape(settings: Settings) -> Shape:
@@ -148,7 +158,7 @@ def data_gb(settings: Settings, model: VideoModel, photos: int, todo: Collection
     size = {
         "reconstruct": photos * latents + training,
         "sample": videos * (latents + clip),
-        "prefer": training,
+        "prefer": training + max(0, len(looks(settings)) - 1) * adapter,
         "generate": settings.generate.count * costs.pixels(generated_shape(settings)) * _BITS_PER_PIXEL / 8,
     }
     return sum(size.get(name, 0.0) for name in todo) / GB

@@ -2,7 +2,8 @@
 
 Two adapters sit on one frozen base: `reference` (stage 1, frozen) and `policy` (starts as its copy). A step draws one
 time and one noise for both videos of a pair, measures the reference's two errors without gradient, then lets
-`hpo.accumulate_preference` form the exact gradient with one video's graph alive at a time (`method.md` 5).
+`hpo.accumulate_preference` form the exact gradient with one video's graph alive at a time (`method.md` 5). The settings
+may ask for other draws, for the bare base as reference, and for further terms in the loss.
 """
 
 import shutil
@@ -15,11 +16,13 @@ from typing import Any
 
 import torch
 
-from magicid_cli import adapters, conditioning, hpo, models, training
+from magicid_cli import adapters, conditioning, guards, hpo, models, training
 from magicid_cli.config import Settings, subset
 from magicid_cli.errors import MagicIDError
 from magicid_cli.events import Events
+from magicid_cli.faces import open_faces
 from magicid_cli.models.base import Family
+from magicid_cli.models.catalog import video_model
 from magicid_cli.workspace import Workspace, digest, file_digest, read_json, read_lines, write_json
 
 NAME = "prefer"
@@ -36,19 +39,33 @@ READS = (
 )
 PROBE_PAIRS = 16
 # What the probe steps do not read: more steps later keep the strength that was found.
-_AFTER_PROBE = ("prefer.steps", "prefer.beta")
+_AFTER_PROBE = ("prefer.steps", "prefer.beta", "prefer.guards", "prefer.watch_every", "prefer.watch_videos")
 _PROBE_SALT, _HELD_OUT_SALT = 1, 2
 
 
 @dataclass(frozen=True)
 class PreferResult:
-    """Where the final adapter lies and how it was reached."""
+    """Where the final adapter lies and how it was reached.
+
+    Attributes:
+        adapter: its file.
+        pairs: how many were trained on.
+        steps: that were trained.
+        beta: strength of the preference.
+        beta_from: `setting` or `probe`.
+        chosen: the step whose adapter it is.
+        stopped: the guards' rule that ended the training early, or None.
+        why: why it was ended, if it was, and why that step was chosen.
+    """
 
     adapter: Path
     pairs: int
     steps: int
     beta: float
     beta_from: str
+    chosen: int
+    stopped: str | None
+    why: str
 
 
 @dataclass(frozen=True)
@@ -60,7 +77,21 @@ class Pair:
     text: dict[str, torch.Tensor]
 
 
+def reads(settings: Settings) -> tuple[str, ...]:
+    """`READS`, and what the guards read."""
+    return tuple(dict.fromkeys((*READS, *guards.READS))) if settings.prefer.guards else READS
+
+
 def inputs(workspace: Workspace, settings: Settings) -> dict[str, Any]:
+    """What is trained on, and what the guards look at."""
+    found = trained_on(workspace)
+    if settings.prefer.guards:
+        found["watched"] = [vars(wish) for wish in guards.wishes(workspace, settings)]
+        found["references"] = file_digest(workspace.references / "embeddings.safetensors")
+    return found
+
+
+def trained_on(workspace: Workspace) -> dict[str, Any]:
     """Content of the stage-1 adapter and of the pairs, and the records of the videos that the pairs name."""
     rows = read_lines(workspace.pairs)
     named = {row[side]["id"] for row in rows for side in ("winner", "rejected")}
@@ -81,6 +112,8 @@ def outputs(workspace: Workspace) -> dict[str, str]:
 def prepare(settings: Settings, events: Events) -> None:
     """Bring in what the stage needs from outside, before any stage starts."""
     models.open_family(settings.model, events)
+    if settings.prefer.guards:
+        open_faces(settings.rewards, video_model(settings.model.name), offline=settings.model.offline, events=events)
 
 
 def run(workspace: Workspace, settings: Settings, events: Events) -> PreferResult:
@@ -91,36 +124,50 @@ def run(workspace: Workspace, settings: Settings, events: Events) -> PreferResul
     """
     family = models.open_family(settings.model, events)
     train_pairs, held_out = load_pairs(workspace, family, events)
+    if settings.prefer.guards:
+        prompts = [wish.prompt for wish in guards.wishes(workspace, settings)]
+        conditioning.encode_texts(family, workspace.path / "texts", prompts, events, NAME)
     tensors, spec = adapters.load(workspace.reconstruct / "adapter.safetensors")
     family.load("transformer")
     family.gradient_checkpointing(settings.training.gradient_checkpointing)
-    for name in ("reference", "policy"):
+    for name in ("policy",) if settings.prefer.reference == "base" else ("reference", "policy"):
         adapters.attach(family.transformer, name, spec, seed=0)
         adapters.load_tensors(family.transformer, name, tensors)
     adapters.select(family.transformer, "policy", trainable=True)
 
-    values, made_from = subset(settings, READS), [inputs(workspace, settings), family.commit]
-    probed = {name: value for name, value in values.items() if name not in _AFTER_PROBE}
-    probe_key = digest([FORMAT, probed, made_from])
+    probed = {name: value for name, value in subset(settings, READS).items() if name not in _AFTER_PROBE}
+    probe_key = digest([FORMAT, probed, [trained_on(workspace), family.commit]])
     beta, beta_from = choose_beta(workspace, settings, family, train_pairs, probe_key, events)
     adapters.load_tensors(family.transformer, "policy", tensors)
-    watch = HeldOut(family, held_out, settings) if held_out else None
+    values, made_from = subset(settings, reads(settings)), [inputs(workspace, settings), family.commit]
+    key = digest([FORMAT, values, made_from, beta])
+    guard = None
+    if settings.prefer.guards:
+        guard = guards.open_guard(workspace, settings, family, (tensors, spec), key, events)
+    watch = HeldOut(family, held_out, settings, guard) if held_out else None
     result = training.train(
         stage=NAME,
         parameters=adapters.parameters(family.transformer, "policy"),
         schedule=schedule_of(settings, settings.prefer.steps),
         items=len(train_pairs),
         seed=settings.seed or 0,
-        key=digest([FORMAT, values, made_from, beta]),
+        key=key,
         folder=workspace.prefer,
         accumulate=lambda batch: accumulate(family, train_pairs, batch, settings, beta),
         events=events,
         after_step=watch.measure if watch else None,
+        guard=guard,
     )
     path = workspace.prefer / "adapter.safetensors"
-    adapters.save(path, adapters.tensors(family.transformer, "policy"), spec)
+    if guard:
+        verdict = guard.finish(read_lines(result.metrics), path)
+    else:
+        adapters.save(path, adapters.tensors(family.transformer, "policy"), spec)
+        verdict = guards.unguarded(workspace.prefer, result.steps)
     family.unload("transformer")
-    return PreferResult(path, len(train_pairs), result.steps, beta, beta_from)
+    return PreferResult(
+        path, len(train_pairs), result.steps, beta, beta_from, verdict.step, verdict.stopped, verdict.why
+    )
 
 
 def load_pairs(workspace: Workspace, family: Family, events: Events) -> tuple[list[Pair], list[Pair]]:
@@ -157,7 +204,7 @@ class Draw:
         rejected: the same for the rejected video.
         winner_reference: the reference's error on the preferred video.
         rejected_reference: the reference's error on the rejected video.
-        t: the time, in (0, 1).
+        t: the time, in (0, 1); the winner's, if each video has its own.
     """
 
     winner: Callable[[], torch.Tensor]
@@ -168,24 +215,29 @@ class Draw:
 
 
 def draw(family: Family, pair: Pair, generator: torch.Generator, settings: Settings) -> Draw:
-    """Draw the time and the noise that both videos of the pair share, and measure the reference.
+    """Draw the time and the noise that both videos of the pair share, unless each has its own; measure the reference.
 
     The policy is selected (trainable) when this returns.
     """
-    winner = conditioning.load_tensors(pair.winner)["latents"]
-    rejected = conditioning.load_tensors(pair.rejected)["latents"]
-    t = family.timesteps(1, generator, settings.training.timesteps)
-    noise = torch.randn(winner.shape, generator=generator)
+    latents = [conditioning.load_tensors(path)["latents"] for path in (pair.winner, pair.rejected)]
 
-    def error(x0: torch.Tensor) -> torch.Tensor:
+    def time_and_noise() -> tuple[torch.Tensor, torch.Tensor]:
+        t = family.timesteps(1, generator, settings.training.timesteps)
+        return t, torch.randn(latents[0].shape, generator=generator)
+
+    def error(x0: torch.Tensor, t: torch.Tensor, noise: torch.Tensor) -> torch.Tensor:
         x_t, target = family.noised(x0, noise, t)
         return hpo.error(target.to(family.device), family.predict(x_t, t, pair.text, settings.training.guidance))
 
-    adapters.select(family.transformer, "reference", trainable=False)
+    first = time_and_noise()
+    second = time_and_noise() if settings.prefer.noise == "independent" else first
+    winner, rejected = partial(error, latents[0], *first), partial(error, latents[1], *second)
+    reference = None if settings.prefer.reference == "base" else "reference"
+    adapters.select(family.transformer, reference, trainable=False)
     with torch.no_grad():
-        references = error(winner), error(rejected)
+        references = winner(), rejected()
     adapters.select(family.transformer, "policy", trainable=True)
-    return Draw(partial(error, winner), partial(error, rejected), *references, float(t))
+    return Draw(winner, rejected, *references, float(first[0]))
 
 
 def accumulate(
@@ -219,6 +271,8 @@ def accumulate(
                 beta,
                 buffer,
                 weight=1 / len(batch.items),
+                guard=settings.prefer.winner_guard,
+                anchor=settings.prefer.anchor,
             )
         )
         t = drawn.t
@@ -228,27 +282,27 @@ def accumulate(
     return {name: sum(float(getattr(step, name)) for step in steps) / len(steps) for name in names} | {"t": t}
 
 
-def margins(family: Family, pairs: list[Pair], settings: Settings, salt: int) -> list[float]:
-    """The policy's margins on some pairs, each at its own fixed time and noise, without gradient."""
+def margins(family: Family, pairs: list[Pair], settings: Settings, salt: int, guard: float = 0.0) -> list[float]:
+    """The policy's (guarded) margins on some pairs, each at its own fixed time and noise, without gradient."""
     found = []
     for number, pair in enumerate(pairs):
         seed = int(digest([settings.seed, salt, number])[:12], 16)
         drawn = draw(family, pair, torch.Generator().manual_seed(seed), settings)
         with torch.no_grad():
             errors = hpo.PairErrors(drawn.winner(), drawn.winner_reference, drawn.rejected(), drawn.rejected_reference)
-        found.append(float(hpo.margin(errors)))
+        found.append(float(hpo.guarded_margin(errors, guard)))
     return found
 
 
 class HeldOut:
     """Watches over-fitting: the margin of pairs that share no clip with training."""
 
-    def __init__(self, family: Family, pairs: list[Pair], settings: Settings) -> None:
-        self.family, self.pairs, self.settings = family, pairs, settings
+    def __init__(self, family: Family, pairs: list[Pair], settings: Settings, guard: guards.Guard | None) -> None:
+        self.family, self.pairs, self.settings, self.guard = family, pairs, settings, guard
 
     def measure(self, step: int) -> dict[str, float] | None:
-        """Mean margin and accuracy of the held-out pairs, every `prefer.held_out_every` steps."""
-        if step % self.settings.prefer.held_out_every:
+        """Mean margin and accuracy of the held-out pairs, every `prefer.held_out_every` steps and for the guard."""
+        if step % self.settings.prefer.held_out_every and not (self.guard and self.guard.due(step)):
             return None
         found = margins(self.family, self.pairs, self.settings, _HELD_OUT_SALT)
         return {
@@ -287,7 +341,7 @@ def choose_beta(
         accumulate=lambda batch: accumulate(family, pairs, batch, settings, None),
         events=events,
     )
-    reached = margins(family, pairs[:PROBE_PAIRS], settings, _PROBE_SALT)
+    reached = margins(family, pairs[:PROBE_PAIRS], settings, _PROBE_SALT, settings.prefer.winner_guard)
     shutil.rmtree(folder)
     try:
         beta = hpo.solve_beta(reached, settings.prefer.gradient_factor)

@@ -1,8 +1,8 @@
 """Stage 1: LoRA reconstruction on static clips.
 
 Each photo, repeated to the training length, is a clip that the adapter learns to reconstruct from noise
-(`method.md` 2; the paper: 1000 steps, AdamW, 2e-5, weight decay 1e-4). The result is both the start and the reference
-of stage 2.
+(`method.md` 2; the paper: 1000 steps, AdamW, 2e-5, weight decay 1e-4), or, with `reconstruct.clip` at `frame`, each
+photo as a single frame. The result is both the start and the reference of stage 2.
 """
 
 from dataclasses import dataclass
@@ -78,9 +78,13 @@ def run(workspace: Workspace, settings: Settings, events: Events) -> Reconstruct
     conditioning.encode_texts(family, texts, [photo.caption for photo in references], events, NAME)
     conditioning.encode_statics(family, statics, references, shape, events, NAME)
     conditioning.keep_statics(family, statics, references, shape)
+    # Every latent frame of a static clip is equal, and that of a single frame is the first of them.
+    length = slice(1) if settings.reconstruct.clip == "frame" else slice(None)
     clips = [
         (
-            conditioning.load_tensors(conditioning.static_path(statics, family, photo.sha256, shape))["latents"],
+            conditioning.load_tensors(conditioning.static_path(statics, family, photo.sha256, shape))["latents"][
+                :, length
+            ],
             conditioning.load_text(family, texts, photo.caption),
         )
         for photo in references

@@ -10,13 +10,12 @@ its reason (`set-aside.jsonl`): it is never scored as zero, and no pair is made 
 
 from collections.abc import Collection, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from statistics import median
 from typing import Any, cast
 
 from magicid_cli import conditioning, models
-from magicid_cli.alignment import opencv
+from magicid_cli.alignment import one_thread_each
 from magicid_cli.config import Settings
 from magicid_cli.errors import MagicIDError
 from magicid_cli.events import Events
@@ -29,8 +28,8 @@ from magicid_cli.rewards.base import BatchedReward, Clip, Reward
 from magicid_cli.rewards.dynamics import DynamicsReward
 from magicid_cli.rewards.identity import IdentityReward
 from magicid_cli.rewards.semantics import judge_made_by, judge_name, open_judge
-from magicid_cli.scorebook import Scorebook, give_up
-from magicid_cli.workspace import Workspace, digest, file_digest, read_lines, write_lines
+from magicid_cli.scorebook import Scorebook, flow_of, give_up
+from magicid_cli.workspace import Workspace, digest, file_digest, write_lines
 
 NAME = "score"
 TITLE = "Rewards"
@@ -286,12 +285,6 @@ def passes(
         judge.close()
 
 
-def flow_of(workspace: Workspace, settings: Settings) -> flow.Choice:
-    """The optical flow to measure with. The last score on disk was made last."""
-    found = [row["made_by"] for row in read_lines(workspace.scores) if row["reward"] == "dynamics"]
-    return flow.choose(settings.rewards.flow, found[-1] if found else "")
-
-
 def chosen_flow(workspace: Workspace, settings: Settings, events: Events) -> str:
     """The name of the optical flow to measure with; what `auto` means is told."""
     choice = flow_of(workspace, settings)
@@ -381,15 +374,3 @@ def misunderstood(rows: Sequence[dict[str, Any]]) -> str | None:
         f"The judge of prompt following answers with a number from 1 to 10 with a probability of {median(found):.2f} "
         f"only (median of {len(found)} videos): it may not have understood the question. Another one: --vlm."
     )
-
-
-@contextmanager
-def one_thread_each() -> Iterator[None]:
-    """OpenCV on one thread: the judges run side by side already, and no score may depend on the number of cores."""
-    cv2 = opencv()
-    before = cv2.getNumThreads()
-    cv2.setNumThreads(1)
-    try:
-        yield
-    finally:
-        cv2.setNumThreads(before)

@@ -60,6 +60,20 @@ def outputs(workspace: Workspace) -> dict[str, str]:
     return {path.name: file_digest(path) for path in files if path.is_file()}
 
 
+def check(settings: Settings) -> None:
+    """Refuse rules that no pair could meet.
+
+    Raises:
+        MagicIDError: `settings-invalid` for pairs by motion gap where motion is no reward.
+    """
+    if settings.pairs.dynamic_rule == "motion-gap" and "dynamics" not in settings.pairs.rewards:
+        raise MagicIDError(
+            "settings-invalid",
+            "Pairs by motion gap are wanted, and the rewards that select pairs leave motion out.",
+            "Add it (--pair-rewards identity+dynamics), or leave out --dynamic-rule motion-gap.",
+        )
+
+
 def run(workspace: Workspace, settings: Settings, events: Events) -> SelectResult:
     """Select the pairs and write `pairs.jsonl` and the report `pairs.json`.
 
@@ -81,8 +95,9 @@ def choose(workspace: Workspace, settings: Settings) -> Choice:
     """What the settings select from the scores on disk; nothing is written.
 
     Raises:
-        MagicIDError: `scores-missing` if a video that is not set aside lacks a score.
+        MagicIDError: `scores-missing` if a video that is not set aside lacks a score; `settings-invalid`, as `check`.
     """
+    check(settings)
     without = set(aside(workspace))
     videos = [row for row in read_lines(workspace.repository / "videos.jsonl") if row["id"] not in without]
     wanted = settings.pairs
@@ -95,6 +110,9 @@ def choose(workspace: Workspace, settings: Settings) -> Choice:
         rejected_cap=wanted.rejected_cap,
         held_out=wanted.held_out,
         rewards=tuple(wanted.rewards.split("+")),
+        fronts=wanted.fronts,
+        dynamic_rule=wanted.dynamic_rule,
+        identity_tolerance=wanted.identity_tolerance,
     )
     selection = hpo.select_pairs(candidates, rule, settings.seed or 0)
     rows = [

@@ -1,0 +1,173 @@
+"""Which adapter takes part in which denoising step. Truth: sampling with the adapter wholly on or wholly off."""
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from magicid_cli import adapters, config, generation, models, video
+from magicid_cli.errors import MagicIDError
+from magicid_cli.events import Events
+from magicid_cli.export import card, export
+from magicid_cli.models.base import Family, Shape
+from magicid_cli.workspace import Workspace, file_digest, read_lines
+
+pytestmark = pytest.mark.xdist_group("finished")
+
+STEPS = 5
+SMALL = {"model.name": "tiny", "seed": 3, "generate.steps": STEPS, "generate.frames": 1}
+
+
+@pytest.fixture
+def family(alice: Path) -> Family:
+    """The tiny model with the identity's adapter on."""
+    opened = models.open_family(config.resolve(SMALL, project=alice).settings.model, Events())
+    opened.load("text")
+    generation.load_adapted(opened, generation.adapter_of(Workspace("alice")))
+    return opened
+
+
+def sampled(family: Family, start: float) -> torch.Tensor:
+    """What `generate` samples with the adapter on from this share of the steps."""
+    wanted = config.resolve({**SMALL, "generate.adapter_start": start}).settings.generate
+    adapters.select(family.transformer, generation.WORN)
+    return generation.sample(family, wanted, family.encode_text("a person waves"), None, 3, 1, Events())
+
+
+def directly(family: Family, name: str | None) -> torch.Tensor:
+    """The same with one adapter, or none, in every step."""
+    adapters.select(family.transformer, name)
+    text = family.encode_text("a person waves")
+    return family.sample(text, Shape(1, 64, 64), steps=STEPS, guidance=7.5, seed=3)
+
+
+def test_at_0_the_adapter_is_on_and_at_1_it_is_exactly_off(family: Family) -> None:
+    """Bit for bit; in between it is neither."""
+    on, off = directly(family, generation.WORN), directly(family, None)
+    assert torch.equal(sampled(family, 0.0), on)
+    assert torch.equal(sampled(family, 1.0), off)
+    assert not torch.equal(on, off)
+    late = sampled(family, 0.4)
+    assert not torch.equal(late, on) and not torch.equal(late, off)
+
+
+@pytest.mark.parametrize(("start", "alone"), [(0.0, 0), (0.09, 0), (0.1, 1), (0.4, 2), (0.5, 3), (0.9, 5), (1.0, 5)])
+def test_the_share_is_rounded_to_whole_steps(
+    family: Family, monkeypatch: pytest.MonkeyPatch, start: float, alone: int
+) -> None:
+    """Of five steps; what counts is what the transformer wears when it is called."""
+    worn: list[bool] = []
+    layer = next(module for module in family.transformer.modules() if hasattr(module, "lora_A"))
+    family.transformer.register_forward_pre_hook(lambda *_: worn.append(not layer.disable_adapters))
+    sampled(family, start)
+    assert worn == [False] * alone + [True] * (STEPS - alone)
+
+
+def test_the_card_switches_the_adapter_on_as_generate_does(alice: Path, tmp_path: Path) -> None:
+    """Its own lines, run by plain diffusers on the exported file, give the latents of `generate`."""
+    workspace = Workspace("alice")
+    late = {**SMALL, "generate.adapter_start": 0.4}
+    resolved = config.resolve(late, project=alice)
+    assert "adapter_start" not in card.text(workspace, "diffusers") and "alone" not in card.text(workspace, "diffusers")
+    workspace.update(settings={"values": resolved.as_dict(), "origins": resolved.origins})
+    assert "SplitSigmas* at step 2" in card.text(workspace, "comfyui")
+    assert "export the adapter itself" in card.text(workspace, "merged")
+    done = export(workspace, "diffusers", tmp_path / "out", force=False, events=Events(), settings=resolved.settings)
+    assert "the first 2 of 5 denoising steps" in (done.folder / "README.md").read_text()
+    loading, switching = re.findall(r"```python\n(.*?)```", (done.folder / "README.md").read_text(), re.DOTALL)
+    family = models.open_family(resolved.settings.model, Events())
+    paths = {"path/to/the/tiny/model": family.folder, "path/to/this/folder": done.folder}  # type: ignore[attr-defined]
+    code = loading.replace("torch.bfloat16", "torch.float32") + switching.partition("video = ")[0]
+    for shown, real in paths.items():
+        code = code.replace(shown, str(real))
+    found: dict[str, Any] = {}
+    exec(code, found)
+    found["pipe"].set_progress_bar_config(disable=True)
+    (latents,) = found["pipe"](
+        "a person waves",
+        height=64,
+        width=64,
+        num_frames=1,
+        num_inference_steps=found["steps"],
+        guidance_scale=7.5,
+        generator=torch.Generator("cpu").manual_seed(3),
+        output_type="latent",
+        callback_on_step_end=found["switch_on"],
+    ).frames
+    family.load("text")
+    generation.load_adapted(family, generation.adapter_of(workspace))
+    ours = sampled(family, 0.4)
+    assert (latents - ours).abs().max() < 1e-5
+    assert (ours - directly(family, generation.WORN)).abs().max() > 1e-4
+
+
+def test_every_video_of_a_call_begins_without_the_adapter(alice: Path, tmp_path: Path) -> None:
+    """Two videos in one call are those of two calls, and the record says from when on the adapter was on."""
+    workspace = Workspace("alice")
+
+    def made(seed: int, count: int) -> list[bytes]:
+        flags = {**SMALL, "seed": seed, "generate.count": count, "generate.adapter_start": 0.4}
+        resolved = config.resolve(flags, project=alice)
+        folder = tmp_path / f"{seed}-{count}"
+        folder.mkdir()
+        found = generation.generate(workspace, resolved, "waves", output=folder, force=False, events=Events())
+        return [video.read_video(one.path)[0].tobytes() for one in found]
+
+    assert made(3, 2) == made(3, 1) + made(4, 1)
+    rows = read_lines(workspace.videos / "videos.jsonl")
+    assert [row["settings"]["adapter_start"] for row in rows] == [0.4] * 4
+
+
+def test_generate_takes_the_adapter_that_is_named(alice: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The latents are those of that adapter; the record has its digest, or none."""
+    workspace, latents = Workspace("alice"), dict[str, torch.Tensor]()
+    real = generation.sample
+
+    def kept(*arguments: Any) -> torch.Tensor:
+        latents[which] = real(*arguments)
+        return latents[which]
+
+    monkeypatch.setattr(generation, "sample", kept)
+    paths = {"final": generation.adapter_of(workspace), "stage-1": workspace.reconstruct / "adapter.safetensors"}
+    for which in ("final", "stage-1", "none"):
+        resolved = config.resolve({**SMALL, "generate.adapter": which}, project=alice)
+        output = tmp_path / f"{which}.mp4"
+        generation.generate(workspace, resolved, "a person waves", output=output, force=False, events=Events())
+        record = read_lines(workspace.videos / "videos.jsonl")[-1]
+        assert record["settings"]["adapter"] == which
+        assert record["adapter"] == (file_digest(paths[which]) if which in paths else None)
+        family = models.open_family(resolved.settings.model, Events())
+        family.load("text")
+        family.load("transformer")
+        if which in paths:
+            generation.load_adapted(family, paths[which])
+        text = family.encode_text("a person waves")
+        assert torch.equal(latents[which], family.sample(text, Shape(1, 64, 64), steps=STEPS, guidance=7.5, seed=3))
+    assert len({tensor.numpy().tobytes() for tensor in latents.values()}) == 3
+
+
+def test_stage_1_and_the_untouched_model_wait_for_stage_1_alone(alice: Path) -> None:
+    """An identity whose stage 2 has not ended can be looked at; one without stage 1 cannot."""
+    workspace = Workspace("alice")
+    workspace.update(adapter=None)
+    chosen: dict[str, Path | str | None] = {}
+    for which in ("final", "stage-1", "none"):
+        settings = config.resolve({**SMALL, "generate.adapter": which}, project=alice).settings
+        try:
+            chosen[which] = generation.chosen_adapter(workspace, settings)
+        except MagicIDError as error:
+            chosen[which] = error.code
+    adapter = workspace.reconstruct / "adapter.safetensors"
+    assert chosen == {"final": "identity-unfinished", "stage-1": adapter, "none": None}
+    other = config.resolve({"model.name": "mini", "generate.adapter": "none"}, project=alice).settings
+    with pytest.raises(MagicIDError) as caught:
+        generation.chosen_adapter(workspace, other)
+    assert caught.value.code == "model-mismatch"
+    adapter.unlink()
+    for which in ("stage-1", "none"):
+        settings = config.resolve({**SMALL, "generate.adapter": which}, project=alice).settings
+        with pytest.raises(MagicIDError, match="stage 1") as caught:
+            generation.chosen_adapter(workspace, settings)
+        assert caught.value.code == "identity-unfinished"

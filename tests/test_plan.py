@@ -289,7 +289,7 @@ def test_the_hours_of_a_run_are_the_sum_done_by_hand() -> None:
     assert rows["ingest"].seconds == 8 * 1.0
     assert rows["score"].seconds == 128 * 5.0
     # 32 probe steps, and 16 times four forwards for each of 10 held-out pairs.
-    more = by_stage(estimated(settings(prefer__guards=False)))["prefer"].seconds
+    more = by_stage(estimated(settings(prefer__guards=False)))["prefer"].seconds or 0.0
     assert more == pytest.approx((4032 * pair + 16 * 10 * 4 * forward) / rate, rel=1e-4)
     # The guards look at four videos at steps 0, 800, … 4000, and at the held-out pairs four times more.
     guarded = by_stage(estimated(settings()))["prefer"].seconds
@@ -530,7 +530,7 @@ def test_memory_of_the_guards_look_counts_where_it_is_more_than_a_step() -> None
     """Decoding a tile: 0.493 GB of weights, and 7.2 maps of 256 channels of 17x256x256 pixels, 2 bytes each."""
     decoding = (246_478_803 + 7.2 * 256 * 17 * 256 * 256) * 2 / 1e9
     assert costs.decoding_memory(LARGE, Shape(61, 320, 544)) == pytest.approx(decoding)
-    small = {"shape__frames": 33}
+    small: dict[str, Any] = {"shape__frames": 33}
     step = by_stage(estimated(settings(**small, prefer__guards=False)))["prefer"].memory_gb
     kept = costs.memory(LARGE, Shape(33, 320, 544), settings().adapter, reference=True)
     assert by_stage(estimated(settings(**small)))["prefer"].memory_gb == kept.weights + kept.adapters + decoding > step

@@ -474,5 +474,5 @@ def test_the_scan_sees_what_it_should() -> None:
         "LEARNING_RATE = 2e-05",
         "max_grad_norm = 1.0",
     ]
-    assert repeated("DEFAULT_FPS = 24\n_FLOW = 'dis'") == ["DEFAULT_FPS = 24", "_FLOW = 'dis'"]
+    assert repeated("DEFAULT_FPS = 24\n_PROMPT = 'rejected'") == ["DEFAULT_FPS = 24", "_PROMPT = 'rejected'"]
     assert repeated("def f(steps: int, seed=0, offline=False, name='x', tau=None, true_guidance=1.0): ...") == []

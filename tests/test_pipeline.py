@@ -42,7 +42,7 @@ def test_nothing_runs_twice(alice: Path) -> None:
         ({"reconstruct.steps": 9}, "reconstruct"),
         ({"reconstruct.clip": "frame"}, "reconstruct"),
         ({"repository.guidance": 3.0}, "sample"),
-        ({"rewards.sampled_frames": 4}, "score"),
+        ({"rewards.flow": "raft"}, "score"),
         ({"pairs.tau": 2.0}, "select"),
         ({"pairs.fronts": "global"}, "select"),
         ({"prefer.beta": 100.0}, "prefer"),

@@ -146,6 +146,15 @@ def test_latents_of_a_photo_that_is_not_used_any_more_are_removed(alice: Path) -
     assert len(list((workspace.reconstruct / "static").iterdir())) == 2
 
 
+def test_captions_saved_with_a_byte_order_mark_are_read(alice: Path) -> None:
+    """Some editors begin every file with one: by the stages that read captions, and by ingest, which keeps edits."""
+    workspace = Workspace("alice")
+    path = workspace.references / "captions.jsonl"
+    rows, known = read_lines(path), conditioning.references(workspace)
+    path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes())
+    assert read_lines(path) == rows and conditioning.references(workspace) == known
+
+
 @pytest.mark.parametrize(
     ("line", "why"),
     [

@@ -43,7 +43,7 @@ def references(workspace: Workspace) -> list[Reference]:
     path = workspace.references / "captions.jsonl"
     crops = {crop.name: crop for crop in sorted(workspace.references.glob("[0-9]*.png"))}
     captions: dict[str, str] = {}
-    for number, line in enumerate(path.read_text(encoding="utf-8", errors="replace").split("\n"), 1):
+    for number, line in enumerate(path.read_text(encoding="utf-8-sig", errors="replace").split("\n"), 1):
         if not line.strip():
             continue
         row = _caption(line)

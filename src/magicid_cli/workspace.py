@@ -192,7 +192,7 @@ def read_lines(path: Path) -> list[Any]:
         return []
     rows = []
     # Only "\n" ends a row: splitlines() would also cut at U+2028 and its kin inside a prompt.
-    for line in path.read_text(encoding="utf-8", errors="replace").split("\n"):
+    for line in path.read_text(encoding="utf-8-sig", errors="replace").split("\n"):
         try:
             rows.append(json.loads(line))
         except json.JSONDecodeError:

@@ -95,8 +95,8 @@ def test_the_gradient_is_that_of_the_joint_loss(ready: Ready) -> None:
     assert float(wanted.norm()) > 0
 
 
-def test_winner_and_rejected_share_noise_and_time(ready: Ready, monkeypatch: pytest.MonkeyPatch) -> None:
-    family, pairs, settings, _ = ready
+def spied(family: Any, monkeypatch: pytest.MonkeyPatch) -> list[tuple[float, torch.Tensor]]:
+    """Time and noise of every video that the family makes noisy from now on, in order."""
     seen: list[tuple[float, torch.Tensor]] = []
     real = family.noised
 
@@ -105,6 +105,12 @@ def test_winner_and_rejected_share_noise_and_time(ready: Ready, monkeypatch: pyt
         return real(x0, noise, t)
 
     monkeypatch.setattr(family, "noised", spy)
+    return seen
+
+
+def test_winner_and_rejected_share_noise_and_time(ready: Ready, monkeypatch: pytest.MonkeyPatch) -> None:
+    family, pairs, settings, _ = ready
+    seen = spied(family, monkeypatch)
     prefer.accumulate(family, pairs, batch((0,)), settings, 100.0)
     assert len(seen) == 4
     assert all(t == seen[0][0] and torch.equal(noise, seen[0][1]) for t, noise in seen)
@@ -115,14 +121,7 @@ def test_independent_draws_are_each_video_s_own_for_policy_and_reference(
 ) -> None:
     """Reference on winner and rejected, then policy on both: two draws in all, and the first is the shared one's."""
     family, pairs, settings, _ = ready
-    seen: list[tuple[float, torch.Tensor]] = []
-    real = family.noised
-
-    def spy(x0: torch.Tensor, noise: torch.Tensor, t: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        seen.append((float(t), noise.clone()))
-        return real(x0, noise, t)
-
-    monkeypatch.setattr(family, "noised", spy)
+    seen = spied(family, monkeypatch)
     prefer.accumulate(family, pairs, batch((0,)), settings, 100.0)
     changed = config.with_values(settings, {"prefer.noise": "independent"})
     metrics = prefer.accumulate(family, pairs, batch((0,)), changed, 100.0)

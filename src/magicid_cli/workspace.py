@@ -14,6 +14,7 @@ A person can read it with `ls` and `cat`:
                         adapter.safetensors
         texts/          prompts and captions, encoded
         videos/         what `generate` made
+        methods/<name>/ another method's results on the same photos, with children and records of the same names
         events.jsonl    what happened
 """
 
@@ -201,12 +202,20 @@ def read_lines(path: Path) -> list[Any]:
 
 
 class Workspace:
-    """The folder of one identity."""
+    """The folder of one identity, or of another method's results inside it.
 
-    def __init__(self, name: str, home: Path | None = None) -> None:
+    Args:
+        name: of the identity.
+        home: where identities are; by default `data_home()`.
+        method: the method, if it is not MagicID; the photos are the identity's all the same.
+    """
+
+    def __init__(self, name: str, home: Path | None = None, *, method: str | None = None) -> None:
         self.name = check_name(name)
-        self.path = (home or data_home()) / "identities" / self.name
-        self.references = self.path / "references"
+        self.method = method
+        identity = (home or data_home()) / "identities" / self.name
+        self.path = identity / "methods" / method if method else identity
+        self.references = identity / "references"
         self.reconstruct = self.path / "reconstruct"
         self.repository = self.path / "repository"
         self.scores = self.path / "scores.jsonl"

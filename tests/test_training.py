@@ -266,6 +266,53 @@ def test_cut_off_at_any_step_and_resumed(tmp_path: Path, whole: tuple[Path, Mode
     assert rows(tmp_path) == rows(whole[0])
 
 
+def out_of_memory_at(step: int) -> Callable[[Model, Batch], None]:
+    """Memory runs out when half of the step is done: numbers were drawn and gradients are there."""
+
+    def misbehave(model: Model, batch: Batch) -> None:
+        if batch.step == step:
+            torch.randn(3, generator=batch.generator), torch.rand(2), random.random(), np.random.standard_normal()
+            model.parameters["down"].sum().backward()
+            raise torch.OutOfMemoryError("CUDA out of memory")
+
+    return misbehave
+
+
+@pytest.mark.parametrize("step", range(STEPS))
+def test_out_of_memory_at_any_step_loses_none(tmp_path: Path, whole: tuple[Path, Model], step: int) -> None:
+    """The next call begins with the very step that failed, whenever the last checkpoint was due."""
+    with pytest.raises(torch.OutOfMemoryError):
+        run(tmp_path, Model(out_of_memory_at(step)), save_every=100)
+    model = Model()
+    assert run(tmp_path, model, save_every=100).resumed_from == step
+    assert model.steps == list(range(step, STEPS))
+    assert same(model, whole[1])
+    assert rows(tmp_path) == rows(whole[0])
+
+
+def test_out_of_memory_in_the_optimizer_goes_back_to_the_checkpoint(
+    tmp_path: Path, whole: tuple[Path, Model], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A part of the adapter has moved by then, so what is in memory must not be kept."""
+    real, calls = torch.optim.AdamW.step, []
+
+    def step(optimizer: torch.optim.AdamW, *arguments: Any) -> Any:
+        calls.append(1)
+        found = real(optimizer, *arguments)
+        if len(calls) == 7:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return found
+
+    with monkeypatch.context() as patch:
+        patch.setattr(torch.optim.AdamW, "step", step)
+        with pytest.raises(torch.OutOfMemoryError):
+            run(tmp_path, Model())
+    model = Model()
+    assert run(tmp_path, model).resumed_from == 4, "the last that was due"
+    assert same(model, whole[1])
+    assert rows(tmp_path) == rows(whole[0])
+
+
 def test_many_cuts_in_one_run(tmp_path: Path, whole: tuple[Path, Model]) -> None:
     for step in range(1, STEPS, 2):
         with pytest.raises(PowerCut):

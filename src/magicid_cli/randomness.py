@@ -83,6 +83,15 @@ def set_numpy(state: dict[str, Any]) -> None:
     np.random.set_state({**state, "state": {**state["state"], "key": words}})
 
 
+def set_global_states(tensors: dict[str, torch.Tensor], values: dict[str, Any]) -> None:
+    """Put every global generator back to what `global_states` gave in this process."""
+    torch.set_rng_state(tensors["torch"])
+    for i in range(values["cuda"]):
+        torch.cuda.set_rng_state(tensors[f"cuda.{i}"], i)
+    set_python(values["python"])
+    set_numpy(values["numpy"])
+
+
 @contextmanager
 def global_states_kept() -> Iterator[None]:
     """Put every global generator back when the block ends."""
@@ -90,8 +99,4 @@ def global_states_kept() -> Iterator[None]:
     try:
         yield
     finally:
-        torch.set_rng_state(tensors["torch"])
-        for i in range(values["cuda"]):
-            torch.cuda.set_rng_state(tensors[f"cuda.{i}"], i)
-        set_python(values["python"])
-        set_numpy(values["numpy"])
+        set_global_states(tensors, values)

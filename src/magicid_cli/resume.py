@@ -17,7 +17,14 @@ from torch.optim.lr_scheduler import LambdaLR
 from magicid_cli.checkpoints import Checkpoint
 from magicid_cli.errors import MagicIDError
 from magicid_cli.events import Events
-from magicid_cli.randomness import SampleOrder, cuda_states, global_states, set_numpy, set_python
+from magicid_cli.randomness import (
+    SampleOrder,
+    cuda_states,
+    global_states,
+    set_global_states,
+    set_numpy,
+    set_python,
+)
 
 _MOMENTS = ("step", "exp_avg", "exp_avg_sq")
 
@@ -35,6 +42,7 @@ class Run:
         generator: draws timesteps and noise, on the CPU.
         events: where notices go.
         step: finished steps.
+        moving: whether the optimizer may have moved some of the parameters of a step that is not finished.
     """
 
     stage: str
@@ -45,6 +53,7 @@ class Run:
     generator: torch.Generator
     events: Events
     step: int = 0
+    moving: bool = False
 
 
 def capture(run: Run) -> tuple[dict[str, dict[str, torch.Tensor]], dict[str, Any]]:
@@ -75,6 +84,24 @@ def capture(run: Run) -> tuple[dict[str, dict[str, torch.Tensor]], dict[str, Any
 
 def _plain(tensor: torch.Tensor) -> torch.Tensor:
     return tensor.detach().cpu().contiguous()
+
+
+def streams_of(run: Run) -> Callable[[], None]:
+    """Note where every random stream of the run stands; a call of what is returned puts all of them back there.
+
+    With that a step that failed before the optimizer moved is as if it had never begun.
+    """
+    tensors, values = global_states()
+    noise, drawn = run.generator.get_state(), run.order.generator.get_state()
+    permutation, position = run.order.permutation, run.order.position
+
+    def put_back() -> None:
+        set_global_states(tensors, values)
+        run.generator.set_state(noise)
+        run.order.generator.set_state(drawn)
+        run.order.permutation, run.order.position = permutation, position
+
+    return put_back
 
 
 def restore(run: Run, checkpoint: Checkpoint) -> None:

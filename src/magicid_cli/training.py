@@ -26,7 +26,7 @@ from magicid_cli.config import KNOBS
 from magicid_cli.errors import MagicIDError
 from magicid_cli.events import Events
 from magicid_cli.randomness import SampleOrder, derived_seed, global_states_kept, seed_global
-from magicid_cli.resume import Run, capture, restore
+from magicid_cli.resume import Run, capture, restore, streams_of
 from magicid_cli.workspace import append_line, read_lines, write_lines
 
 
@@ -125,7 +125,8 @@ def train(
 
     Every step appends a line to `folder/metrics.jsonl`: `step` (from 1), what `accumulate` and `after_step` measured,
     `lr`, `grad_norm` (before clipping) and `seconds`. A stop request is obeyed after the running step, with a
-    checkpoint of exactly that step.
+    checkpoint of exactly that step. Where memory runs out in a step, the steps before it are saved first, so that a
+    call with less to keep in memory goes on with the same step.
 
     Args:
         stage: the settings' section: `reconstruct` or `prefer`.
@@ -146,6 +147,7 @@ def train(
         MagicIDError: `training-diverged` before the optimizer moves; `checkpoint-incomplete`, `checkpoint-format`,
             `disk-full`.
         KeyboardInterrupt: after a stop request, once the step is saved.
+        torch.OutOfMemoryError: once the steps before it are saved.
     """
     metrics_path = folder / "metrics.jsonl"
     run = _start(stage, parameters, schedule, items, seed, events)
@@ -156,14 +158,18 @@ def train(
     resumed_from = run.step
     while not _ended(run, guard, rows) and run.step < schedule.steps:
         with events.finishing(), checkpoints.room_to_write(folder):
-            row = _step(run, schedule, accumulate, after_step)
+            put_back = streams_of(run)
+            try:
+                row = _step(run, schedule, accumulate, after_step)
+            except torch.OutOfMemoryError:
+                put_back()
+                _keep_finished(run, key, folder / "checkpoints")
+                raise
             append_line(metrics_path, row)
             rows.append(row)
             events.emit("step", stage=stage, of=schedule.steps, **row)
             if _saves(run, schedule, guard) or events.stop_requested:
-                tensors, state = capture(run)
-                path = checkpoints.save(folder / "checkpoints", run.step, tensors, {**state, "key": key})
-                events.emit("checkpoint", stage=stage, step=run.step, path=str(path))
+                _save(run, key, folder / "checkpoints")
     return TrainingResult(run.step, resumed_from, metrics_path)
 
 
@@ -199,6 +205,22 @@ def _ended(run: Run, guard: Guard | None, rows: Sequence[Mapping[str, Any]]) -> 
         return guard.ends(run.step, rows)
 
 
+def _save(run: Run, key: str, folder: Path) -> None:
+    tensors, state = capture(run)
+    path = checkpoints.save(folder, run.step, tensors, {**state, "key": key})
+    run.events.emit("checkpoint", stage=run.stage, step=run.step, path=str(path))
+
+
+def _keep_finished(run: Run, key: str, folder: Path) -> None:
+    """Save the finished steps of a run whose next step failed.
+
+    Not before the first one, when there is nothing to save, and not where the optimizer may have moved a part of the
+    adapter: then the last checkpoint on disk holds.
+    """
+    if run.step and not run.moving:
+        _save(run, key, folder)
+
+
 def _saves(run: Run, schedule: Schedule, guard: Guard | None) -> bool:
     """Whether a checkpoint is due: so often, at the end, and before the guard looks."""
     looked_at = guard is not None and guard.due(run.step)
@@ -214,10 +236,12 @@ def _step(run: Run, schedule: Schedule, accumulate: Accumulate, after_step: Afte
     grad_norm = _clip(run, schedule.max_grad_norm)
     _refuse_divergence(run, batch, {**metrics, "the gradient's norm": grad_norm}, metrics.get("t"))
     learning_rate = run.rates.get_last_lr()[0]
+    run.moving = True
     run.optimizer.step()
     run.rates.step()
     run.step += 1
     more = _measure(run, batch, after_step) if after_step else {}
+    run.moving = False
     seconds = round(time.monotonic() - started, 3)
     return {"step": run.step, **metrics, **more, "lr": learning_rate, "grad_norm": grad_norm, "seconds": seconds}
 

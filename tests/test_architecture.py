@@ -61,6 +61,7 @@ MIDDLE_EDGES = {
     ("models", "family"): "meets the Protocol",
     ("models", "hpo"): "noises as its parametrisation does",
     ("models", "hub"): "fetches weights",
+    ("pages", "video"): "makes previews",
     ("plan", "catalog"): "sizes and licences",
     ("plan", "family"): "shapes",
     ("plan", "hub"): "what is in the cache",

@@ -6,7 +6,7 @@ Ctrl-C for magicid does not cut a clip that is being written.
 
 import math
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from fractions import Fraction
 from io import BufferedReader
@@ -21,6 +21,8 @@ from magicid_cli.workspace import atomic_path
 
 # Visually lossless: the clips are looked at and judged, and must not show what the encoder did.
 _QUALITY = ["-crf", "17", "-preset", "medium"]
+SMALL = ("-crf", "30", "-preset", "medium")
+"""For previews: what the encoder does may be seen."""
 # The same frames give the same bytes on any machine: one thread, and no version strings or dates.
 _REPRODUCIBLE = ["-threads", "1", "-map_metadata", "-1", "-fflags", "+bitexact", "-flags:v", "+bitexact"]
 # A playlist must not make ffmpeg open anything else, least of all over the network.
@@ -30,7 +32,7 @@ _SILENT = ["-nostdin", "-hide_banner", "-v", "error"]
 _TRUSTED = 1 << 30
 
 
-def write_video(path: Path, frames: np.ndarray, fps: float, *, comment: str = "") -> None:
+def write_video(path: Path, frames: np.ndarray, fps: float, *, comment: str = "", quality: Sequence[str] = ()) -> None:
     """Write an mp4 (H.264, yuv420p, playable while it loads), atomically.
 
     Args:
@@ -38,6 +40,7 @@ def write_video(path: Path, frames: np.ndarray, fps: float, *, comment: str = ""
         frames: uint8 RGB `(F, H, W, 3)`, at least one frame, sides even.
         fps: frames per second.
         comment: kept as the file's comment.
+        quality: ffmpeg's options for it; visually lossless by default.
 
     Raises:
         MagicIDError: `disk-full`, `ffmpeg-missing`, or `video-unwritable` with what ffmpeg says.
@@ -54,7 +57,7 @@ def write_video(path: Path, frames: np.ndarray, fps: float, *, comment: str = ""
     matrix = "bt709" if min(height, width) >= 720 else "smpte170m"
     colour = ["-vf", f"scale=out_color_matrix={matrix}:out_range=tv:flags=accurate_rnd+full_chroma_int"]
     colour += ["-colorspace", matrix, "-color_primaries", matrix, "-color_trc", matrix, "-color_range", "tv"]
-    codec = ["-an", "-c:v", "libx264", "-pix_fmt", "yuv420p", *_QUALITY, *_REPRODUCIBLE]
+    codec = ["-an", "-c:v", "libx264", "-pix_fmt", "yuv420p", *(quality or _QUALITY), *_REPRODUCIBLE]
     about = ["-metadata", f"comment={comment}", "-movflags", "+faststart"]
     with atomic_path(path) as temporary:
         target = ["-f", "mp4", "-y", f"file:{temporary.resolve()}"]

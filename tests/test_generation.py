@@ -9,9 +9,10 @@ import torch
 
 from magicid_cli import adapters, config, generation, models, video
 from magicid_cli.errors import MagicIDError
-from magicid_cli.events import Events
+from magicid_cli.events import Event, Events
 from magicid_cli.export import card, export
 from magicid_cli.models.base import Family, Shape
+from magicid_cli.models.hunyuan import Hunyuan
 from magicid_cli.workspace import Workspace, file_digest, read_lines
 
 pytestmark = pytest.mark.xdist_group("finished")
@@ -118,6 +119,31 @@ def test_every_video_of_a_call_begins_without_the_adapter(alice: Path, tmp_path:
     assert made(3, 2) == made(3, 1) + made(4, 1)
     rows = read_lines(workspace.videos / "videos.jsonl")
     assert [row["settings"]["adapter_start"] for row in rows] == [0.4] * 4
+
+
+def test_every_part_is_loaded_once_however_many_videos(
+    alice: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And each record says what its video took, of which the denoising is a part."""
+    loaded: list[str] = []
+    real = Hunyuan.load
+
+    def load(family: Hunyuan, part: Any) -> None:
+        before = set(vars(family))
+        had = {"text": family._text, "vae": family._vae, "transformer": "transformer" in before}[part]
+        real(family, part)
+        if not had:
+            loaded.append(part)
+
+    monkeypatch.setattr(Hunyuan, "load", load)
+    workspace, events = Workspace("alice"), list[Event]()
+    resolved = config.resolve({**SMALL, "generate.count": 3}, project=alice)
+    made = generation.generate(workspace, resolved, "waves", output=tmp_path, force=False, events=Events(events.append))
+    assert loaded == ["text", "transformer", "vae"]
+    rows = read_lines(workspace.videos / "videos.jsonl")[-3:]
+    assert [row["seed"] for row in rows] == [one.seed for one in made] == [3, 4, 5]
+    assert all(0 < row["denoising_s"] <= row["seconds"] for row in rows)
+    assert [event.data["video"] for event in events if event.kind == "video"] == [1, 2, 3]
 
 
 def test_generate_takes_the_adapter_that_is_named(alice: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -290,6 +290,15 @@ def test_frames_that_no_judge_reads_make_no_score_again(alice: Path) -> None:
     assert workspace.scores.read_bytes() == before
 
 
+def test_sampling_says_what_a_video_took_and_how_much_of_it_was_not_denoising(alice: Path) -> None:
+    """By hand: 4 videos in 50 s, 40 of them denoising, are 12.5 s each and a fifth outside; none made, nothing said."""
+    assert sample.timing_of(4, 40.0, 50.0) == {"denoised": 4, "seconds_per_video": 12.5, "outside_share": 0.2}
+    assert sample.timing_of(0, 0.0, 3.0) == {}
+    record = Workspace("alice").manifest()["stages"]["sample"]["result"]["timing"]
+    assert record["denoised"] == SMALL["repository.tuned"] + SMALL["repository.initial"]
+    assert 0 < record["outside_share"] < 1
+
+
 def test_a_large_file_is_hashed_once_and_again_when_it_changes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from magicid_cli import workspace
 

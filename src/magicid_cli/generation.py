@@ -149,15 +149,18 @@ def generate(
         text, negative = encode(family, prompt, wanted, events)
         # Read once: a customization that is running may replace the file at any time.
         content, read = (file_digest(adapter), adapters.load(adapter)) if adapter else (None, None)
+        if read:
+            put_on(family, *read)
+        else:
+            family.load("transformer")
         for number, (seed, path) in enumerate(zip(seeds, paths, strict=True), 1):
+            clock = Clock()
             if read:
-                put_on(family, *read)
-            else:
-                family.load("transformer")
+                adapters.select(family.transformer, WORN)  # the video before may have begun without it
             latents = sample(family, wanted, text, negative, seed, number, events)
-            # The next video loads it again, which takes seconds: this one is a file before anything can go wrong.
-            family.unload("transformer")
+            clock.denoised()
             with events.finishing():
+                # The transformer stays: every video is a file before the next one is begun.
                 written = write(family, settings, latents, seed, path, force)
                 record = {
                     **made_by(family, settings),
@@ -166,10 +169,27 @@ def generate(
                     "seed": seed,
                     "adapter": content,
                     "time": time.time(),
+                    **clock.seconds(),
                 }
                 append_line(workspace.videos / "videos.jsonl", record)
+            events.emit("video", stage="generate", video=number, videos=wanted.count, **clock.seconds())
             made.append(Made(written, seed, prompt))
     return made
+
+
+class Clock:
+    """How long a video takes, and how much of that its denoising is; begins to run when it is made."""
+
+    def __init__(self) -> None:
+        self._begun, self._denoised = time.monotonic(), 0.0
+
+    def denoised(self) -> None:
+        """Note that the latents are there."""
+        self._denoised = time.monotonic() - self._begun
+
+    def seconds(self) -> dict[str, float]:
+        """`seconds` since the beginning, and `denoising_s` of them in the transformer's sampler."""
+        return {"seconds": round(time.monotonic() - self._begun, 3), "denoising_s": round(self._denoised, 3)}
 
 
 def encode(family: Family, prompt: str, wanted: GenerateSettings, events: Events) -> tuple[Text, Text | None]:
@@ -230,12 +250,14 @@ def steps_alone(share: float, steps: int) -> int:
 
 
 def write(family: Family, settings: Settings, latents: "torch.Tensor", seed: int, path: Path, force: bool) -> Path:
-    """Latents → a video file; where a file of that name has appeared meanwhile, a free name beside it."""
+    """Latents → a video file; where a file of that name has appeared meanwhile, a free name beside it.
+
+    The VAE stays in memory for the next one.
+    """
     from magicid_cli import video
 
     family.load("vae")
     frames = family.decode(latents)
-    family.unload("vae")
     target = path if force else free_name(path)
     comment = f"AI-generated video (magicid {__version__}, {settings.model.name}, seed {seed})"
     video.write_video(target, frames, settings.generate.fps, comment=comment)

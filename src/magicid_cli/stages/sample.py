@@ -6,8 +6,9 @@ VAE decodes. A record says exactly what made its video; an item whose record sti
 """
 
 import re
+import time
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -57,10 +58,18 @@ class Item:
 
 @dataclass(frozen=True)
 class SampleResult:
-    """How many videos the repository holds, by origin."""
+    """What the repository holds and what this call did for it.
+
+    Attributes:
+        videos: how many there are, by origin.
+        made: how many of them this call made.
+        timing: of this call, where it denoised a video: `denoised` (how many), `seconds_per_video` (with everything
+            around them: encoding, loading, decoding, writing) and `outside_share` (of the time that was not denoising).
+    """
 
     videos: dict[str, int]
     made: int
+    timing: dict[str, float] = field(default_factory=dict)
 
 
 def inputs(workspace: Workspace, settings: Settings) -> dict[str, Any]:
@@ -111,6 +120,7 @@ def run(workspace: Workspace, settings: Settings, events: Events) -> SampleResul
     Raises:
         MagicIDError: weights, prompts or memory failed; the code says which.
     """
+    begun = time.monotonic()
     family = models.open_family(settings.model, events)
     folder = workspace.repository
     prompts = chosen_prompts(settings)
@@ -125,7 +135,8 @@ def run(workspace: Workspace, settings: Settings, events: Events) -> SampleResul
     statics = workspace.reconstruct / "static"
     conditioning.encode_statics(family, statics, references, shape_of(settings), events, NAME)
     generated = [item for item in missing if item.origin != "static"]
-    denoise(workspace, settings, family, [item for item in generated if not has_latents(folder, item)], texts, events)
+    undone = [item for item in generated if not has_latents(folder, item)]
+    denoising_s = denoise(workspace, settings, family, undone, texts, events)
     if generated:
         family.load("vae")
     for number, item in enumerate(missing, 1):
@@ -136,7 +147,27 @@ def run(workspace: Workspace, settings: Settings, events: Events) -> SampleResul
     latest = {row["id"]: row for row in read_lines(folder / "videos.jsonl")}
     remove_stale(folder, items, latest)
     write_lines(folder / "videos.jsonl", [latest[item.id] for item in items])
-    return SampleResult(dict(Counter(item.origin for item in items)), len(missing))
+    timing = timing_of(len(undone), denoising_s, time.monotonic() - begun)
+    if timing:
+        events.emit("timing", stage=NAME, **timing)
+    return SampleResult(dict(Counter(item.origin for item in items)), len(missing), timing)
+
+
+def timing_of(denoised: int, denoising_s: float, whole_s: float) -> dict[str, float]:
+    """Seconds a video and the share of them that was not denoising; empty where no video was denoised.
+
+    Args:
+        denoised: how many videos were.
+        denoising_s: what that took.
+        whole_s: what the stage took, from opening the model to the last clip.
+    """
+    if not denoised:
+        return {}
+    return {
+        "denoised": denoised,
+        "seconds_per_video": round(whole_s / denoised, 3),
+        "outside_share": round(1 - denoising_s / whole_s, 4),
+    }
 
 
 def chosen_prompts(settings: Settings) -> list[str]:
@@ -213,15 +244,23 @@ def latents_name(item: Item) -> str:
 
 def denoise(
     workspace: Workspace, settings: Settings, family: Family, items: list[Item], texts: Path, events: Events
-) -> None:
-    """Noise → latents for every item, the stage-1 adapter on for `tuned` ones and off for `initial` ones."""
+) -> float:
+    """Noise → latents for every item, the stage-1 adapter on for `tuned` ones and off for `initial` ones.
+
+    The transformer is loaded once for all.
+
+    Returns:
+        Seconds that its sampler took.
+    """
     if not items:
-        return
+        return 0.0
     family.load("transformer")
     tensors, spec = adapters.load(workspace.reconstruct / "adapter.safetensors")
     adapters.attach(family.transformer, "reference", spec, seed=0)
     adapters.load_tensors(family.transformer, "reference", tensors)
+    denoising_s = 0.0
     for number, item in enumerate(items, 1):
+        begun = time.monotonic()
         adapters.select(family.transformer, "reference" if item.origin == "tuned" else None, trainable=False)
         latents = family.sample(
             conditioning.load_text(family, texts, item.prompt),
@@ -230,10 +269,12 @@ def denoise(
             guidance=settings.repository.guidance,
             seed=item.seed or 0,
         )
+        denoising_s += time.monotonic() - begun
         path = workspace.repository / latents_name(item)
         conditioning.save_tensors(path, {"latents": latents}, {"key": item.key})
         events.emit("step", stage=NAME, part="videos", step=number, of=len(items), id=item.id)
     family.unload("transformer")
+    return denoising_s
 
 
 def finish(

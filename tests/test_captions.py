@@ -370,7 +370,7 @@ def test_an_edit_re_runs_what_reads_captions_and_a_change_of_captioner_keeps_it(
         return {one.name: one.state for one in pipeline.states(workspace, settings, photos)}
 
     def look(settings: Settings) -> list[str]:
-        pipeline._run_stage("ingest", workspace, settings, photos, Events())
+        pipeline.run_stage("ingest", workspace, settings, photos, Events())
         return [row["caption"] for row in read_lines(workspace.references / "captions.jsonl")]
 
     assert states(chosen)["ingest"] == "todo"

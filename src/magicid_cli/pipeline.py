@@ -15,6 +15,7 @@ from typing import Any
 
 from magicid_cli import models
 from magicid_cli import plan as planning
+from magicid_cli.baselines.registry import METHODS
 from magicid_cli.checkpoints import room_to_write
 from magicid_cli.config import Resolved, Settings, subset, with_values
 from magicid_cli.errors import MagicIDError
@@ -85,8 +86,8 @@ class CustomizeResult:
 
 
 def stage(name: str) -> Any:
-    """The module of a stage; imported on demand, because it brings torch."""
-    return importlib.import_module(f"magicid_cli.stages.{name}")
+    """The module of a stage, or of another method's; imported on demand, because it brings torch."""
+    return importlib.import_module(f"magicid_cli.{METHODS[name].module if name in METHODS else f'stages.{name}'}")
 
 
 def needed(settings: Settings) -> tuple[str, ...]:
@@ -130,16 +131,25 @@ def states(workspace: Workspace, settings: Settings, photos: list[Path]) -> list
         if waiting:
             found.append(StageState(name, title, "todo", f"follows {waiting}"))
             continue
-        state, why = _state(name, workspace, settings, photos, record)
+        state, why = state_of(name, workspace, settings, photos, record)
         found.append(StageState(name, title, state, why))
         if state != "cached":
             waiting = name
     return found
 
 
-def _state(
+def state_of(
     name: str, workspace: Workspace, settings: Settings, photos: list[Path], record: dict[str, Any] | None
 ) -> tuple[str, str]:
+    """What a run would do about one stage, and why: see `StageState`.
+
+    Args:
+        name: of the stage or of another method.
+        workspace: its folder; its inputs must be on disk.
+        settings: seed set.
+        photos: the photo files, which `ingest` alone reads.
+        record: of the stage in the manifest, if there is one.
+    """
     if record is None:
         return "todo", "not begun"
     if record["key"] != key_of(name, workspace, settings, photos):
@@ -251,7 +261,7 @@ def run(workspace: Workspace, resolved: Resolved, photos: list[Path], events: Ev
                 # The photos were accepted: from here on the manifest describes this run.
                 _describe(workspace, settings, resolved.origins)
             record = workspace.manifest()["stages"].get(name)
-            state, why = _state(name, workspace, settings, photos, record)
+            state, why = state_of(name, workspace, settings, photos, record)
             if state == "cached":
                 events.emit("stage", state="cached", **about)
                 cached.append(name)
@@ -260,7 +270,7 @@ def run(workspace: Workspace, resolved: Resolved, photos: list[Path], events: Ev
             if number >= 2:
                 # What the manifest says is no longer true of the adapter of an earlier run.
                 workspace.update(adapter=None, finished=None)
-            _run_stage(name, workspace, settings, photos, events)
+            run_stage(name, workspace, settings, photos, events)
             events.emit("stage", state="finished", **about)
             done.append(name)
         records = workspace.manifest()["stages"]
@@ -298,7 +308,7 @@ def score(workspace: Workspace, settings: Settings, events: Events, *, again: Co
         events.path = workspace.events
         events.listen(lambda event: _record_fallback(workspace, event))
         before = module.outputs(workspace)
-        state, why = _state("score", workspace, settings, [], workspace.manifest()["stages"].get("score"))
+        state, why = state_of("score", workspace, settings, [], workspace.manifest()["stages"].get("score"))
         if state == "cached" and not again:
             return False
         module.prepare(settings, events, to_judge(workspace, settings, again).rewards)
@@ -306,7 +316,7 @@ def score(workspace: Workspace, settings: Settings, events: Events, *, again: Co
         about = {"stage": "score", "title": module.TITLE, "i": 1, "n": 1}
         events.emit("stage", state="started", why=f"{' and '.join(again)} again" if again else why, **about)
         try:
-            _run_stage("score", workspace, settings, [], events)
+            run_stage("score", workspace, settings, [], events)
         except MagicIDError:
             module.leave(workspace)
             raise
@@ -326,7 +336,7 @@ def _describe(workspace: Workspace, settings: Settings, origins: dict[str, str])
     )
 
 
-def _run_stage(name: str, workspace: Workspace, settings: Settings, photos: list[Path], events: Events) -> None:
+def run_stage(name: str, workspace: Workspace, settings: Settings, photos: list[Path], events: Events) -> None:
     """Run one stage with its record in the manifest kept before and after."""
     begun = time.time()
     record: dict[str, Any] = {"key": key_of(name, workspace, settings, photos), "state": "running", "begun": begun}

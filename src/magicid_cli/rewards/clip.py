@@ -19,6 +19,7 @@ from magicid_cli.rewards.base import Clip, evenly_spaced
 from magicid_cli.rewards.loading import loading, release, require_kind, require_whole, unusable
 
 _START, _END = "<|startoftext|>", "<|endoftext|>"
+_AT_ONCE = 32  # pictures
 
 
 class ClipJudge:
@@ -78,20 +79,48 @@ class ClipJudge:
         Raises:
             MagicIDError: `model-unusable`.
         """
-        self.load()
         shown = evenly_spaced(len(clip.frames), self._frames)
-        pixels = self._images(images=[Image.fromarray(clip.frames[index]) for index in shown], return_tensors="pt")[
-            "pixel_values"
-        ]
-        ids, cut = self._ids(clip.prompt)
+        pictures, (words, cut) = self.pictures(clip.frames[shown]), self.words(clip.prompt)
+        cosines = torch.cosine_similarity(torch.from_numpy(pictures), torch.from_numpy(words)[None]).tolist()
+        return {"value": 100 * float(np.mean(cosines)), "cosines": cosines, "frames": shown, "cut": cut}
+
+    def pictures(self, frames: np.ndarray) -> np.ndarray:
+        """Where pictures lie in CLIP's space.
+
+        Args:
+            frames: uint8 RGB `(F, H, W, 3)`.
+
+        Returns:
+            float64 `(F, D)`, not normalised.
+
+        Raises:
+            MagicIDError: `model-unusable`.
+        """
+        self.load()
+        features = []
+        for start in range(0, len(frames), _AT_ONCE):
+            images = [Image.fromarray(frame) for frame in frames[start : start + _AT_ONCE]]
+            pixels = self._images(images=images, return_tensors="pt")["pixel_values"]
+            with torch.inference_mode():
+                features.append(self._model.get_image_features(pixels.to(self._device)).pooler_output.double().cpu())
+        return self._finite(torch.cat(features).numpy())
+
+    def words(self, prompt: str) -> tuple[np.ndarray, int]:
+        """Where a prompt lies in CLIP's space, float64 `(D,)`, not normalised; and how many tokens did not fit.
+
+        Raises:
+            MagicIDError: `model-unusable`.
+        """
+        self.load()
+        ids, cut = self._ids(prompt)
         with torch.inference_mode():
-            pictures = self._model.get_image_features(pixels.to(self._device)).pooler_output
             words = self._model.get_text_features(torch.tensor([ids], device=self._device)).pooler_output
-            cosines = torch.cosine_similarity(pictures.double(), words.double()).tolist()
-        value = 100 * float(np.mean(cosines))
-        if not np.isfinite(value):
+        return self._finite(words[0].double().cpu().numpy()), cut
+
+    def _finite(self, features: np.ndarray) -> np.ndarray:
+        if not np.isfinite(features).all():
             raise unusable(self._folder, "answers with values that are not finite")
-        return {"value": value, "cosines": cosines, "frames": shown, "cut": cut}
+        return features
 
     def _ids(self, prompt: str) -> tuple[list[int], int]:
         """The prompt's tokens between their markers, and how many had to be left out."""

@@ -79,6 +79,33 @@ class DrawnJudge:
             for (part, names), logits in zip(labels.items(), answers, strict=True)
         }
 
+    def pictures(self, frames: np.ndarray) -> np.ndarray:
+        """What the classifier reads its answers about places and outfits from, of each frame seen alone.
+
+        Args:
+            frames: uint8 RGB `(F, H, W, 3)`.
+
+        Returns:
+            float64 `(F, 96)`, not normalised.
+
+        Raises:
+            MagicIDError: `model-unusable`.
+        """
+        shown = torch.from_numpy(_shown(frames, list(range(len(frames)))))
+        with torch.inference_mode():
+            return np.asarray(self._network()[0].features(networks.seen(shown)[:, None])[1].double().numpy())
+
+    def whole(self, frames: np.ndarray) -> np.ndarray:
+        """What the classifier reads all of its answers from, motion and pictures: float64 `(352,)` of a clip.
+
+        Raises:
+            MagicIDError: `model-unusable`.
+        """
+        shown = torch.from_numpy(_shown(frames, spread(len(frames))))
+        with torch.inference_mode():
+            parts = self._network()[0].features(networks.seen(shown)[None])
+        return np.asarray(torch.cat(parts, 1)[0].double().numpy())
+
     def close(self) -> None:
         """Drop the network; the next score loads it again."""
         self._loaded = None

@@ -1,11 +1,12 @@
 """How much the person in a video looks like the photos: cosines of face embeddings, frame by frame."""
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
-from magicid_cli.faces import Faces, normalised
+from magicid_cli.faces import Face, Faces, normalised
 from magicid_cli.faces.tracks import LARGEST, Sighting, person
 from magicid_cli.rewards.base import Clip
 
@@ -47,16 +48,20 @@ class IdentityReward:
             y, width, height in pixels, both null without it.
         """
         looked_at = sampled(len(clip.frames))
-        seen, faces = [], []
-        for number, index in enumerate(looked_at):
-            found = self._faces.detector.find(clip.frames[index])
-            faces.append(len(found))
-            seen.append(
-                [
-                    Sighting(number, face, self._faces.recogniser.embed(clip.frames[index], face))
-                    for face in found[:LARGEST]
-                ]
-            )
+        return self.likeness(clip.frames, looked_at, [self._faces.detector.find(clip.frames[i]) for i in looked_at])
+
+    def likeness(self, frames: np.ndarray, looked_at: list[int], found: Sequence[Sequence[Face]]) -> dict[str, Any]:
+        """What `score` says, of faces that were found already: several recognisers may share one search.
+
+        Args:
+            frames: uint8 RGB `(F, H, W, 3)`.
+            looked_at: which of them were searched.
+            found: the faces in each of those, the largest first.
+        """
+        seen = [
+            [Sighting(number, face, self._faces.recogniser.embed(frames[index], face)) for face in there[:LARGEST]]
+            for number, (index, there) in enumerate(zip(looked_at, found, strict=True))
+        ]
         followed = person(seen, self._faces.recogniser.same_person)
         shown = [followed.get(number) for number in range(len(looked_at))]
         cosines = [None if one is None else float(one.vector @ self._person) for one in shown]
@@ -70,7 +75,7 @@ class IdentityReward:
             "second_half": float(np.mean(counted[half:])),
             "found": float(np.mean([cosine is not None for cosine in cosines])),
             "frames": looked_at,
-            "faces": faces,
+            "faces": [len(there) for there in found],
             "cosines": [None if cosine is None else round(cosine, 5) for cosine in cosines],
             "boxes": [None if one is None else [round(edge, 1) for edge in one.face.box] for one in shown],
         }

@@ -23,15 +23,27 @@ class StandInJudge:
     def score(self, clip: Clip) -> dict[str, Any]:
         """5.5 + 4.5 times the cosine between the frames' and the prompt's random features: `value` and `frames`."""
         shown = evenly_spaced(len(clip.frames), self._shown)
-        size = (self._grid, self._grid)
-        patches = [cv2.resize(clip.frames[index], size, interpolation=cv2.INTER_AREA) for index in shown]
-        pooled = np.mean(patches, axis=0, dtype=np.float64).ravel() / 255 - 0.5
-        picture = pooled @ _random("picture", (pooled.size, self._width))
-        words = re.findall(r"\w+", clip.prompt.lower()) or [""]
-        text = np.sum([_random(f"word {word}", (self._width,)) for word in words], axis=0)
+        picture, text = self._projected(self._patches(clip.frames[shown]).mean(0)), self.words(clip.prompt)[0]
         norms = np.linalg.norm(picture) * np.linalg.norm(text)
         cosine = float(picture @ text / norms) if norms > 0 else 0.0
         return {"value": 5.5 + 4.5 * cosine, "frames": shown}
+
+    def pictures(self, frames: np.ndarray) -> np.ndarray:
+        """Random features of pictures: uint8 RGB `(F, H, W, 3)` → float64 `(F, D)`, not normalised."""
+        return self._projected(self._patches(frames))
+
+    def words(self, prompt: str) -> tuple[np.ndarray, int]:
+        """Random features of a prompt, float64 `(D,)`; of how many tokens it was cut, which is none."""
+        words = re.findall(r"\w+", prompt.lower()) or [""]
+        return np.sum([_random(f"word {word}", (self._width,)) for word in words], axis=0), 0
+
+    def _patches(self, frames: np.ndarray) -> np.ndarray:
+        size = (self._grid, self._grid)
+        return np.stack([cv2.resize(frame, size, interpolation=cv2.INTER_AREA) for frame in frames]).astype(np.float64)
+
+    def _projected(self, patches: np.ndarray) -> np.ndarray:
+        flat = patches.reshape(*patches.shape[:-3], -1) / 255 - 0.5
+        return np.asarray(flat @ _random("picture", (flat.shape[-1], self._width)))
 
     def close(self) -> None:
         """Nothing to give back."""

@@ -179,11 +179,15 @@ class PromptScorer(nn.Module):
 
     def forward(self, clips: torch.Tensor) -> list[torch.Tensor]:
         """`(B, 9, 3, 48, 48)` → the logits of actions, of places and of outfits, `(B, answers)` each."""
+        moving, pictures = self.features(clips)
+        return [self.action(moving), *self.others(pictures).split(self.answers[1:], 1)]
+
+    def features(self, clips: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """`(B, F, 3, 48, 48)` → what the answers are read from: of the motion `(B, 256)`, of the pictures `(B, 96)`."""
         change = torch.cat([torch.zeros_like(clips[:, :1]), clips[:, 1:] - clips[:, :-1]], 1)
         frames = self.frame(torch.cat([clips, change], 2).flatten(0, 1)).unflatten(0, clips.shape[:2])
         moving = self.over_time(frames.transpose(1, 2))
-        action = self.action(torch.cat([moving.mean(2), moving.amax(2)], 1))
-        return [action, *self.others(frames.mean(1)).split(self.answers[1:], 1)]
+        return torch.cat([moving.mean(2), moving.amax(2)], 1), frames.mean(1)
 
 
 Network = TypeVar("Network", bound=FaceFinder | FaceEncoder | PromptScorer)

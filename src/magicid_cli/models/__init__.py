@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from magicid_cli.config import ModelSettings
     from magicid_cli.events import Events
     from magicid_cli.models.base import Family
+    from magicid_cli.models.execution import Execution
 
 # Nothing else of a repository is fetched: no code, no pickles.
 PATTERNS = [
@@ -40,8 +41,13 @@ _SMALL = 10_000_000
 _CONTENT = (".json", ".safetensors", ".txt")
 
 
-def open_family(model: "ModelSettings", events: "Events") -> "Family":
+def open_family(model: "ModelSettings", events: "Events", execution: "Execution | None" = None) -> "Family":
     """Weights on disk (fetched or built if they are not), device and number type chosen; no part loaded yet.
+
+    Args:
+        model: which one, where, in which number type.
+        events: told of downloads and of second-best ways that were taken.
+        execution: how it is held and computed; by default the plainest way that fits the device.
 
     Raises:
         MagicIDError: `settings-unknown`, `gpu-missing`, `model-unusable`, or what `hub.fetch_repo` raises.
@@ -55,7 +61,7 @@ def open_family(model: "ModelSettings", events: "Events") -> "Family":
         torch.set_num_threads(1)
     name = model.dtype if model.dtype != "auto" else {"cuda": "bfloat16", "cpu": "float32"}[device]
     folder, commit = _weights(model, events)
-    return Hunyuan(folder, commit=commit, device=device, dtype=getattr(torch, name))
+    return Hunyuan(folder, commit=commit, device=device, dtype=getattr(torch, name), execution=execution)
 
 
 def device_for(model: "ModelSettings") -> str:

@@ -12,6 +12,8 @@ if TYPE_CHECKING:
     import numpy as np
     import torch
 
+    from magicid_cli.models.execution import Execution
+
 Part = Literal["text", "vae", "transformer"]
 
 
@@ -35,12 +37,14 @@ class Family(Protocol):
         device: where tensors are computed.
         dtype: the number type of the frozen base.
         transformer: the denoiser, a `torch.nn.Module` with diffusers' methods; only while the part is loaded.
+        execution: how parts are held and computed; may be replaced, see `models.execution`.
     """
 
     commit: str
     device: "torch.device"
     dtype: "torch.dtype"
     transformer: Any
+    execution: "Execution"
 
     @property
     def transformer_config(self) -> dict[str, Any]:
@@ -51,6 +55,19 @@ class Family(Protocol):
 
     def unload(self, part: Part) -> None:
         """Drop a part and give its memory back."""
+
+    def arrange(self) -> None:
+        """Hold and compute the loaded transformer as `execution` says; call it once the adapters are attached.
+
+        Without a call, a transformer whose execution needs nothing but loading works, too. Calling it again applies
+        a changed `execution`.
+
+        Raises:
+            MagicIDError: `attention-kernel` if the kernel that was asked for, or any fast one, is refused.
+        """
+
+    def report(self) -> "dict[str, Any]":
+        """What is in effect, as plain data for the manifest: `Execution`'s fields, the kernel and what was refused."""
 
     def gradient_checkpointing(self, enabled: bool) -> None:
         """Recompute activations in the backward pass, or keep them. Needs `transformer`."""

@@ -9,6 +9,7 @@ import gc
 import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import asdict
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,7 @@ from transformers import CLIPTextModel, CLIPTokenizer, LlamaModel, PreTrainedTok
 from magicid_cli import hpo
 from magicid_cli.errors import MagicIDError
 from magicid_cli.models.base import Part, Shape
+from magicid_cli.models.execution import Execution
 from magicid_cli.models.hunyuan_attention import attend_without_mask
 from magicid_cli.models.loading import load_weights, reading, silence_libraries
 
@@ -37,7 +39,7 @@ Text = dict[str, torch.Tensor]
 TEMPLATE_TOKENS: int = DEFAULT_PROMPT_TEMPLATE["crop_start"]
 TEXT_TOKENS = 256
 
-_TEMPLATE: str = DEFAULT_PROMPT_TEMPLATE["template"]
+PROMPT_TEMPLATE: str = DEFAULT_PROMPT_TEMPLATE["template"]
 _CLASSES = {
     "text_encoder": "LlamaModel",
     "text_encoder_2": "CLIPTextModel",
@@ -54,13 +56,22 @@ class Hunyuan:
         commit: the Hub commit, or a content name for weights that were built here.
         device: where parts are loaded.
         dtype: of the transformer and the text encoders.
+        execution: how parts are held and computed.
         transformer: the denoiser; only while the part `transformer` is loaded.
     """
 
     # A HunyuanVideoTransformer3DModel; the checker does not know diffusers' methods.
     transformer: Any
 
-    def __init__(self, folder: Path, *, commit: str, device: torch.device | str, dtype: torch.dtype) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        commit: str,
+        device: torch.device | str,
+        dtype: torch.dtype,
+        execution: Execution | None = None,
+    ) -> None:
         """Look at the checkpoint; no weights are read.
 
         Args:
@@ -68,6 +79,7 @@ class Hunyuan:
             commit: recorded with everything that is made from it.
             device: where parts are loaded.
             dtype: of the transformer and the text encoders.
+            execution: how parts are held and computed; by default the plainest way that fits the device.
 
         Raises:
             MagicIDError: `model-unusable` if the folder holds something else.
@@ -77,6 +89,7 @@ class Hunyuan:
         self.commit = commit
         self.device = torch.device(device)
         self.dtype = dtype
+        self.execution = execution or Execution(vae_tiling=self.device.type == "cuda")
         self._text: HunyuanVideoPipeline | None = None
         self._vae: AutoencoderKLHunyuanVideo | None = None
         self._check_classes()
@@ -127,11 +140,18 @@ class Hunyuan:
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
 
+    def arrange(self) -> None:
+        """Hold and compute the transformer as `execution` says. Needs `transformer`, its adapters attached."""
+
+    def report(self) -> dict[str, Any]:
+        """What is in effect, as plain data."""
+        return asdict(self.execution)
+
     def _load_text(self) -> HunyuanVideoPipeline:
         with reading(self.folder, "tokenizer_2"):
             tokenizer_2 = CLIPTokenizer.from_pretrained(self.folder, subfolder="tokenizer_2", local_files_only=True)
         return HunyuanVideoPipeline(
-            tokenizer=self._tokenizer,
+            tokenizer=self.tokenizer,
             tokenizer_2=tokenizer_2,
             text_encoder=load_weights(LlamaModel, self.folder, "text_encoder", self.dtype).to(self.device),
             text_encoder_2=load_weights(CLIPTextModel, self.folder, "text_encoder_2", self.dtype).to(self.device),
@@ -144,8 +164,7 @@ class Hunyuan:
         on_gpu = self.device.type == "cuda"
         dtype = torch.float16 if on_gpu and self.dtype != torch.float32 else torch.float32
         vae = load_weights(AutoencoderKLHunyuanVideo, self.folder, "vae", dtype).to(self.device)
-        if on_gpu:
-            # A whole 720p video does not fit.
+        if self.execution.vae_tiling:
             vae.enable_tiling()
         return vae
 
@@ -158,7 +177,7 @@ class Hunyuan:
     # ---------------------------------------------------------------------------------------------------------- text
 
     @cached_property
-    def _tokenizer(self) -> PreTrainedTokenizerFast:
+    def tokenizer(self) -> PreTrainedTokenizerFast:
         """Llama's tokenizer, by its file.
 
         The class that `model_index.json` names replaces the file's byte-level splitting since transformers 5, silently;
@@ -168,7 +187,7 @@ class Hunyuan:
             tokenizer = PreTrainedTokenizerFast.from_pretrained(
                 self.folder, subfolder="tokenizer", local_files_only=True
             )
-        count = len(tokenizer(_TEMPLATE.split("{}")[0]).input_ids)
+        count = len(tokenizer(PROMPT_TEMPLATE.split("{}")[0]).input_ids)
         if count != TEMPLATE_TOKENS or tokenizer.padding_side != "right":
             raise MagicIDError(
                 "model-tokenizer",
@@ -180,7 +199,7 @@ class Hunyuan:
 
     def text_overflow(self, prompt: str) -> int:
         """How many tokens of `prompt` the text encoder will not see; reads only the tokenizer."""
-        count = len(self._tokenizer(_TEMPLATE.format(prompt)).input_ids)
+        count = len(self.tokenizer(PROMPT_TEMPLATE.format(prompt)).input_ids)
         return max(0, count - TEMPLATE_TOKENS - TEXT_TOKENS)
 
     def encode_text(self, prompt: str) -> Text:

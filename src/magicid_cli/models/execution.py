@@ -1,0 +1,66 @@
+"""How a model is held and computed: the seam between a memory plan, which chooses, and a family, which obeys.
+
+Facts only: importing this loads nothing heavy, so a plan can be made where there is no GPU and no torch.
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+Storage = Literal["full", "fp8", "int8", "nf4"]
+Keep = Literal["nothing", "attention", "everything"]
+KeptIn = Literal["gpu", "pinned"]
+Offload = Literal["none", "blocks"]
+TextStorage = Literal["full", "int8", "nf4", "cpu"]
+Kernel = Literal["auto", "cudnn", "flash-3", "flash-2", "torch-flash", "torch-efficient", "math"]
+
+
+@dataclass(frozen=True)
+class Execution:
+    """How a family holds its weights and what it keeps of a training pass.
+
+    A family has one as `family.execution`. What concerns a part is read when that part is loaded; `family.arrange()`,
+    called once the adapters are attached, does the rest. To change `keep`, `kept_in`, `offload` or `attention` of a
+    loaded transformer (the next plan after an out-of-memory): assign another `execution` and call `arrange()` again;
+    the adapter's parameters stay the same objects with the same numbers. To change `base` or `compile`: unload, load,
+    attach, `arrange`.
+
+    Exact, that is the same sums in the same order as without: `keep`, `kept_in`, `offload`. Exact up to the rounding of
+    sums: `attention`, `compile`. Other numbers: `base` and `text_encoder` other than `full` and `cpu`; `vae_tiling`
+    (a blend where tiles meet).
+
+    Attributes:
+        base: how the frozen weights of the transformer's blocks lie in memory. `full`: in the family's number type (2
+            bytes a number in bfloat16). `fp8`: 1 byte (float8 e4m3), cast back layer by layer when used; norms,
+            embeddings and the adapter stay as they are. `int8` (torchao, 1 byte and a scale a row), `nf4`
+            (bitsandbytes, half a byte and a scale per 64): optional packages.
+        keep: what a training pass keeps of every block for its backward pass. `nothing`: only the block's input; the
+            block is recomputed (3 L + 4.5 A in the words of `plan.costs`). `attention`: the
+            attention outputs, too, one more tensor of the tokens' width a block; everything else is recomputed
+            (3 L + 3.5 A). `everything`: no recomputation.
+        kept_in: where block inputs and kept attention outputs wait for the backward pass. `gpu`, or `pinned`: in
+            page-locked main memory, copied on a stream of their own while the next block computes. Main memory: each
+            kept tensor is rounded up to a power of two. No effect with `everything`.
+        offload: `none`: the blocks' weights stay on the device. `blocks`: they lie in pinned main memory and only two
+            blocks are on the device, the running one and the next one, copied while the running one computes. Not
+            together with `everything`, `int8` or `nf4`.
+        text_encoder: the large text encoder: `full`, `int8` or `nf4` (bitsandbytes), or `cpu` (computed there, in the
+            family's number type).
+        vae_tiling: decode and encode in tiles; a whole 720p video does not fit on a GPU.
+        compile: compile the repeated blocks with `torch.compile`.
+        attention: the attention kernel by name, or `auto`: the fastest that the machine accepts (`models.kernels`).
+    """
+
+    base: Storage = "full"
+    keep: Keep = "nothing"
+    kept_in: KeptIn = "gpu"
+    offload: Offload = "none"
+    text_encoder: TextStorage = "full"
+    vae_tiling: bool = False
+    compile: bool = False
+    attention: Kernel = "auto"
+
+    def __post_init__(self) -> None:
+        if self.offload == "blocks" and self.base in ("int8", "nf4"):
+            raise ValueError(f"a base in {self.base} is small; its blocks are not offloaded")
+        if self.offload == "blocks" and self.keep == "everything":
+            raise ValueError("blocks that come and go must be recomputed in the backward pass")

@@ -77,6 +77,8 @@ CODES: dict[str, Code] = {
     "face-model-unusable": Code(WEIGHTS, "a file that is no face detector or recogniser that OpenCV can run"),
     "raft-missing": Code(WEIGHTS, "RAFT was asked for, but torchvision or its weights are not installed"),
     "ffmpeg-missing": Code(MACHINE, "there is no ffmpeg that can be started"),
+    "videos-missing": Code(REFUSED, "no video to evaluate: an empty folder, or an identity without any"),
+    "features-unusable": Code(WEIGHTS, "a file that is no I3D network whose features FVD could compare"),
     "video-unreadable": Code(FAILED, "a video file is missing, damaged or no video"),
     "video-unwritable": Code(FAILED, "a video file cannot be written"),
     "consent-missing": Code(REFUSED, "nobody said that the photos' person agrees, and nobody could be asked"),

@@ -31,8 +31,12 @@ PANELS = {
     "repository": "Preference repository",
     "rewards": "Rewards",
     "pairs": "Preference pairs",
+    "rounds": "Stage 2: preference optimization",
     "prefer": "Stage 2: preference optimization",
+    "dreambooth": "--method dreambooth",
+    "magic_me": "--method magic-me",
     "generate": "Video",
+    "evaluate": "Evaluation",
 }
 _OUTPUT = "Output and help"
 
@@ -54,6 +58,9 @@ DryRun = Annotated[bool, typer.Option("--dry-run", "-n", help="Print what would 
 Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask whether to go on")]
 Force = Annotated[bool, typer.Option("--force", help="Overwrite what is there")]
 Output = Annotated[Path | None, typer.Option("--output", "-o", help="Where to write; a free name by default")]
+Round = Annotated[
+    int | None, typer.Option("--round", min=1, help="Which round of `customize --rounds`; the newest by default")
+]
 Preset = Annotated[str | None, typer.Option("--preset", help="A named set of settings: " + ", ".join(PRESETS))]
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object, alone on stdout", rich_help_panel=_OUTPUT)]

@@ -1,5 +1,6 @@
 """Settings: declared once (`settings.py`), overridden in sets (`presets.py`), looked up in layers (`lookup.py`)."""
 
+from magicid_cli.config.evaluation import EvaluateSettings
 from magicid_cli.config.lookup import (
     KNOBS,
     Knob,
@@ -29,6 +30,7 @@ from magicid_cli.config.settings import (
 
 __all__ = [
     "AdapterSettings",
+    "EvaluateSettings",
     "GenerateSettings",
     "KNOBS",
     "Knob",

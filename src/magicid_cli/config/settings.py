@@ -7,6 +7,8 @@ page are derived from these dataclasses.
 from dataclasses import dataclass
 
 from magicid_cli.config.declared import setting
+from magicid_cli.config.evaluation import EvaluateSettings
+from magicid_cli.config.methods import DreamBoothSettings, MagicMeSettings
 from magicid_cli.errors import MagicIDError
 
 
@@ -257,6 +259,9 @@ class PairSettings:
     held_out: int = setting(
         10, "Pairs held out, on prompts and photos of their own, to watch over-fitting", flag="--held-out", low=0
     )
+    use_votes: bool = setting(
+        False, "Select what people voted for on the page of `magicid review`, and not what against", flag="--use-votes"
+    )
 
 
 @dataclass(frozen=True)
@@ -264,7 +269,9 @@ class PreferSettings:
     """Stage 2: hybrid preference optimization."""
 
     # The paper's 5000 would take one H100 more than ten hours by the plan's rate.
-    steps: int = setting(4000, "Stage 2 steps; 0 stops after stage 1 (DreamBooth-LoRA)", flag="--prefer-steps", low=0)
+    steps: int = setting(
+        4000, "Stage 2 steps of each round; 0 stops after stage 1 (DreamBooth-LoRA)", flag="--prefer-steps", low=0
+    )
     learning_rate: float = setting(2e-5, "Stage 2 learning rate", flag="--prefer-lr", low=0)
     weight_decay: float = setting(1e-4, "Stage 2 weight decay", flag="--prefer-weight-decay", low=0)
     warmup: int = setting(0, "Stage 2 steps of linear warm-up", flag="--prefer-warmup", low=0)
@@ -300,7 +307,7 @@ class PreferSettings:
     )
     reference: str = setting(
         "stage-1",
-        "Reference of the preference: the stage-1 model, or the untouched base",
+        "Reference of the preference: the stage-1 model (in a later round its start), or the untouched base",
         flag="--reference",
         choices=("stage-1", "base"),
     )
@@ -349,6 +356,12 @@ class Settings:
     """All settings, by section."""
 
     seed: int | None = setting(None, "Seed; drawn and recorded when absent", flag="--seed", low=0, high=2**63 - 1)
+    rounds: int = setting(
+        1,
+        "Rounds of sampling, scoring, pairing and stage 2; each later one starts from the adapter of the one before",
+        flag="--rounds",
+        low=1,
+    )
     model: ModelSettings = ModelSettings()
     photos: PhotoSettings = PhotoSettings()
     shape: ShapeSettings = ShapeSettings()
@@ -359,7 +372,10 @@ class Settings:
     rewards: RewardSettings = RewardSettings()
     pairs: PairSettings = PairSettings()
     prefer: PreferSettings = PreferSettings()
+    dreambooth: DreamBoothSettings = DreamBoothSettings()
+    magic_me: MagicMeSettings = MagicMeSettings()
     generate: GenerateSettings = GenerateSettings()
+    evaluate: EvaluateSettings = EvaluateSettings()
 
 
 def parse_size(text: str) -> tuple[int, int]:

@@ -32,6 +32,7 @@ __all__ = [
     "StandInRecogniser",
     "YuNet",
     "align",
+    "evaluation_face_model",
     "normalised",
     "open_evaluation_faces",
     "open_faces",
@@ -75,6 +76,20 @@ def open_evaluation_faces(rewards: RewardSettings, model: VideoModel, *, offline
     Raises:
         MagicIDError: `settings-invalid` if the evaluation's is asked to be the reward's, or what `open_faces` raises.
     """
+    name = evaluation_face_model(rewards, model, offline=offline, events=events)
+    by_name = rewards.evaluation_face_model != "auto"
+    return Faces(
+        _open_detector(rewards, model, offline=offline, events=events),
+        _open_recogniser(name, by_name=by_name, offline=offline, events=events),
+    )
+
+
+def evaluation_face_model(rewards: RewardSettings, model: VideoModel, *, offline: bool, events: Events) -> str:
+    """The name or the file of the recogniser that `open_evaluation_faces` would open; it is not opened.
+
+    Raises:
+        MagicIDError: as `open_evaluation_faces`.
+    """
     used, name = _reward_face_model(rewards, model), rewards.evaluation_face_model
     same = partial(_the_same, used, offline=offline, events=events)
     if name == "auto":
@@ -85,11 +100,7 @@ def open_evaluation_faces(rewards: RewardSettings, model: VideoModel, *, offline
             f"'{name}' already judged the training videos, so it cannot judge what came of them.",
             "Leave rewards.evaluation_face_model at auto, or name another recogniser. " + _names_hint(),
         )
-    by_name = rewards.evaluation_face_model != "auto"
-    return Faces(
-        _open_detector(rewards, model, offline=offline, events=events),
-        _open_recogniser(name, by_name=by_name, offline=offline, events=events),
-    )
+    return name
 
 
 def require_names(rewards: RewardSettings, model: VideoModel) -> None:

@@ -14,7 +14,9 @@ What magicid itself knows lies apart, in its own cache:
     <cache>/weights/owner--name/<commit>/        links to verified files only: what loaders are given
 
 A loader never sees a file that was not verified, and never one that could run code: such files are not fetched, and
-where another tool fetched them, they are not linked.
+where another tool fetched them, they are not linked. The one exception are files that the catalog names in
+`Source.pickled`: their only reader is `torch.load(weights_only=True)`, which builds tensors and runs nothing, or a
+process of its own.
 """
 
 import shutil
@@ -96,6 +98,8 @@ class CachedRepo:
 def fetch_repo(source: "Source", *, patterns: Sequence[str] | None = None, offline: bool, events: Events) -> Fetched:
     """A repository's data files at the pinned revision: safetensors, JSON, text and tokenizer models.
 
+    Files of other formats come only where the source names them (`Source.pickled`).
+
     Args:
         source: which repository and revision.
         patterns: only files whose path matches one of these, e.g. `["vae/*", "model_index.json"]`.
@@ -110,7 +114,7 @@ def fetch_repo(source: "Source", *, patterns: Sequence[str] | None = None, offli
     """
 
     def choose(listing: Listing) -> list[RemoteFile]:
-        return listing.chosen(patterns)
+        return listing.chosen(patterns, source.pickled)
 
     listing = find(source, offline, events, choose)
     files = choose(listing)
@@ -119,16 +123,25 @@ def fetch_repo(source: "Source", *, patterns: Sequence[str] | None = None, offli
     return Fetched(_get(source, listing, files, offline, events), listing.commit)
 
 
-def fetch_file(source: "Source", file: str, *, offline: bool, events: Events) -> Fetched:
+def fetch_file(
+    source: "Source", file: str, *, offline: bool, events: Events, formats: tuple[str, ...] = FILE_FORMATS
+) -> Fetched:
     """One file at the pinned revision; as `fetch_repo`, ONNX included.
+
+    Args:
+        source: which repository and revision.
+        file: its path in the repository.
+        offline: send no request.
+        events: told about progress.
+        formats: endings of files that may be fetched; who allows others answers for how they are read.
 
     Raises:
         MagicIDError: as `fetch_repo`, and `weights-unsafe` for a kind of file that could run code.
     """
-    if not file.endswith(FILE_FORMATS):
+    if not file.endswith(formats):
         raise MagicIDError(
             "weights-unsafe",
-            f"{file} of {source.repo} is not fetched: only data formats are ({', '.join(FILE_FORMATS)}).",
+            f"{file} of {source.repo} is not fetched: only data formats are ({', '.join(formats)}).",
             "Ask the repository's authors for safetensors or ONNX.",
         )
 
@@ -159,7 +172,7 @@ def state(source: "Source", patterns: Sequence[str] | None = None) -> Literal["c
     listing = remembered(source)
     if listing is None:
         return "partial" if any(repo_folder(source.repo).glob("snapshots/*/*")) else "absent"
-    files = _wanted(listing, patterns)
+    files = _wanted(source, listing, patterns)
     if not listing.missing(files):
         return "cached"
     return "partial" if listing.missing_bytes(files) < sum(file.size for file in files) else "absent"
@@ -176,12 +189,12 @@ def known_commit(source: "Source") -> str | None:
 def missing_bytes(source: "Source", patterns: Sequence[str] | None = None) -> int | None:
     """Bytes that a fetch would download; None if this machine does not know the list of files yet."""
     listing = remembered(source)
-    return None if listing is None else listing.missing_bytes(_wanted(listing, patterns))
+    return None if listing is None else listing.missing_bytes(_wanted(source, listing, patterns))
 
 
-def _wanted(listing: Listing, patterns: Sequence[str] | None) -> list[RemoteFile]:
-    named = [file for file in listing.files if file.path in (patterns or ())]
-    return named or listing.chosen(patterns)
+def _wanted(source: "Source", listing: Listing, patterns: Sequence[str] | None) -> list[RemoteFile]:
+    chosen = listing.chosen(patterns, source.pickled)
+    return chosen or [file for file in listing.files if file.path in (patterns or ())]
 
 
 def cached() -> list[CachedRepo]:
@@ -220,8 +233,8 @@ def _disk_bytes(folder: Path) -> int:
 
 def _catalog() -> list[str]:
     """Every repository that the catalog names."""
-    from magicid_cli.models.catalog import FACE_MODELS, JUDGES, VIDEO_MODELS
+    from magicid_cli.models.catalog import FACE_MODELS, FEATURE_MODELS, JUDGES, VIDEO_MODELS
 
     videos = [model.source for model in VIDEO_MODELS.values() if model.source is not None]
-    others = [*(model.source for model in FACE_MODELS.values()), *(judge.source for judge in JUDGES.values())]
+    others = [one.source for catalog in (FACE_MODELS, FEATURE_MODELS, JUDGES) for one in catalog.values()]
     return sorted({source.repo for source in (*videos, *others)})

@@ -46,6 +46,8 @@ class VideoModel:
         face_model: what `--face-model auto` means.
         evaluation_face_model: the recogniser that judges results, which no reward ever saw; never `face_model`.
         vlm: what `--vlm auto` means.
+        evaluation_clip: what `--clip auto` means.
+        evaluation_features: what `--fvd-features auto` means.
         packaged: the folder inside the package that holds its weights, or "" for weights that are fetched or built.
         drawn: whether it knows the drawn world alone: its prompts and captions come from that world's grammar.
     """
@@ -59,6 +61,8 @@ class VideoModel:
     face_model: str
     evaluation_face_model: str
     vlm: str
+    evaluation_clip: str
+    evaluation_features: str
     packaged: str = ""
     drawn: bool = False
 
@@ -97,6 +101,21 @@ class Judge:
     files: tuple[str, ...]
 
 
+@dataclass(frozen=True)
+class FeatureModel:
+    """A network whose features of videos the evaluation compares.
+
+    Attributes:
+        name: what the user types.
+        source: its Hub repository.
+        file: the file in that repository: TorchScript (`.pt`) or safetensors.
+    """
+
+    name: str
+    source: Source
+    file: str
+
+
 VIDEO_MODELS: dict[str, VideoModel] = {
     model.name: model
     for model in (
@@ -115,6 +134,8 @@ VIDEO_MODELS: dict[str, VideoModel] = {
             face_model="sface",
             evaluation_face_model="auraface",
             vlm="qwen3-vl-4b",
+            evaluation_clip="clip-vit-b-32",
+            evaluation_features="i3d",
         ),
         VideoModel(
             name="mini",
@@ -126,6 +147,8 @@ VIDEO_MODELS: dict[str, VideoModel] = {
             face_model="drawn",
             evaluation_face_model="drawn-judge",
             vlm="drawn",
+            evaluation_clip="drawn",
+            evaluation_features="drawn",
             packaged="world/weights/hunyuan-mini",
             drawn=True,
         ),
@@ -139,6 +162,8 @@ VIDEO_MODELS: dict[str, VideoModel] = {
             face_model="stand-in",
             evaluation_face_model="stand-in-judge",
             vlm="stand-in",
+            evaluation_clip="stand-in",
+            evaluation_features="stand-in",
         ),
     )
 }
@@ -208,6 +233,15 @@ JUDGES: dict[str, Judge] = {
             "clip",
             _CLIP_FILES,
         ),
+    )
+}
+
+
+FEATURE_MODELS: dict[str, FeatureModel] = {
+    model.name: model
+    for model in (
+        # DeepMind's I3D of Kinetics-400 (Apache-2.0), as the common implementations of FVD in PyTorch use it.
+        FeatureModel("i3d", Source("flateon/FVD-I3D-torchscript", "main", "MIT", 0.05), "i3d_torchscript.pt"),
     )
 }
 

@@ -107,6 +107,6 @@ _STRANGERS = 0.1
 """Cosines of different people spread around 0 with about this deviation; a value is not divided by less."""
 
 
-def sampled(frames: int) -> list[int]:
-    """Which frames of a clip are looked at: every k-th from the first, at most `MAX_FRAMES`."""
-    return list(range(0, frames, max(1, math.ceil(frames / MAX_FRAMES))))
+def sampled(frames: int, most: int = MAX_FRAMES) -> list[int]:
+    """Which frames of a clip are looked at: every k-th from the first, k the smallest that gives at most `most`."""
+    return list(range(0, frames, max(1, math.ceil(frames / most))))

@@ -1,0 +1,45 @@
+"""Settings of the methods that MagicID is compared with. Steps are none of them: all get as many as MagicID."""
+
+from dataclasses import dataclass
+
+from magicid_cli.config.declared import setting
+
+
+@dataclass(frozen=True)
+class DreamBoothSettings:
+    """DreamBooth-LoRA; its rates and batch are those of stage 1."""
+
+    class_clips: int = setting(
+        0,
+        "Clips of anybody, sampled from the untouched model, for prior preservation; 0 leaves it out, as the paper does",
+        flag="--class-clips",
+        low=0,
+    )
+    class_weight: float = setting(
+        1.0, "Weight of a class clip's error beside a photo's", flag="--class-weight", low=0, high=100
+    )
+
+
+@dataclass(frozen=True)
+class MagicMeSettings:
+    """Magic-Me: keywords before the class word, trained with the video model and its text encoder frozen."""
+
+    keywords: int = setting(4, "Keywords that stand for the person", flag="--keywords", low=1, high=64)
+    kind: str = setting(
+        "input",
+        "What a keyword is: an input embedding of Llama (which is then in memory, too), or a state at its output",
+        flag="--keyword-kind",
+        choices=("input", "output"),
+    )
+    learning_rate: float = setting(1e-3, "Learning rate of the keywords", flag="--keyword-lr", low=0)
+    weight_decay: float = setting(0.01, "Weight decay of the keywords", flag="--keyword-weight-decay", low=0)
+    batch: int = setting(1, "Clips a step", flag="--keyword-batch", low=1)
+    mask: str = setting(
+        "person",
+        "Where the error counts: within an outline of the person around the face, or everywhere",
+        flag="--keyword-mask",
+        choices=("person", "everywhere"),
+    )
+    unmasked: float = setting(
+        0.05, "Share of the samples whose error counts everywhere all the same", flag="--unmasked", low=0, high=1
+    )

@@ -50,6 +50,7 @@ MODEL_DEFAULTS: dict[str, dict[str, Any]] = {
         "prefer.held_out_every": 20,
         "prefer.watch_every": 60,
         "prefer.watch_videos": 3,
+        "magic_me.batch": 4,
         "generate.frames": 9,
         "generate.size": "48x48",
         "generate.fps": 8,

@@ -30,6 +30,29 @@ class ModelSettings:
         choices=("auto", "cuda", "cpu"),
         result=False,
     )
+    base: str = setting(
+        "full",
+        "How the frozen base is stored: full, or smaller and with other numbers; int8 and nf4 need a package",
+        flag="--base",
+        choices=("full", "fp8", "int8", "nf4"),
+    )
+    memory_plan: str = setting(
+        "auto",
+        "What is kept where on a GPU; auto takes the first plan that fits its free memory, largest first",
+        flag="--memory-plan",
+        choices=("auto", "80gb", "48gb", "24gb"),
+        result=False,
+    )
+    attention: str = setting(
+        "auto",
+        "Attention kernel; auto takes the fastest that the machine accepts",
+        flag="--attention",
+        choices=("auto", "cudnn", "flash-3", "flash-2", "torch-flash", "torch-efficient", "math"),
+        result=False,
+    )
+    compile: bool = setting(
+        False, "Compile the repeated blocks: minutes at the start, then faster steps", flag="--compile", result=False
+    )
     offline: bool = setting(False, "Use only weights that are already in the cache", flag="--offline", result=False)
 
 

@@ -1,0 +1,149 @@
+"""DreamBooth-LoRA (arXiv 2208.12242): the adapter learns to reconstruct the photos, and nothing else.
+
+Exactly MagicID's stage 1, gone on with for as many steps as all of MagicID's training takes. Prior preservation is an
+option, off as in the paper: to each photo's error comes that of a clip which the untouched model made for the photo's
+caption. The person has no word of their own here, only the class word; so what is preserved is also what is learned,
+and the option works against the likeness as much as for the motion.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from magicid_cli import adapters, conditioning, models, training
+from magicid_cli.config import Settings, subset
+from magicid_cli.events import Events
+from magicid_cli.models.base import Family, Shape
+from magicid_cli.randomness import derived_seed
+from magicid_cli.reconstruction import Clip, accumulate, attach_policy, clips_of, error, schedule, total_steps
+from magicid_cli.workspace import Workspace, digest, file_digest
+
+NAME = "dreambooth"
+TITLE = "DreamBooth-LoRA: reconstruction"
+FORMAT = 1
+READS = (
+    "seed",
+    "rounds",
+    "model.name",
+    "model.dtype",
+    "shape.frames",
+    "shape.size",
+    "adapter",
+    "training.guidance",
+    "training.timesteps",
+    "training.max_grad_norm",
+    "reconstruct",
+    "prefer.steps",
+    "dreambooth",
+)
+# What class clips are sampled with, where there are any.
+_SAMPLING = ("repository.steps", "repository.guidance")
+
+
+@dataclass(frozen=True)
+class DreamBoothResult:
+    """Where the adapter lies and how it was reached."""
+
+    adapter: Path
+    clips: int
+    class_clips: int
+    steps: int
+    commit: str
+
+
+def reads(settings: Settings) -> tuple[str, ...]:
+    """`READS`, and how class clips are sampled if there are any."""
+    return (*READS, *_SAMPLING) if settings.dreambooth.class_clips else READS
+
+
+def inputs(workspace: Workspace, settings: Settings) -> dict[str, Any]:
+    """Content of the crops and captions that are trained on."""
+    return {photo.crop.name: [photo.sha256, photo.caption] for photo in conditioning.references(workspace)}
+
+
+def outputs(workspace: Workspace) -> dict[str, str]:
+    """Content of the adapter."""
+    path = workspace.reconstruct / "adapter.safetensors"
+    return {"adapter": file_digest(path)} if path.is_file() else {}
+
+
+def prepare(settings: Settings, events: Events) -> None:
+    """Bring in what the method needs from outside, before anything starts."""
+    models.open_family(settings.model, events)
+
+
+def run(workspace: Workspace, settings: Settings, events: Events) -> DreamBoothResult:
+    """Train the adapter.
+
+    Args:
+        workspace: the method's folder.
+        settings: seed set; what is read is listed in `reads`.
+        events: where progress goes.
+
+    Raises:
+        MagicIDError: weights, memory or training failed; the code says which.
+    """
+    family = models.open_family(settings.model, events)
+    clips = clips_of(workspace, settings, family, events, NAME)
+    class_clips = _class_clips(workspace, settings, family, events)
+    spec = attach_policy(family, settings)
+    result = training.train(
+        # By this name the order, the noise and the times are those of stage 1.
+        stage="reconstruct",
+        parameters=adapters.parameters(family.transformer, "policy"),
+        schedule=schedule(settings, total_steps(settings)),
+        items=len(clips),
+        seed=settings.seed or 0,
+        key=digest([NAME, FORMAT, subset(settings, reads(settings)), inputs(workspace, settings), family.commit]),
+        folder=workspace.reconstruct,
+        accumulate=lambda batch: _accumulate(family, clips, class_clips, batch, settings),
+        events=events,
+    )
+    path = workspace.reconstruct / "adapter.safetensors"
+    adapters.save(path, adapters.tensors(family.transformer, "policy"), spec)
+    family.unload("transformer")
+    return DreamBoothResult(path, len(clips), len(class_clips), result.steps, family.commit)
+
+
+def _accumulate(
+    family: Family, clips: list[Clip], class_clips: list[Clip], batch: training.Batch, settings: Settings
+) -> dict[str, float]:
+    """The gradient of the photos' error and, where there are class clips, of one of theirs for each photo."""
+    metrics = accumulate(family, clips, batch, settings)
+    if not class_clips:
+        return metrics
+    weight, total = settings.dreambooth.class_weight / len(batch.items), 0.0
+    for _ in batch.items:
+        drawn = int(torch.randint(len(class_clips), (1,), generator=batch.generator))
+        loss, _t = error(family, class_clips[drawn], batch.generator, settings)
+        (weight * loss).backward()
+        total += float(loss.detach()) / len(batch.items)
+    return {**metrics, "class_loss": total}
+
+
+def _class_clips(workspace: Workspace, settings: Settings, family: Family, events: Events) -> list[Clip]:
+    """Clips of anybody, made by the untouched model for the photos' captions in turn; those made before are kept."""
+    count = settings.dreambooth.class_clips
+    if not count:
+        return []
+    captions = [photo.caption for photo in conditioning.references(workspace)]
+    shape = Shape(settings.shape.frames, settings.shape.height, settings.shape.width)
+    texts, folder = workspace.path / "texts", workspace.path / "class-clips"
+    clips = []
+    for number in range(count):
+        caption = captions[number % len(captions)]
+        text = conditioning.load_text(family, texts, caption)
+        seed = derived_seed(settings.seed or 0, NAME, str(number))
+        facts = [family.commit, str(family.dtype), str(shape), caption, seed, subset(settings, _SAMPLING)]
+        path = folder / f"{digest(facts)[:24]}.safetensors"
+        if not path.is_file():
+            family.load("transformer")
+            wanted = settings.repository
+            with events.finishing():
+                latents = family.sample(text, shape, steps=wanted.steps, guidance=wanted.guidance, seed=seed)
+                conditioning.save_tensors(path, {"latents": latents})
+                events.emit("step", stage=NAME, part="class clips", step=number + 1, of=count)
+        clips.append((conditioning.load_tensors(path)["latents"], text))
+    return clips

@@ -39,6 +39,7 @@ CODES: dict[str, Code] = {
     "disk-space": Code(MACHINE, "the plan needs more disk than is free"),
     "gpu-missing": Code(MACHINE, "no CUDA GPU, but the model needs one or one was asked for"),
     "adapter-mismatch": Code(FAILED, "adapter weights do not fit the model or are not finite"),
+    "keywords-unreadable": Code(FAILED, "a file of trained keywords is missing, damaged or of an unknown format"),
     "adapter-unreadable": Code(FAILED, "an adapter file is missing, damaged or of an unknown format"),
     "disk-full": Code(MACHINE, "no space left on the disk; what was saved before is untouched"),
     "checkpoint-format": Code(FAILED, "a checkpoint was written in a format of another version"),

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     import torch
 
     from magicid_cli.adapters import AdapterSpec
+    from magicid_cli.keywords import Keywords
 
 WORN = "policy"  # what an adapter that `put_on` puts on is called in the transformer
 _LONGEST = 255  # bytes of one name, on every usual file system
@@ -83,8 +84,12 @@ def chosen_adapter(workspace: Workspace, settings: Settings) -> Path | None:
     """The adapter that `generate.adapter` names, if it is one for the model of the settings; None for none.
 
     Raises:
-        MagicIDError: `identity-unfinished`, `model-mismatch`.
+        MagicIDError: `identity-unfinished`, `model-mismatch`, `settings-invalid`.
     """
+    if workspace.method:
+        _require_method(workspace, settings)
+        named = workspace.manifest().get("adapter")
+        return workspace.path / named if named else None
     if settings.generate.adapter == "final":
         return require_model(workspace, settings)
     adapter = workspace.reconstruct / "adapter.safetensors"
@@ -97,6 +102,30 @@ def chosen_adapter(workspace: Workspace, settings: Settings) -> Path | None:
         )
     _require_same_model(workspace, settings)
     return adapter if settings.generate.adapter == "stage-1" else None
+
+
+def keywords_of(workspace: Workspace) -> Path | None:
+    """The keywords of a method that trains some, or None."""
+    named = workspace.manifest().get("keywords") if workspace.method else None
+    return workspace.path / named if named else None
+
+
+def _require_method(workspace: Workspace, settings: Settings) -> None:
+    """Refuse another method whose training has not ended, or that has no such adapter as is asked for."""
+    if settings.generate.adapter != "final":
+        raise MagicIDError(
+            "settings-invalid",
+            f"--adapter {settings.generate.adapter} is of MagicID; '{workspace.method}' has only what it ended with.",
+            "Leave --adapter or --method out.",
+        )
+    trained = [workspace.manifest().get(kind) for kind in ("adapter", "keywords")]
+    if not any(name and (workspace.path / name).is_file() for name in trained):
+        raise MagicIDError(
+            "identity-unfinished",
+            f"'{workspace.name}' was not customized by '{workspace.method}', or that has not ended.",
+            f"Run or resume: magicid customize PHOTOS --name {workspace.name} --method {workspace.method}",
+        )
+    _require_same_model(workspace, settings)
 
 
 def require(workspace: Workspace, settings: Settings, prompt: str, *, output: Path | None, force: bool) -> None:
@@ -134,10 +163,10 @@ def generate(
     Raises:
         MagicIDError: no adapter, another model, or a file that exists.
     """
-    from magicid_cli import adapters
+    from magicid_cli import adapters, keywords
 
     settings = resolved.settings
-    adapter = chosen_adapter(workspace, settings)
+    adapter, words = chosen_adapter(workspace, settings), keywords_of(workspace)
     wanted = settings.generate
     first = secrets.randbelow(2**31) if settings.seed is None else settings.seed
     seeds = [first + number for number in range(wanted.count)]
@@ -146,9 +175,10 @@ def generate(
     made = []
     smaller = "Make a smaller video (--size 960x544 --frames 33), or free the GPU."
     with models.gpu_memory("generating", smaller):
-        text, negative = encode(family, prompt, wanted, events)
-        # Read once: a customization that is running may replace the file at any time.
+        # Read once: a customization that is running may replace a file at any time.
         content, read = (file_digest(adapter), adapters.load(adapter)) if adapter else (None, None)
+        known, spoken = (file_digest(words), keywords.load(words)) if words else (None, None)
+        text, negative = encode(family, prompt, wanted, events, spoken)
         if read:
             put_on(family, *read)
         else:
@@ -168,6 +198,8 @@ def generate(
                     "prompt": prompt,
                     "seed": seed,
                     "adapter": content,
+                    **({"method": workspace.method} if workspace.method else {}),
+                    **({"keywords": known} if known else {}),
                     "time": time.time(),
                     **clock.seconds(),
                 }
@@ -192,16 +224,47 @@ class Clock:
         return {"seconds": round(time.monotonic() - self._begun, 3), "denoising_s": round(self._denoised, 3)}
 
 
-def encode(family: Family, prompt: str, wanted: GenerateSettings, events: Events) -> tuple[Text, Text | None]:
-    """The conditioning of the prompt, and of the negative prompt where true guidance uses one."""
+def encode(
+    family: Family, prompt: str, wanted: GenerateSettings, events: Events, words: "Keywords | None" = None
+) -> tuple[Text, Text | None]:
+    """The conditioning of the prompt, and of the negative prompt where true guidance uses one.
+
+    Args:
+        family: its text encoders are loaded and dropped again.
+        prompt: as `generate` takes it.
+        wanted: whether there is true guidance, and its negative prompt.
+        events: told what is cut off.
+        words: trained keywords that stand before the class word's first mention in the prompt.
+    """
+    text = _encode_with_keywords(family, prompt, words, events) if words else None
+    if text is not None and wanted.true_guidance <= 1:
+        return text, None
     family.load("text")
-    cut = family.text_overflow(prompt)
-    if cut:
-        events.notice(f"The prompt is {cut} tokens too long for the text encoder; its end is ignored.")
-    text = family.encode_text(prompt)
+    if text is None:
+        _tell_cut(family.text_overflow(prompt), events)
+        text = family.encode_text(prompt)
     negative = family.encode_text(wanted.negative_prompt) if wanted.true_guidance > 1 else None
     family.unload("text")
     return text, negative
+
+
+def _encode_with_keywords(family: Family, prompt: str, words: "Keywords", events: Events) -> Text:
+    from magicid_cli import keywords
+
+    if words.spec.commit != family.commit:
+        events.notice("The keywords were trained with other weights of the text encoder than those in use.")
+    encoder = keywords.open_encoder(family)
+    text, placed = keywords.encode(encoder, prompt, words)
+    encoder.close()
+    _tell_cut(placed.cut, events)
+    if placed.place is None:
+        events.notice(f"The prompt does not say '{words.spec.class_word}', before which the keywords stand: unused.")
+    return text
+
+
+def _tell_cut(tokens: int, events: Events) -> None:
+    if tokens:
+        events.notice(f"The prompt is {tokens} tokens too long for the text encoder; its end is ignored.")
 
 
 def sample(

@@ -49,7 +49,7 @@ class KeywordEncoder:
     """
 
     def __init__(self, family: Hunyuan, *, gradients: bool) -> None:
-        self._family, self._device = family, family.device
+        self._family, self.device = family, family.device
         llama: Any = load_weights(LlamaModel, family.folder, "text_encoder", family.dtype)
         llama.layers = llama.layers[:-SKIPPED_LAYERS]
         llama.config.num_hidden_layers = len(llama.layers)
@@ -59,8 +59,8 @@ class KeywordEncoder:
             assert not llama.config.attention_dropout, "a text encoder with dropout would be another one in training"
             llama.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
             llama.train()
-        self.llama: Any = llama.to(self._device)
-        self.clip: Any = load_weights(CLIPTextModel, family.folder, "text_encoder_2", family.dtype).to(self._device)
+        self.llama: Any = llama.to(self.device)
+        self.clip: Any = load_weights(CLIPTextModel, family.folder, "text_encoder_2", family.dtype).to(self.device)
         with reading(family.folder, "tokenizer_2"):
             self._clip_tokenizer: Any = CLIPTokenizer.from_pretrained(
                 family.folder, subfolder="tokenizer_2", local_files_only=True
@@ -75,7 +75,7 @@ class KeywordEncoder:
         """Give the memory of both encoders back."""
         del self.llama, self.clip
         gc.collect()
-        if self._device.type == "cuda":
+        if self.device.type == "cuda":
             torch.cuda.empty_cache()
 
     def placed(self, prompt: str, class_word: str, room: int) -> Placed:
@@ -118,10 +118,10 @@ class KeywordEncoder:
             keywords: float32 (K, D), inserted as input embeddings before the class word, in whose gradients the result
                 is differentiable; None or a prompt without the class word for none.
         """
-        ids = torch.tensor(placed.ids, device=self._device)
+        ids = torch.tensor(placed.ids, device=self.device)
         embeds = self.llama.get_input_embeddings()(ids)
         if keywords is not None and placed.place is not None:
-            rows = keywords.to(self._device, embeds.dtype)
+            rows = keywords.to(self.device, embeds.dtype)
             embeds = torch.cat((embeds[: placed.place], rows, embeds[placed.place :]))
         found = self.llama(inputs_embeds=embeds[None], use_cache=False).last_hidden_state
         return found[0, TEMPLATE_TOKENS:]
@@ -137,7 +137,7 @@ class KeywordEncoder:
         )
         require_end(given.input_ids[0], self._clip_tokenizer.eos_token_id, self.clip.config.eos_token_id)
         with torch.no_grad():
-            return self.clip(given.input_ids.to(self._device)).pooler_output[0].cpu()
+            return self.clip(given.input_ids.to(self.device)).pooler_output[0].cpu()
 
     def text(self, states: torch.Tensor, pooled: torch.Tensor) -> Text:
         """The conditioning tensors as `Hunyuan.encode_text` has them, but without padding."""

@@ -1,0 +1,228 @@
+"""Magic-Me (arXiv 2402.09368) on a model whose text encoder is Llama: "extended keywords" and nothing else.
+
+A few rows, all equal to the class word's own at first, stand before the class word in every prompt. They alone are
+trained, by the error of reconstructing the photos' clips within an outline of the person; the video model and the text
+encoders stay as they are. The optimizer holds these rows only, so weight decay touches nothing else (the original
+decays the whole table of embeddings). Rows are Llama's input embeddings, with the gradient through the layers that the
+video model uses; or, cheaper, states at Llama's output, for which Llama leaves memory after the captions are encoded.
+
+What the original has besides and this has not: its noise prior across frames, its face and tile refiners, and a
+segmentation for the mask (`person_mask.py`).
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from magicid_cli import conditioning, keywords, models, training
+from magicid_cli.baselines.person_mask import at_latents, masked_error, outline
+from magicid_cli.config import Settings, subset
+from magicid_cli.events import Events
+from magicid_cli.faces import open_faces
+from magicid_cli.models.base import Family
+from magicid_cli.models.catalog import video_model
+from magicid_cli.photos import decode
+from magicid_cli.reconstruction import latents_of, total_steps
+from magicid_cli.workspace import Workspace, digest, file_digest
+
+if TYPE_CHECKING:
+    from magicid_cli.models.hunyuan_keywords import KeywordEncoder
+
+NAME = "magic-me"
+TITLE = "Magic-Me: keywords"
+FORMAT = 1
+# By this name training draws its random numbers, and it is the section of its settings.
+_SECTION = "magic_me"
+READS = (
+    "seed",
+    "rounds",
+    "model.name",
+    "model.dtype",
+    "photos.class_word",
+    "shape.frames",
+    "shape.size",
+    "training.guidance",
+    "training.timesteps",
+    "training.max_grad_norm",
+    "reconstruct.steps",
+    "reconstruct.clip",
+    "prefer.steps",
+    "rewards.face_detector",
+    _SECTION,
+)
+
+Text = dict[str, torch.Tensor]
+Prompted = Callable[[int, torch.Tensor], Text]
+
+
+@dataclass(frozen=True)
+class MagicMeResult:
+    """Where the keywords lie and how they were reached.
+
+    Attributes:
+        keywords: the file.
+        clips: photos that were trained on.
+        outlined: those whose error was masked.
+        steps: finished steps.
+        commit: of the weights.
+    """
+
+    keywords: Path
+    clips: int
+    outlined: int
+    steps: int
+    commit: str
+
+
+def inputs(workspace: Workspace, settings: Settings) -> dict[str, Any]:
+    """Content of the crops and captions that are trained on."""
+    return {photo.crop.name: [photo.sha256, photo.caption] for photo in conditioning.references(workspace)}
+
+
+def path_of(workspace: Workspace) -> Path:
+    """Where the keywords are written."""
+    return workspace.reconstruct / "keywords.safetensors"
+
+
+def outputs(workspace: Workspace) -> dict[str, str]:
+    """Content of the keywords."""
+    path = path_of(workspace)
+    return {"keywords": file_digest(path)} if path.is_file() else {}
+
+
+def prepare(settings: Settings, events: Events) -> None:
+    """Bring in what the method needs from outside, before anything starts."""
+    models.open_family(settings.model, events)
+    if settings.magic_me.mask == "person":
+        _finder(settings, events)
+
+
+def run(workspace: Workspace, settings: Settings, events: Events) -> MagicMeResult:
+    """Train the keywords.
+
+    Args:
+        workspace: the method's folder.
+        settings: seed set; what is read is listed in `READS`.
+        events: where progress goes.
+
+    Raises:
+        MagicIDError: weights, memory or training failed; the code says which.
+    """
+    family, own = models.open_family(settings.model, events), settings.magic_me
+    latents = latents_of(workspace, settings, family, events, NAME)
+    masks = _masks(workspace, settings, latents, events)
+    captions = [photo.caption for photo in conditioning.references(workspace)]
+    encoder = keywords.open_encoder(family, gradients=own.kind == "input")
+    rows = torch.nn.Parameter(
+        keywords.beginning(encoder, own.kind, captions, settings.photos.class_word, own.keywords).to(family.device)
+    )
+    spec = keywords.KeywordSpec(own.kind, settings.photos.class_word, own.keywords, encoder.width, family.commit)
+    prompted = _prompted(encoder, captions, spec)
+    if own.kind == "output":
+        encoder.close()
+    family.load("transformer")
+    family.gradient_checkpointing(settings.training.gradient_checkpointing)
+    family.transformer.requires_grad_(False)
+    result = training.train(
+        stage=_SECTION,
+        parameters={"keywords": rows},
+        schedule=training.Schedule(
+            steps=total_steps(settings),
+            learning_rate=own.learning_rate,
+            weight_decay=own.weight_decay,
+            warmup=0,
+            batch=own.batch,
+            max_grad_norm=settings.training.max_grad_norm,
+            save_every=settings.training.save_every,
+        ),
+        items=len(latents),
+        seed=settings.seed or 0,
+        key=digest([NAME, FORMAT, subset(settings, READS), inputs(workspace, settings), family.commit]),
+        folder=workspace.reconstruct,
+        accumulate=lambda batch: accumulate(family, latents, masks, prompted, rows, batch, settings),
+        events=events,
+    )
+    path = path_of(workspace)
+    keywords.save(path, keywords.Keywords(rows, spec))
+    family.unload("transformer")
+    return MagicMeResult(path, len(latents), sum(mask is not None for mask in masks), result.steps, family.commit)
+
+
+def accumulate(
+    family: Family,
+    latents: list[torch.Tensor],
+    masks: list[torch.Tensor | None],
+    prompted: Prompted,
+    rows: torch.Tensor,
+    batch: training.Batch,
+    settings: Settings,
+) -> dict[str, float]:
+    """Leave the gradient of the batch's mean error in the rows.
+
+    Args:
+        family: its transformer is loaded and frozen.
+        latents: `(C, f, h, w)` of every clip.
+        masks: `(h, w)` of every clip, or None where everything counts.
+        prompted: clip and rows → the conditioning of its caption.
+        rows: the keywords.
+        batch: which clips, and the generator of their noise and times and of what is not masked.
+        settings: guidance, the law of the timesteps, the share that is not masked.
+
+    Returns:
+        `loss`, `t` (of the last clip) and `masked` (share of the batch's clips).
+    """
+    total, masked, t = 0.0, 0, torch.zeros(1)
+    for item in batch.items:
+        t = family.timesteps(1, batch.generator, settings.training.timesteps)
+        noise = torch.randn(latents[item].shape, generator=batch.generator)
+        whole = float(torch.rand(1, generator=batch.generator)) < settings.magic_me.unmasked
+        mask = None if whole else masks[item]
+        x_t, target = family.noised(latents[item], noise, t)
+        found = family.predict(x_t, t, prompted(item, rows), settings.training.guidance)
+        loss = masked_error(target.to(family.device), found, mask)
+        (loss / len(batch.items)).backward()
+        total += float(loss.detach()) / len(batch.items)
+        masked += mask is not None
+    return {"loss": total, "t": float(t), "masked": masked / len(batch.items)}
+
+
+def _prompted(encoder: "KeywordEncoder", captions: list[str], spec: keywords.KeywordSpec) -> Prompted:
+    """What gives the conditioning of a clip's caption with the keywords in it, differentiable in them.
+
+    What does not depend on the keywords is computed here, once: CLIP's vector, and for kind `output` Llama's states.
+    """
+    placed = [encoder.placed(caption, spec.class_word, spec.count) for caption in captions]
+    pooled = [encoder.pooled(caption) for caption in captions]
+    if spec.kind == "input":
+        return lambda item, rows: encoder.text(encoder.states(placed[item], rows), pooled[item])
+    with torch.no_grad():
+        fixed = [encoder.text(encoder.states(one).cpu(), vector) for one, vector in zip(placed, pooled, strict=True)]
+    places = [None if one.place is None else keywords.row_of(one) for one in placed]
+    device = encoder.device
+    on_device = [{**text, "prompt_embeds": text["prompt_embeds"].to(device)} for text in fixed]
+    return lambda item, rows: keywords.spliced(on_device[item], rows, places[item])
+
+
+def _finder(settings: Settings, events: Events) -> Any:
+    model = video_model(settings.model.name)
+    return open_faces(settings.rewards, model, offline=settings.model.offline, events=events).detector
+
+
+def _masks(
+    workspace: Workspace, settings: Settings, latents: list[torch.Tensor], events: Events
+) -> list[torch.Tensor | None]:
+    """The person's outline in every photo at the latents' resolution; None where everything counts."""
+    if settings.magic_me.mask != "person":
+        return [None] * len(latents)
+    finder, masks = _finder(settings, events), list[torch.Tensor | None]()
+    for photo, one in zip(conditioning.references(workspace), latents, strict=True):
+        rgb = decode(photo.crop).rgb
+        faces = finder.find(rgb)
+        if not faces:
+            what = f"{photo.crop.name} shows no face at the training size: its error counts everywhere."
+            events.emit("fallback", message=what, stage=NAME)
+        masks.append(at_latents(outline(*rgb.shape[:2], faces[0].box), *one.shape[-2:]) if faces else None)
+    return masks

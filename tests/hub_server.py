@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, quote, unquote, urlsplit
 
-LARGE = (".safetensors", ".onnx", ".bin", ".pt", ".mp4")
+LARGE = (".safetensors", ".onnx", ".bin", ".pt", ".pth", ".ckpt", ".mp4")
 
 
 @dataclass
@@ -199,11 +199,11 @@ class _Handler(BaseHTTPRequestHandler):
             self._fail(self._rule.status, "", "")
         elif self._rule.html:
             self._send(200, {"Content-Type": "text/html"}, b"<html>Welcome to our wireless network</html>")
-        elif match := re.fullmatch(r"/api/models/([^/]+/[^/]+)/(revision|tree)/([^/]+)", path):
+        elif match := re.fullmatch(r"/api/(?:models/)?((?:spaces/)?[^/]+/[^/]+)/(revision|tree)/([^/]+)", path):
             self._api(*match.groups(), first=int(query.get("cursor", ["0"])[0]))
-        elif match := re.fullmatch(r"/([^/]+/[^/]+)/resolve/([^/]+)/(.+)", path):
+        elif match := re.fullmatch(r"/((?:spaces/)?[^/]+/[^/]+)/resolve/([^/]+)/(.+)", path):
             self._resolve(*match.groups())
-        elif match := re.fullmatch(r"/content/([^/]+/[^/]+)/(.+)", path):
+        elif match := re.fullmatch(r"/content/((?:spaces/)?[^/]+/[^/]+)/(.+)", path):
             repo = self.server.hub.repo(match[1])
             self._content((repo.folder / match[2]).read_bytes(), {"ETag": '"content"'})
         else:
@@ -228,7 +228,9 @@ class _Handler(BaseHTTPRequestHandler):
         else:
             answer = list(repo.rows.values())[first : first + hub.page_size]
             if first + hub.page_size < len(repo.rows):
-                page = f"{hub.url}/api/models/{name}/tree/{revision}?recursive=true&cursor={first + hub.page_size}"
+                kind = "" if name.startswith("spaces/") else "models/"
+                cursor = first + hub.page_size
+                page = f"{hub.url}/api/{kind}{name}/tree/{revision}?recursive=true&cursor={cursor}"
                 headers["Link"] = f'<{page}>; rel="next"'
         self._send(200, headers, json.dumps(answer).encode())
 

@@ -5,7 +5,7 @@ from typing import Any
 
 from magicid_cli.cli.output import Table
 from magicid_cli.config import Settings
-from magicid_cli.models.catalog import DRAWN, FACE_MODELS, JUDGES, VIDEO_MODELS, Source, video_model
+from magicid_cli.models.catalog import DRAWN, FACE_MODELS, JUDGES, METHOD_WEIGHTS, VIDEO_MODELS, Source, video_model
 
 # Of what comes with magicid: trained on drawings that magicid makes itself.
 PACKAGED_LICENCE = "Apache-2.0"
@@ -82,5 +82,6 @@ def licences() -> dict[str, str]:
         *(model.source for model in VIDEO_MODELS.values()),
         *(model.source for model in FACE_MODELS.values()),
         *(judge.source for judge in JUDGES.values()),
+        *(one.source for brought in METHOD_WEIGHTS.values() for one in brought),
     ]
     return {source.repo: licence(source) for source in sources if source is not None}

@@ -233,8 +233,9 @@ def _disk_bytes(folder: Path) -> int:
 
 def _catalog() -> list[str]:
     """Every repository that the catalog names."""
-    from magicid_cli.models.catalog import FACE_MODELS, FEATURE_MODELS, JUDGES, VIDEO_MODELS
+    from magicid_cli.models.catalog import FACE_MODELS, FEATURE_MODELS, JUDGES, METHOD_WEIGHTS, VIDEO_MODELS
 
     videos = [model.source for model in VIDEO_MODELS.values() if model.source is not None]
     others = [one.source for catalog in (FACE_MODELS, FEATURE_MODELS, JUDGES) for one in catalog.values()]
-    return sorted({source.repo for source in (*videos, *others)})
+    methods = [one.source for brought in METHOD_WEIGHTS.values() for one in brought]
+    return sorted({source.repo for source in (*videos, *others, *methods)})

@@ -40,7 +40,13 @@ def hub_cache() -> Path:
 
 def repo_folder(repo: str) -> Path:
     """A repository's folder in the Hub's cache."""
-    return hub_cache() / ("models--" + repo.replace("/", "--"))
+    kind = "" if _is_space(repo) else "models/"
+    return hub_cache() / f"{kind}{repo}".replace("/", "--")
+
+
+def _is_space(repo: str) -> bool:
+    """Whether a repository holds a demo, which the Hub calls `spaces/owner/name`, and no model."""
+    return repo.startswith("spaces/")
 
 
 def listings_folder(repo: str) -> Path:
@@ -66,10 +72,15 @@ class Listing:
     commit: str
     files: tuple[RemoteFile, ...]
 
-    def chosen(self, patterns: Sequence[str] | None) -> list[RemoteFile]:
-        """The data files whose path matches a pattern (shell style; `*` also matches `/`)."""
-        data = [file for file in self.files if file.path.endswith(FORMATS)]
-        return [file for file in data if patterns is None or any(fnmatchcase(file.path, one) for one in patterns)]
+    def chosen(self, patterns: Sequence[str] | None, also: Sequence[str] = ()) -> list[RemoteFile]:
+        """The data files whose path matches a pattern (shell style; `*` also matches `/`).
+
+        Args:
+            patterns: shell style; None for all.
+            also: patterns of files that count as data whatever their format.
+        """
+        data = [file for file in self.files if file.path.endswith(FORMATS) or _matches(file, also)]
+        return [file for file in data if patterns is None or _matches(file, patterns)]
 
     def pointer(self, file: RemoteFile) -> Path:
         """The file's place in the Hub's cache: a link to its blob."""
@@ -88,6 +99,10 @@ class Listing:
         blobs = {file.blob: file for file in self.missing(files)}.values()
         absent = [file for file in blobs if size_of(self.blob(file)) != file.size]
         return sum(max(0, file.size - (size_of(incomplete(self.blob(file))) or 0)) for file in absent)
+
+
+def _matches(file: RemoteFile, patterns: Sequence[str]) -> bool:
+    return any(fnmatchcase(file.path, one) for one in patterns)
 
 
 def incomplete(blob: Path) -> Path:
@@ -195,7 +210,7 @@ def _recall(repo: str, commit: str) -> Listing | None:
 
 def _ask(link: Link, attempts: int) -> Listing:
     """Ask the Hub, and remember the answer."""
-    base = f"{link.endpoint}/api/models/{link.repo}"
+    base = f"{link.endpoint}/api/{'' if _is_space(link.repo) else 'models/'}{link.repo}"
     commit = link.revision
     if not _COMMIT.fullmatch(commit):
         answer, _ = get_json(link, f"{base}/revision/{quote(commit, safe='')}", attempts)

@@ -18,11 +18,13 @@ class Source:
     """Files on the Hub.
 
     Attributes:
-        repo: `owner/name`.
+        repo: `owner/name`, or `spaces/owner/name` for the files of a demo.
         revision: a commit (40 hex digits) where one is known, else a branch; the resolved commit is recorded.
         licence: name and, where it matters, the clause a user must know.
         gigabytes: about what is downloaded, in units of 1e9 bytes; the plan shows it as an estimate.
         commercial: whether the licence allows commercial use.
+        pickled: patterns of files of formats that can hold code and are fetched all the same, because what reads them
+            builds tensors alone (`torch.load(weights_only=True)`) or is a process of its own.
     """
 
     repo: str
@@ -30,6 +32,7 @@ class Source:
     licence: str
     gigabytes: float
     commercial: bool = True
+    pickled: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -114,6 +117,21 @@ class FeatureModel:
     name: str
     source: Source
     file: str
+
+
+@dataclass(frozen=True)
+class MethodWeights:
+    """Weights that another method brings along.
+
+    Attributes:
+        what: their role, for people.
+        source: their Hub repository.
+        files: patterns of what is needed of it.
+    """
+
+    what: str
+    source: Source
+    files: tuple[str, ...]
 
 
 VIDEO_MODELS: dict[str, VideoModel] = {
@@ -243,6 +261,71 @@ FEATURE_MODELS: dict[str, FeatureModel] = {
         # DeepMind's I3D of Kinetics-400 (Apache-2.0), as the common implementations of FVD in PyTorch use it.
         FeatureModel("i3d", Source("flateon/FVD-I3D-torchscript", "main", "MIT", 0.05), "i3d_torchscript.pt"),
     )
+}
+
+# What the methods that bring a video model of their own fetch, by the method's name. Sizes are computed from the
+# shapes of the published classes where nobody could be asked; the plan has the Hub's own once it was asked.
+METHOD_WEIGHTS: dict[str, tuple[MethodWeights, ...]] = {
+    "id-animator": (
+        MethodWeights(
+            "face adapter and Stable Diffusion 1.5",
+            Source(
+                "spaces/ID-Animator/ID-Animator",
+                "main",  # stored copies of its pages show one commit, 3ed4c8d…, whose other digits are unknown here
+                "no licence of the adapter was found; Realistic Vision: CreativeML Open RAIL-M, whose use restrictions "
+                "bind",
+                2.4,
+                commercial=False,
+                pickled=("animator.ckpt",),
+            ),
+            (
+                "animator.ckpt",
+                "realisticVisionV60B1_v51VAE.safetensors",
+                "animatediff/sd/tokenizer/*",
+                "animatediff/sd/text_encoder/config.json",
+                "animatediff/sd/unet/config.json",
+                "animatediff/sd/vae/config.json",
+            ),
+        ),
+        MethodWeights(
+            "motion module of AnimateDiff",
+            Source(
+                "guoyww/animatediff-motion-adapter-v1-5-2",
+                "6167b88ffe39b4441fdf2113e77b99a6f56b7906",
+                "Apache-2.0",  # of the authors' guoyww/animatediff; this conversion's own page names none
+                1.82,
+            ),
+            ("config.json", "diffusion_pytorch_model.safetensors"),
+        ),
+        MethodWeights(
+            "CLIP image encoder",
+            Source("h94/IP-Adapter", "main", "Apache-2.0", 2.53),
+            ("models/image_encoder/config.json", "models/image_encoder/model.safetensors"),
+        ),
+    ),
+    "consisid": (
+        MethodWeights(
+            "video model and face models",
+            Source(
+                "BestWishYsh/ConsisID-preview",
+                "main",
+                "Apache-2.0; its transformer: CogVideoX License; its face models: InsightFace, non-commercial research "
+                "only",
+                24.0,
+                commercial=False,
+                pickled=("face_encoder/*.pt", "face_encoder/*.pth", "face_encoder/*.onnx"),
+            ),
+            (
+                "model_index.json",
+                "scheduler/*.json",
+                "text_encoder/*",
+                "tokenizer/*",
+                "transformer/*",
+                "vae/*",
+                "face_encoder/*",
+            ),
+        ),
+    ),
 }
 
 

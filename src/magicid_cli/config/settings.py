@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from magicid_cli.config.declared import setting
 from magicid_cli.config.evaluation import EvaluateSettings
-from magicid_cli.config.methods import DreamBoothSettings, MagicMeSettings
+from magicid_cli.config.methods import ConsisIdSettings, DreamBoothSettings, IdAnimatorSettings, MagicMeSettings
 from magicid_cli.config.model import ModelSettings
 from magicid_cli.errors import MagicIDError
 
@@ -240,7 +240,9 @@ class PairSettings:
         10, "Pairs held out, on prompts and photos of their own, to watch over-fitting", flag="--held-out", low=0
     )
     use_votes: bool = setting(
-        False, "Select what people voted for on the page of `magicid review`, and not what against", flag="--use-votes"
+        False,
+        "Pairs as people voted on the page of `magicid review`: kept, turned round, added, dropped",
+        flag="--use-votes",
     )
 
 
@@ -354,6 +356,8 @@ class Settings:
     prefer: PreferSettings = PreferSettings()
     dreambooth: DreamBoothSettings = DreamBoothSettings()
     magic_me: MagicMeSettings = MagicMeSettings()
+    id_animator: IdAnimatorSettings = IdAnimatorSettings()
+    consisid: ConsisIdSettings = ConsisIdSettings()
     generate: GenerateSettings = GenerateSettings()
     evaluate: EvaluateSettings = EvaluateSettings()
 

@@ -1,7 +1,8 @@
 """Hybrid preference optimization: the paper, as pure functions of tensors and arrays.
 
 `losses` noises, measures and differentiates; `fronts` scales rewards and finds Pareto fronts; `kinds` says which clips
-may be a pair, and `selection` chooses among these, on top of `pools`. Nothing here knows a model, a file or a setting.
+may be a pair, and `selection` chooses among these, on top of `pools` and with people's `votes`. Nothing here knows a
+model, a file or a setting.
 Equation numbers are those of the supplement of MagicID (arXiv 2503.12689); what the paper leaves open is marked "our
 choice".
 """
@@ -23,6 +24,7 @@ from magicid_cli.hpo.losses import (
     velocity_noised,
 )
 from magicid_cli.hpo.selection import Pair, Selection, select_pairs
+from magicid_cli.hpo.votes import Votes
 
 __all__ = [
     "REWARDS",
@@ -32,6 +34,7 @@ __all__ = [
     "PairRule",
     "PreferenceStep",
     "Selection",
+    "Votes",
     "accumulate_preference",
     "dominates",
     "error",

@@ -9,6 +9,7 @@ from magicid_cli.hpo.fronts import dominates, lower_front, scale, upper_front
 from magicid_cli.hpo.pools import (
     DYNAMICS,
     IDENTITY,
+    POSITION,
     SCALED_DYNAMICS,
     SCALED_IDENTITY,
     Pool,
@@ -16,6 +17,7 @@ from magicid_cli.hpo.pools import (
     Run,
     open_pool,
 )
+from magicid_cli.hpo.votes import Votes
 
 REWARDS = ("identity", "dynamics", "semantics")
 
@@ -71,7 +73,10 @@ class PairRule:
 
 @dataclass(frozen=True)
 class Table:
-    """The candidates and what follows from them alone; `values` has the rows that `pools` names, `(5, N)`."""
+    """The candidates and what follows from them alone; `values` has the rows that `pools` names, `(6, N)`.
+
+    `voted` are the pairs that no pool may hold, because people voted on them (`Votes.codes`).
+    """
 
     static: np.ndarray
     prompt: np.ndarray
@@ -81,10 +86,11 @@ class Table:
     values: np.ndarray
     columns: list[int]
     tau: float | None
+    voted: np.ndarray
 
 
-def table_of(candidates: Candidates, rule: PairRule) -> Table:
-    """Scale the rewards, find τ, and order the ids."""
+def table_of(candidates: Candidates, rule: PairRule, votes: Votes) -> Table:
+    """Scale the rewards, find τ, order the ids, and note which pairs are voted on."""
     static = np.array([origin == "static" for origin in candidates.origin], dtype=bool)
     rank = np.empty(len(static), dtype=np.int64)
     rank[sorted(range(len(static)), key=lambda n: candidates.ids[n])] = np.arange(len(static))
@@ -93,8 +99,17 @@ def table_of(candidates: Candidates, rule: PairRule) -> Table:
     tau = None
     if DYNAMICS in columns:
         tau = rule.tau if rule.tau is not None else _median_lead(scaled[:, DYNAMICS], static)
-    values = np.vstack([candidates.raw.T, scaled[:, IDENTITY], scaled[:, DYNAMICS]])
-    return Table(static, candidates.prompt, candidates.photo, rank, scaled, values, columns, tau)
+    values = np.vstack([candidates.raw.T, scaled[:, IDENTITY], scaled[:, DYNAMICS], np.arange(len(static))])
+    voted = votes.codes(len(static))
+    return Table(static, candidates.prompt, candidates.photo, rank, scaled, values, columns, tau, voted)
+
+
+def _not_voted(table: Table) -> dict[str, Rule]:
+    """The rule that keeps pairs out that people have voted on; none where nobody has."""
+    number, voted = len(table.static), table.voted
+    if not voted.size:
+        return {}
+    return {"voted": lambda w, r: ~np.isin((w[POSITION] * number + r[POSITION]).astype(np.int64), voted)}
 
 
 def _median_lead(dynamics: np.ndarray, static: np.ndarray) -> float | None:
@@ -108,7 +123,7 @@ def identity_pool(table: Table, members: np.ndarray) -> Pool:
     winners, rejected = np.flatnonzero(table.static & members), np.flatnonzero(~table.static & members)
     rejected = rejected[np.lexsort((table.rank[rejected], table.values[IDENTITY, rejected]))]
     run = Run(winners, rejected, np.zeros(len(winners), int), np.full(len(winners), len(rejected)))
-    rules: dict[str, Rule] = {"identity_not_higher": lambda w, r: w[IDENTITY] > r[IDENTITY]}
+    rules = _not_voted(table) | {"identity_not_higher": lambda w, r: w[IDENTITY] > r[IDENTITY]}
     tau = table.tau
     if tau is not None:
         rules["over_tau"] = lambda w, r: r[SCALED_DYNAMICS] - w[SCALED_DYNAMICS] <= tau
@@ -120,7 +135,7 @@ def motion_pool(table: Table, members: np.ndarray, tolerance: float) -> Pool:
     """(B) by motion gap: every sampled video may meet every other one of its prompt."""
     sampled = np.flatnonzero(~table.static & members)
     run = _by_prompt(table, sampled, sampled, DYNAMICS)
-    rules: dict[str, Rule] = {
+    rules = _not_voted(table) | {
         "no_motion_gap": lambda w, r: w[DYNAMICS] > r[DYNAMICS],
         "identity_lost": lambda w, r: r[SCALED_IDENTITY] - w[SCALED_IDENTITY] <= tolerance,
     }
@@ -148,7 +163,7 @@ def dynamic_pool(table: Table, members: np.ndarray, depth: int, fronts: str) -> 
     upper, lower = _levels(upper_front, points, peers, depth), _levels(lower_front, points, peers, depth)
     run = _by_prompt(table, sampled[(upper > 0) & (lower != 1)], sampled[(lower > 0) & (upper != 1)], IDENTITY)
     columns = table.columns
-    rules: dict[str, Rule] = {"not_dominating": lambda w, r: dominates(w[columns].T, r[columns].T)}
+    rules = _not_voted(table) | {"not_dominating": lambda w, r: dominates(w[columns].T, r[columns].T)}
     if DYNAMICS in columns:
         rules["no_more_motion"] = lambda w, r: w[DYNAMICS] > r[DYNAMICS]
     group = np.unique(prompt, return_inverse=True)[1]

@@ -17,7 +17,8 @@ Rule = Callable[[np.ndarray, np.ndarray], np.ndarray]
 # Pairs (winner, rejected), positions of candidates, in the order they were chosen.
 Chosen = dict[tuple[int, int], None]
 
-IDENTITY, DYNAMICS, SEMANTICS, SCALED_IDENTITY, SCALED_DYNAMICS = range(5)
+# Rows of reward values; the last one tells which candidate it is.
+IDENTITY, DYNAMICS, SEMANTICS, SCALED_IDENTITY, SCALED_DYNAMICS, POSITION = range(6)
 _STRIDE = 4096
 
 
@@ -46,8 +47,8 @@ class Pool:
         kind: `identity` or `dynamic`.
         sorted_by: row of the reward values whose gap sorts the pairs.
         run: winners and rejected.
-        towards: reward values of the winners `(5, W)`.
-        away: reward values of the rejected `(5, L)`.
+        towards: reward values of the winners `(6, W)`.
+        away: reward values of the rejected `(6, L)`.
         rules: by name, in the order in which they are applied.
         counts: pairs considered (`candidates`) and pairs that each rule removed.
         kept: pairs that every rule keeps, by winner `(W,)`.
@@ -79,7 +80,7 @@ def open_pool(
     Args:
         kind: `identity` or `dynamic`.
         run: winners and rejected.
-        values: reward values of all candidates `(5, N)`.
+        values: reward values of all candidates `(6, N)`.
         rules: by name, in the order in which they are applied.
         counts: what is known before the rules.
         remaining: pairs the rules are applied to; those outside `run` are known to fail the first rule.

@@ -1,11 +1,13 @@
-"""Scores → preference pairs, by hybrid pair selection (`hpo.select_pairs`)."""
+"""Scores → preference pairs, by hybrid pair selection (`hpo.select_pairs`), and by people's votes where they count."""
 
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
-from magicid_cli import hpo
+from magicid_cli import hpo, votes
 from magicid_cli.config import Settings
 from magicid_cli.errors import MagicIDError
 from magicid_cli.events import Events
@@ -15,6 +17,15 @@ NAME = "select"
 TITLE = "Preference pairs"
 FORMAT = 1
 READS = ("seed", "pairs")
+
+# What a vote did, as the pair's reason.
+_WORDS = {
+    "confirmed": "a person confirmed it",
+    "flipped": "a person turned it round",
+    "added": "it had just missed selection, and a person agreed with it",
+    "added flipped": "it had just missed selection, and a person preferred the other video",
+}
+_NAMED = 5  # votes without effect that are told one by one
 
 
 @dataclass(frozen=True)
@@ -33,11 +44,14 @@ class Choice:
 
     Attributes:
         rows: lines of `pairs.jsonl`; empty if no pair satisfies the rule.
-        report: how it went, `hpo.Selection.report`, with the names of the videos that are set aside.
+        report: how it went, `hpo.Selection.report`, with the names of the videos that are set aside and, where votes
+            count, with `votes`: how many have which effect, and which have none, with the reason.
+        missed: lines of the same kind for pairs that just missed selection.
     """
 
     rows: list[dict[str, Any]]
     report: dict[str, Any]
+    missed: list[dict[str, Any]] = field(default_factory=list)
 
     def count(self, split: str, *kinds: str) -> int:
         """How many pairs of a split are of these kinds, of any by default."""
@@ -45,18 +59,20 @@ class Choice:
 
 
 def inputs(workspace: Workspace, settings: Settings) -> dict[str, Any]:
-    """Content of the scores and of the records they belong to."""
+    """Content of the scores and of the records they belong to, and what the votes mean, where they count."""
     videos = read_lines(workspace.repository / "videos.jsonl")
+    counted = {"votes": votes.read(workspace).meaning()} if settings.pairs.use_votes else {}
     return {
         "scores": file_digest(workspace.scores),
         "videos": [row["key"] for row in videos],
         "set_aside": aside(workspace),
+        **counted,
     }
 
 
 def outputs(workspace: Workspace) -> dict[str, str]:
     """Content of the pairs and of the report."""
-    files = (workspace.pairs, workspace.path / "pairs.json")
+    files = (workspace.pairs, workspace.pairs_report)
     return {path.name: file_digest(path) for path in files if path.is_file()}
 
 
@@ -82,7 +98,7 @@ def run(workspace: Workspace, settings: Settings, events: Events) -> SelectResul
             `scores-missing`.
     """
     choice = choose(workspace, settings)
-    write_json(workspace.path / "pairs.json", choice.report)
+    write_json(workspace.pairs_report, choice.report)
     require(choice, workspace, reported=True)
     for warning in choice.report["warnings"]:
         events.notice(warning, stage=NAME)
@@ -91,8 +107,13 @@ def run(workspace: Workspace, settings: Settings, events: Events) -> SelectResul
     return SelectResult(identity + dynamic, identity, dynamic, choice.count("held-out"))
 
 
-def choose(workspace: Workspace, settings: Settings) -> Choice:
+def choose(workspace: Workspace, settings: Settings, *, spare: int = 0) -> Choice:
     """What the settings select from the scores on disk; nothing is written.
+
+    Args:
+        workspace: the identity.
+        settings: with the rules.
+        spare: pairs that just missed selection to find besides.
 
     Raises:
         MagicIDError: `scores-missing` if a video that is not set aside lacks a score; `settings-invalid`, as `check`.
@@ -114,13 +135,52 @@ def choose(workspace: Workspace, settings: Settings) -> Choice:
         dynamic_rule=wanted.dynamic_rule,
         identity_tolerance=wanted.identity_tolerance,
     )
-    selection = hpo.select_pairs(candidates, rule, settings.seed or 0)
-    rows = [
-        describe(pair, split, videos, candidates.raw, selection.scaled, wanted.prompt)
-        for split, pairs in (("train", selection.pairs), ("held-out", selection.held_out))
-        for pair in pairs
-    ]
-    return Choice(rows if selection.pairs else [], {**selection.report, "set_aside": sorted(without)})
+    located = votes.Located()
+    if wanted.use_votes:
+        located = votes.locate(votes.read(workspace), [clip_of(workspace, row) for row in videos])
+    said = hpo.Votes({pair: _WORDS[vote.effect] for pair, vote in located.preferred.items()}, list(located.without))
+    selection = hpo.select_pairs(candidates, rule, settings.seed or 0, said, spare=spare)
+    found = {"train": selection.pairs, "held-out": selection.held_out, "missed": selection.missed}
+    rows = {
+        split: [describe(pair, split, videos, candidates.raw, selection.scaled, wanted.prompt) for pair in pairs]
+        for split, pairs in found.items()
+    }
+    report = {**selection.report, "set_aside": sorted(without)}
+    if wanted.use_votes:
+        report = with_votes(report, located, selection.unused)
+    return Choice(rows["train"] + rows["held-out"] if selection.pairs else [], report, rows["missed"])
+
+
+def clip_of(workspace: Workspace, row: dict[str, Any]) -> votes.Clip | None:
+    """The clip of a row of `videos.jsonl` as votes know it; None if it is gone and no record says what it was."""
+    path = workspace.repository / row["clip"]
+    sha256 = row.get("clip_sha256") or (file_digest(path) if path.is_file() else None)
+    return votes.Clip(row["id"], sha256) if sha256 else None
+
+
+def with_votes(report: dict[str, Any], located: votes.Located, unused: Mapping[tuple[int, int], str]) -> dict[str, Any]:
+    """The report of a selection, with what became of the votes.
+
+    Args:
+        report: `hpo.Selection.report`.
+        located: the votes.
+        unused: `hpo.Selection.unused`.
+    """
+    gone = "one of its videos is not there any more, or was made again"
+    without = [(vote, gone) for vote in located.gone]
+    without += [(located.preferred[pair], why) for pair, why in unused.items()]
+    used = [vote for pair, vote in {**located.preferred, **located.without}.items() if pair not in unused]
+    warnings = [f"A vote has no effect, on {vote.left.id} and {vote.right.id}: {why}." for vote, why in without]
+    if len(warnings) > _NAMED:
+        warnings[_NAMED:] = [f"{len(warnings) - _NAMED} more votes have no effect; pairs.json names them."]
+    if located.unreadable:
+        warnings.append(f"votes.jsonl has {located.unreadable} lines that are no vote; they count for nothing.")
+    told = {
+        "effects": dict(Counter(vote.effect for vote in used)),
+        "without_effect": [{"clips": [vote.left.id, vote.right.id], "why": why} for vote, why in without],
+        "unreadable": located.unreadable,
+    }
+    return {**report, "warnings": [*report["warnings"], *warnings], "votes": told}
 
 
 def require(choice: Choice, workspace: Workspace, *, reported: bool = False) -> None:
@@ -202,7 +262,12 @@ def describe(
 ) -> dict[str, Any]:
     """One line of `pairs.jsonl`: both videos with their rewards, the prompt trained on, and why."""
     winner, rejected = videos[pair.winner], videos[pair.rejected]
-    prompt = winner["prompt"] if prompt_from == "static" and pair.kind == "identity" else rejected["prompt"]
+    sides = (winner, rejected)
+    if pair.kind == "identity":
+        # A vote may have turned it round: the prompt is still the sampled video's, or the static clip's.
+        prompt = next(row["prompt"] for row in sides if (row["origin"] == "static") == (prompt_from == "static"))
+    else:
+        prompt = rejected["prompt"]
 
     def side(row: dict[str, Any], index: int) -> dict[str, Any]:
         rewards = {

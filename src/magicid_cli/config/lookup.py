@@ -290,14 +290,14 @@ def _invalid(knob: Knob, value: Any, origin: str, wanted: str) -> MagicIDError:
 
 def _check_shape(settings: Settings, origins: Mapping[str, str]) -> None:
     """Frame counts the VAE would silently cut, and sizes that the transformer refuses."""
-    for section in ("shape", "generate"):
+    for section in ("shape", "generate", "id_animator", "consisid"):
         size, frames = f"{section}.size", f"{section}.frames"
         try:
             parse_size(value_of(settings, size))
         except MagicIDError as error:
             raise MagicIDError("settings-invalid", f"{size} ({origins[size]}): {error.message}", error.hint) from None
         count = value_of(settings, frames)
-        if count % 4 != 1:
+        if count % 4 != 1 and section != "id_animator":  # its frames are denoised and decoded one by one
             below = count - (count - 1) % 4
             raise MagicIDError(
                 "settings-invalid",

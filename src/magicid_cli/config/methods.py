@@ -43,3 +43,30 @@ class MagicMeSettings:
     unmasked: float = setting(
         0.05, "Share of the samples whose error counts everywhere all the same", flag="--unmasked", low=0, high=1
     )
+
+
+@dataclass(frozen=True)
+class IdAnimatorSettings:
+    """ID-Animator, which trains nothing; the values are those of its authors' `infer.py`."""
+
+    frames: int = setting(16, "Frames of an ID-Animator video; its motion module knows 32 at most", low=1, high=32)
+    size: str = setting("512x512", "Size of an ID-Animator video, WIDTHxHEIGHT, multiples of 16")
+    fps: int = setting(8, "Frames per second of an ID-Animator video", low=1, high=120)
+    steps: int = setting(30, "Denoising steps of ID-Animator", low=1)
+    guidance: float = setting(8.0, "Classifier-free guidance of ID-Animator", low=1)
+    scale: float = setting(0.8, "Weight of the photo in ID-Animator's cross-attention", low=0, high=2)
+    negative_prompt: str = setting(
+        "monochrome, lowres, bad anatomy, worst quality, low quality", "What an ID-Animator video shall avoid"
+    )
+
+
+@dataclass(frozen=True)
+class ConsisIdSettings:
+    """ConsisID, which trains nothing; the values are those of its authors' example."""
+
+    frames: int = setting(49, "Frames of a ConsisID video (4k + 1)", low=5)
+    size: str = setting("720x480", "Size of a ConsisID video, WIDTHxHEIGHT, multiples of 16")
+    fps: int = setting(8, "Frames per second of a ConsisID video", low=1, high=120)
+    steps: int = setting(50, "Denoising steps of ConsisID", low=1)
+    guidance: float = setting(6.0, "Classifier-free guidance of ConsisID", low=1)
+    negative_prompt: str = setting("", "What a ConsisID video shall avoid")

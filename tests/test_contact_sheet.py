@@ -119,7 +119,7 @@ def test_where_the_sheet_goes(
     def closed(path: Path, option: str) -> None:
         raise MagicIDError("output-invalid", "Nothing can be written here.", f"Name another with {option}.")
 
-    monkeypatch.setattr("magicid_cli.generation.require_writable", closed)
+    monkeypatch.setattr("magicid_cli.destinations.require_writable", closed)
     assert verdicts.destination(None, terminal) is None
     assert "No contact sheet is written. Nothing can be written here." in capsys.readouterr().err
 

@@ -4,10 +4,7 @@ Nothing heavy is imported at the top: what can be refused is refused at once.
 """
 
 import math
-import os
-import re
 import secrets
-import tempfile
 import time
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
@@ -16,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from magicid_cli import __version__, models
 from magicid_cli.config import GenerateSettings, Resolved, Settings, parse_size
+from magicid_cli.destinations import destinations, free_name
 from magicid_cli.errors import MagicIDError
 from magicid_cli.events import Events
 from magicid_cli.models.base import Family, Shape
@@ -28,7 +26,6 @@ if TYPE_CHECKING:
     from magicid_cli.keywords import Keywords
 
 WORN = "policy"  # what an adapter that `put_on` puts on is called in the transformer
-_LONGEST = 255  # bytes of one name, on every usual file system
 
 Text = dict[str, "torch.Tensor"]
 
@@ -355,63 +352,3 @@ def put_on(family: Family, tensors: "dict[str, torch.Tensor]", spec: "AdapterSpe
     adapters.attach(family.transformer, WORN, spec, seed=0)
     adapters.load_tensors(family.transformer, WORN, tensors)
     adapters.select(family.transformer, WORN, trainable=False)
-
-
-def destinations(workspace: Workspace, prompt: str, seeds: list[int], output: Path | None, force: bool) -> list[Path]:
-    """Where the videos go: never onto an existing file unless asked.
-
-    Raises:
-        MagicIDError: `output-exists`, or `output-invalid` for a name that is not .mp4 or that cannot be written: told
-            before the work and not after it.
-    """
-    slug = "-".join(re.findall(r"[a-z0-9]+", prompt.lower())[:6])[:100] or "video"
-    if output is None or os.path.isdir(output):
-        folder = output or workspace.videos
-        paths = [free_name(folder / f"{slug}-{seed}.mp4") for seed in seeds]
-        require_writable(paths[0])
-        return paths
-    if output.suffix.lower() != ".mp4":
-        raise MagicIDError(
-            "output-invalid", f"'{output.name}' is not a name for a video.", "Name a .mp4 file or an existing folder."
-        )
-    paths = [output]
-    if len(seeds) > 1:
-        paths = [output.with_stem(f"{output.stem}-{number}") for number in range(1, len(seeds) + 1)]
-    require_writable(paths[-1])  # the longest name
-    taken = [path for path in paths if os.path.lexists(path)]
-    if taken and not force:
-        raise MagicIDError("output-exists", f"{taken[0]} exists already.", "Choose another --output, or add --force.")
-    return paths
-
-
-def require_writable(path: Path, option: str = "--output") -> None:
-    """Find out by trying whether a file or folder of this name can be made; permissions alone do not tell.
-
-    Args:
-        path: what is to be made; folders above it may be missing.
-        option: with which another one is named.
-
-    Raises:
-        MagicIDError: `output-invalid`.
-    """
-    long = [part for part in path.absolute().parts if len(os.fsencode(part)) > _LONGEST]
-    if long:
-        what = f"'{long[0][:40]}…' is too long for a name: file systems take {_LONGEST} bytes."
-        raise MagicIDError("output-invalid", what, f"Name a shorter one with {option}.")
-    folder = path.absolute().parent
-    there = next(above for above in (folder, *folder.parents) if os.path.lexists(above))
-    try:
-        with tempfile.NamedTemporaryFile(prefix=".tmp-", dir=there):
-            pass
-    except OSError as error:
-        what = f"Nothing can be written to '{path.parent}': {error.strerror}."
-        raise MagicIDError("output-invalid", what, f"Name another file or folder with {option}.") from error
-
-
-def free_name(path: Path) -> Path:
-    """The path of a file or folder, or the first of path-2, path-3, … that is free."""
-    candidate, number = path, 1
-    while os.path.lexists(candidate):
-        number += 1
-        candidate = path.with_stem(f"{path.stem}-{number}")
-    return candidate

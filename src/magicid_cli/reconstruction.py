@@ -1,4 +1,4 @@
-"""Learning to reconstruct static clips from noise: what stage 1 and the methods that only reconstruct have in common."""
+"""Learning to reconstruct static clips from noise: what stage 1 shares with methods that do only that."""
 
 import torch
 

@@ -224,5 +224,9 @@ def _masks(
         if not faces:
             what = f"{photo.crop.name} shows no face at the training size: its error counts everywhere."
             events.emit("fallback", message=what, stage=NAME)
-        masks.append(at_latents(outline(*rgb.shape[:2], faces[0].box), *one.shape[-2:]) if faces else None)
+        masks.append(
+            at_latents(outline(rgb.shape[0], rgb.shape[1], faces[0].box), one.shape[-2], one.shape[-1])
+            if faces
+            else None
+        )
     return masks

@@ -30,7 +30,7 @@ def check(settings: Settings, count: int | None, output: Path | None) -> None:
         MagicIDError: `usage`, `settings-unknown`, `settings-invalid`, `prompts-too-few`, `output-exists`,
             `output-invalid`.
     """
-    from magicid_cli.generation import require_writable
+    from magicid_cli.destinations import require_writable
     from magicid_cli.prompts import drawn
     from magicid_cli.prompts.describe import writer_name
 

@@ -47,7 +47,7 @@ def destination(sheet: Path | None, terminal: Terminal) -> Path | None:
     Raises:
         MagicIDError: `output-exists`, `output-invalid`: before the work and not after it.
     """
-    from magicid_cli.generation import require_writable
+    from magicid_cli.destinations import require_writable
 
     if sheet is None or os.path.isdir(sheet):
         path = _free_or_a_sheet((sheet or Path()).absolute())

@@ -103,12 +103,12 @@ def _folder(workspace: Workspace, kind: str, destination: Path | None, force: bo
     Raises:
         MagicIDError: `output-exists`, `output-invalid`.
     """
-    from magicid_cli import generation
+    from magicid_cli.destinations import free_name, require_writable
 
     folder = (destination or data_home() / "exports" / f"{workspace.name}-{kind}").absolute()
     if destination is None and not force:
-        folder = generation.free_name(folder)
-    generation.require_writable(folder)
+        folder = free_name(folder)
+    require_writable(folder)
     _refuse_taken(folder, force)
     return folder
 

@@ -105,7 +105,7 @@ def _configuration() -> Iterator[str]:
     yield "The last column tells whether a setting can change what a run produces: only such a setting makes finished"
     yield "stages stale, and only those that read it."
     for section in dict.fromkeys(_section(knob) for knob in KNOBS.values()):
-        about = "" if section == "seed" else str(value_of(Settings(), section).__class__.__doc__)
+        about = "" if section in KNOBS else str(value_of(Settings(), section).__class__.__doc__)
         yield from ("", f"## {section}", "", *([about, ""] if about else []))
         rows = [_setting(knob) for knob in KNOBS.values() if _section(knob) == section]
         yield from _table(("setting", "flag", "environment", "default", "allowed", "meaning", "changes results"), rows)

@@ -29,6 +29,7 @@ CODES: dict[str, Code] = {
     "identity-busy": Code(FAILED, "another process is working on the same identity"),
     "manifest-unreadable": Code(FAILED, "an identity's manifest is damaged"),
     "manifest-format": Code(FAILED, "an identity was made by another version of magicid"),
+    "round-missing": Code(USAGE, "an identity's last run had fewer rounds than the one asked for"),
     "prompt-empty": Code(USAGE, "a prompt without a word in it"),
     "prompts-too-few": Code(USAGE, "more prompts are wanted than magicid ships"),
     "prompts-not-written": Code(FAILED, "a model was asked for new prompts, and nothing that it wrote can be used"),

@@ -2,7 +2,8 @@
 
 A stage is fresh when the digest of everything it reads (its settings, the content of its inputs, its format number)
 is the one in the manifest and its outputs are as it left them. So a new option re-runs exactly the stages that read
-it, an edited caption exactly those that read captions, and a new version of magicid alone none.
+it, an edited caption exactly those that read captions, and a new version of magicid alone none. The stages of a later
+round (`rounds.py`) are the same modules at work on the round's own files, with records of their own.
 """
 
 import importlib
@@ -22,6 +23,7 @@ from magicid_cli.errors import MagicIDError
 from magicid_cli.events import Event, Events
 from magicid_cli.models.catalog import DRAWN, FACE_MODELS
 from magicid_cli.photos import content_digest
+from magicid_cli.rounds import FIRST, named, number_of, rounds_done, stage_of
 from magicid_cli.workspace import Workspace, digest, file_digest
 
 ORDER = ("ingest", "reconstruct", "sample", "score", "select", "prefer")
@@ -35,7 +37,7 @@ class StageState:
     """What a run would do about one stage.
 
     Attributes:
-        name: the stage's module.
+        name: as the manifest calls it: the stage's module, with its round from the second one on.
         title: the stage's name for people.
         state: `cached` (fresh, skipped), `resume` (begun with the same inputs) or `todo`.
         why: the reason, for people.
@@ -66,11 +68,12 @@ class CustomizeResult:
         adapter: the final adapter's file.
         stages_run: names of the stages that were done.
         stages_cached: names of those that were fresh.
-        pairs: preference pairs that were trained on; 0 without stage 2.
+        pairs: preference pairs that were trained on, in all rounds; 0 without stage 2.
         seconds: that it took.
-        chosen: the step of stage 2 whose adapter it is; None without stage 2.
+        chosen: the step of stage 2 whose adapter it is; None without stage 2. Of the last round, as what follows.
         stopped: the guards' rule that ended stage 2 early, or None.
         why: why it was ended, if it was, and why that step was chosen; empty without stage 2.
+        rounds: `round`, `pairs`, `chosen`, `stopped` and `why` of each round; empty without stage 2.
     """
 
     name: str
@@ -83,16 +86,31 @@ class CustomizeResult:
     chosen: int | None = None
     stopped: str | None = None
     why: str = ""
+    rounds: tuple[dict[str, Any], ...] = ()
 
 
 def stage(name: str) -> Any:
     """The module of a stage, or of another method's; imported on demand, because it brings torch."""
-    return importlib.import_module(f"magicid_cli.{METHODS[name].module if name in METHODS else f'stages.{name}'}")
+    module = METHODS[name].module if name in METHODS else f"stages.{stage_of(name)}"
+    return importlib.import_module(f"magicid_cli.{module}")
+
+
+def title(name: str) -> str:
+    """A stage's name for people."""
+    number = number_of(name)
+    return str(stage(name).TITLE) if number == FIRST else f"{stage(name).TITLE}, round {number}"
 
 
 def needed(settings: Settings) -> tuple[str, ...]:
     """The stages a run consists of: without preference steps it ends after reconstruction (DreamBooth-LoRA)."""
-    return ORDER if settings.prefer.steps else tuple(name for name in ORDER if name not in PREFERENCE)
+    return order(settings.prefer.steps, settings.rounds)
+
+
+def order(preference_steps: int, rounds: int) -> tuple[str, ...]:
+    """The stages of a run with so many steps of stage 2 in each of so many rounds."""
+    if not preference_steps:
+        return tuple(name for name in ORDER if name not in PREFERENCE)
+    return (*ORDER, *(named(name, number) for number in range(FIRST + 1, rounds + 1) for name in PREFERENCE))
 
 
 def seeded(workspace: Workspace, settings: Settings) -> Settings:
@@ -105,7 +123,7 @@ def seeded(workspace: Workspace, settings: Settings) -> Settings:
 
 def key_of(name: str, workspace: Workspace, settings: Settings, photos: list[Path]) -> str:
     """Digest of everything a stage reads; its inputs must be on disk."""
-    module = stage(name)
+    module, workspace = stage(name), workspace.round(number_of(name))
     read = module.inputs(workspace, photos) if name == "ingest" else module.inputs(workspace, settings)
     names = module.reads(settings) if hasattr(module, "reads") else module.READS
     values = {name: _by_content(name, value) for name, value in subset(settings, names).items()}
@@ -127,12 +145,12 @@ def states(workspace: Workspace, settings: Settings, photos: list[Path]) -> list
     found: list[StageState] = []
     waiting = ""
     for name in needed(settings):
-        title, record = stage(name).TITLE, records.get(name)
+        record = records.get(name)
         if waiting:
-            found.append(StageState(name, title, "todo", f"follows {waiting}"))
+            found.append(StageState(name, title(name), "todo", f"follows {waiting}"))
             continue
         state, why = state_of(name, workspace, settings, photos, record)
-        found.append(StageState(name, title, state, why))
+        found.append(StageState(name, title(name), state, why))
         if state != "cached":
             waiting = name
     return found
@@ -156,7 +174,7 @@ def state_of(
         return "todo", "what it reads has changed"
     if record["state"] != "done":
         return "resume", "was interrupted"
-    if record["outputs"] != stage(name).outputs(workspace):
+    if record["outputs"] != stage(name).outputs(workspace.round(number_of(name))):
         return "todo", "its files were changed or removed"
     return "cached", "nothing it reads has changed"
 
@@ -169,13 +187,13 @@ def plan(workspace: Workspace, resolved: Resolved, photos: list[Path]) -> RunPla
     """
     _check(resolved.settings)
     found = states(workspace, resolved.settings, photos)
-    todo = {state.name for state in found if state.state != "cached"}
+    todo = [state.name for state in found if state.state != "cached"]
     estimate = planning.for_run(
         resolved.settings,
         photos=len(photos),
         todo=todo,
         home=workspace.path,
-        judging=to_judge(workspace, resolved.settings) if _first(found) == "score" else None,
+        judging=_left_to_judge(workspace, resolved.settings, found),
     )
     return RunPlan(found, estimate, planning.check(estimate))
 
@@ -184,7 +202,7 @@ def to_judge(workspace: Workspace, settings: Settings, again: Collection[str] = 
     """What scoring has left to do in a repository that is sampled.
 
     Args:
-        workspace: the identity.
+        workspace: the identity, as the repository's round sees it.
         settings: of the judges.
         again: rewards that are to be scored again whatever is there.
 
@@ -195,14 +213,15 @@ def to_judge(workspace: Workspace, settings: Settings, again: Collection[str] = 
     return judging
 
 
-def _first(found: list[StageState]) -> str | None:
-    """The stage that a run would begin with: what it reads is on disk as it will be."""
-    return next((state.name for state in found if state.state != "cached"), None)
+def _left_to_judge(workspace: Workspace, settings: Settings, found: list[StageState]) -> planning.Judging | None:
+    """What is left to score if a run would begin with scoring: only then what that reads is on disk as it will be."""
+    first = next((state.name for state in found if state.state != "cached"), "")
+    return to_judge(workspace.round(number_of(first)), settings) if stage_of(first) == "score" else None
 
 
 def _check(settings: Settings) -> None:
     """Let every stage refuse at once what it could only refuse hours later; nothing is fetched."""
-    for name in needed(settings):
+    for name in dict.fromkeys(map(stage_of, needed(settings))):
         if hasattr(stage(name), "check"):
             stage(name).check(settings)
 
@@ -210,11 +229,13 @@ def _check(settings: Settings) -> None:
 def _prepare(workspace: Workspace, settings: Settings, photos: list[Path], events: Events) -> None:
     """Bring in the weights of every stage that may be done, before the first one starts."""
     found = states(workspace, settings, photos)
-    for state in found:
-        if state.name == "score" == _first(found):
-            stage("score").prepare(settings, events, to_judge(workspace, settings).rewards)
-        elif state.state != "cached" and hasattr(stage(state.name), "prepare"):
-            stage(state.name).prepare(settings, events)
+    judging = _left_to_judge(workspace, settings, found)
+    todo = [stage_of(state.name) for state in found if state.state != "cached"]
+    for name in dict.fromkeys(todo):
+        if judging and todo.count("score") == 1 and name == "score":
+            stage(name).prepare(settings, events, judging.rewards)
+        elif hasattr(stage(name), "prepare"):
+            stage(name).prepare(settings, events)
 
 
 def consent_missing(workspace: Workspace, photos: Iterable[Path]) -> list[str]:
@@ -252,11 +273,11 @@ def run(workspace: Workspace, resolved: Resolved, photos: list[Path], events: Ev
         events.listen(lambda event: _record_fallback(workspace, event))
         settings = seeded(workspace, resolved.settings)
         _prepare(workspace, settings, photos, events)
-        order = needed(settings)
+        names = needed(settings)
         done: list[str] = []
         cached: list[str] = []
-        for number, name in enumerate(order, 1):
-            about = {"stage": name, "title": stage(name).TITLE, "i": number, "n": len(order)}
+        for number, name in enumerate(names, 1):
+            about = {"stage": name, "title": title(name), "i": number, "n": len(names)}
             if number == 2:
                 # The photos were accepted: from here on the manifest describes this run.
                 _describe(workspace, settings, resolved.origins)
@@ -273,25 +294,27 @@ def run(workspace: Workspace, resolved: Resolved, photos: list[Path], events: Ev
             run_stage(name, workspace, settings, photos, events)
             events.emit("stage", state="finished", **about)
             done.append(name)
-        records = workspace.manifest()["stages"]
-        adapter = workspace.path / order[-1] / "adapter.safetensors"
+        trained = rounds_done(workspace.manifest()["stages"], names)
+        # What one more round would start from.
+        adapter = workspace.round(trained[-1]["round"] + 1 if trained else FIRST).start
         workspace.update(adapter=str(adapter.relative_to(workspace.path)), finished=time.time())
-        pairs = records["select"]["result"]["pairs"] if "select" in order else 0
-        trained = records["prefer"]["result"] if "prefer" in order else {}
-        choice = {name: trained[name] for name in ("chosen", "stopped", "why") if name in trained}
+        pairs = sum(one["pairs"] for one in trained)
+        choice = {name: trained[-1][name] for name in ("chosen", "stopped", "why")} if trained else {}
         seconds = round(time.monotonic() - begun, 1)
-        return CustomizeResult(workspace.name, workspace.path, adapter, done, cached, pairs, seconds, **choice)
+        return CustomizeResult(
+            workspace.name, workspace.path, adapter, done, cached, pairs, seconds, **choice, rounds=trained
+        )
 
 
 def score(workspace: Workspace, settings: Settings, events: Events, *, again: Collection[str] = ()) -> bool:
-    """Score the repository as it is, and do nothing else.
+    """Score a round's repository as it is, and do nothing else.
 
     The adapter stays in use. Whether pairs and adapter still follow from the scores, the next run finds out. No score
     goes before its successor is there: weights are fetched first, and if a judge fails, the scores that were to be made
     again hold as they are.
 
     Args:
-        workspace: the identity; locked while this works.
+        workspace: the identity, as the round sees it; locked while this works.
         settings: of the judges.
         events: where progress goes; also appended to the identity's `events.jsonl`.
         again: rewards whose scores are made again; an interrupted call of that kind is gone on with.
@@ -303,20 +326,20 @@ def score(workspace: Workspace, settings: Settings, events: Events, *, again: Co
         MagicIDError: as the stage.
         KeyboardInterrupt: somebody asked to stop; the scores made so far stay.
     """
-    module = stage("score")
+    module, name = stage("score"), named("score", workspace.number)
     with workspace.lock():
         events.path = workspace.events
         events.listen(lambda event: _record_fallback(workspace, event))
         before = module.outputs(workspace)
-        state, why = state_of("score", workspace, settings, [], workspace.manifest()["stages"].get("score"))
+        state, why = state_of(name, workspace, settings, [], workspace.manifest()["stages"].get(name))
         if state == "cached" and not again:
             return False
         module.prepare(settings, events, to_judge(workspace, settings, again).rewards)
         module.make_again(workspace, settings, again)
-        about = {"stage": "score", "title": module.TITLE, "i": 1, "n": 1}
+        about = {"stage": name, "title": title(name), "i": 1, "n": 1}
         events.emit("stage", state="started", why=f"{' and '.join(again)} again" if again else why, **about)
         try:
-            run_stage("score", workspace, settings, [], events)
+            run_stage(name, workspace, settings, [], events)
         except MagicIDError:
             module.leave(workspace)
             raise
@@ -341,7 +364,7 @@ def run_stage(name: str, workspace: Workspace, settings: Settings, photos: list[
     begun = time.time()
     record: dict[str, Any] = {"key": key_of(name, workspace, settings, photos), "state": "running", "begun": begun}
     _keep(workspace, name, record)
-    module = stage(name)
+    module, workspace = stage(name), workspace.round(number_of(name))
     smaller = "Train smaller (--size 544x320 --frames 33), or free the GPU; the same command resumes."
     with room_to_write(workspace.path), models.gpu_memory(f"working on stage '{name}'", smaller):
         if name == "ingest":

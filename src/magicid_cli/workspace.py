@@ -10,8 +10,10 @@ A person can read it with `ls` and `cat`:
         scores.jsonl    one line a video and reward;  set-aside.jsonl: videos without, and why
         other-scores.jsonl  what other judges said before;  score-again.json: scores that are to be made again
         pairs.jsonl     one line a pair;  pairs.json: how they were chosen
+        votes.jsonl     what people said of pairs, only ever appended to
         prefer/         beta.json, metrics.jsonl, checkpoints/, looks.jsonl and snapshots/ of the guards, guards.json,
                         adapter.safetensors
+        rounds/N/       repository/, scores.jsonl, …, pairs.jsonl, pairs.json and prefer/ of round N, from 2 on
         texts/          prompts and captions, encoded
         videos/         what `generate` made
         methods/<name>/ another method's results on the same photos, with children and records of the same names
@@ -37,6 +39,7 @@ from typing import Any
 import platformdirs
 
 from magicid_cli.errors import MagicIDError
+from magicid_cli.rounds import FIRST, folder_of
 
 FORMAT = 1
 _LARGE = 1 << 24  # bytes
@@ -202,31 +205,52 @@ def read_lines(path: Path) -> list[Any]:
 
 
 class Workspace:
-    """The folder of one identity, or of another method's results inside it.
+    """The folder of one identity, or of another method's results inside it, as one of its rounds sees it.
 
     Args:
         name: of the identity.
         home: where identities are; by default `data_home()`.
         method: the method, if it is not MagicID; the photos are the identity's all the same.
+        number: of the round whose repository, scores, pairs and stage 2 are meant; all else is the same in each.
     """
 
-    def __init__(self, name: str, home: Path | None = None, *, method: str | None = None) -> None:
+    def __init__(self, name: str, home: Path | None = None, *, method: str | None = None, number: int = FIRST) -> None:
         self.name = check_name(name)
         self.method = method
-        identity = (home or data_home()) / "identities" / self.name
+        self.number = number
+        self._home = home or data_home()
+        identity = self._home / "identities" / self.name
         self.path = identity / "methods" / method if method else identity
         self.references = identity / "references"
         self.reconstruct = self.path / "reconstruct"
-        self.repository = self.path / "repository"
-        self.scores = self.path / "scores.jsonl"
-        self.other_scores = self.path / "other-scores.jsonl"
-        self.score_again = self.path / "score-again.json"
-        self.set_aside = self.path / "set-aside.jsonl"
-        self.pairs = self.path / "pairs.jsonl"
-        self.prefer = self.path / "prefer"
+        own = folder_of(self.path, number)
+        self.repository = own / "repository"
+        self.scores = own / "scores.jsonl"
+        self.other_scores = own / "other-scores.jsonl"
+        self.score_again = own / "score-again.json"
+        self.set_aside = own / "set-aside.jsonl"
+        self.pairs = own / "pairs.jsonl"
+        self.votes = own / "votes.jsonl"
+        self.pairs_report = own / "pairs.json"
+        self.prefer = own / "prefer"
         self.videos = self.path / "videos"
         self.events = self.path / "events.jsonl"
         self.manifest_path = self.path / "manifest.json"
+
+    def round(self, number: int) -> "Workspace":
+        """The same folder as another round sees it."""
+        return Workspace(self.name, self._home, method=self.method, number=number)
+
+    @property
+    def start(self) -> Path:
+        """The adapter that the round starts from: stage 1's, or the final one of the round before."""
+        before = self.reconstruct if self.number == FIRST else self.round(self.number - 1).prefer
+        return before / "adapter.safetensors"
+
+    def seed_of(self, seed: int | None, *item: str | int) -> int:
+        """The seed of one thing of the round (48 bits): a function of the run's seed, the round and its name alone."""
+        known = [seed] if self.number == FIRST else [seed, self.number]
+        return int(digest([*known, *item])[:12], 16)
 
     @property
     def exists(self) -> bool:

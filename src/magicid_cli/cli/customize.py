@@ -30,6 +30,7 @@ _SECTIONS = (
     "repository",
     "rewards",
     "pairs",
+    "rounds",
     "prefer",
 )
 Consent = Annotated[
@@ -83,8 +84,9 @@ def customize(
     if how:
         pipeline.record_consent(workspace, files, _user(), how)
     done = pipeline.run(workspace, resolved, files, terminal.events)
-    if done.why:
-        terminal.say(f"Stage 2: {done.why}.")
+    for one in done.rounds:
+        which = f", round {one['round']}" if len(done.rounds) > 1 else ""
+        terminal.say(*([f"Stage 2{which}: {one['why']}."] if one["why"] else []))
     is_drawn = video_model(resolved.settings.model.name).drawn
     example = drawn.EXAMPLE if is_drawn else "{name} walks along a beach at sunset"
     following = f"magicid generate --prompt {shlex.quote(example.format(name=done.name))}"

@@ -10,9 +10,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from magicid_cli import pipeline
 from magicid_cli.config import KNOBS, Settings, resolve, with_values
 from magicid_cli.errors import MagicIDError
-from magicid_cli.pipeline import ORDER, PREFERENCE
+from magicid_cli.rounds import FIRST, named, recorded
 from magicid_cli.workspace import Workspace, identities
 
 _TAIL_BYTES = 65_536
@@ -130,7 +131,7 @@ def recorded_settings(workspace: Workspace, flags: Mapping[str, Any]) -> Setting
 def order(manifest: Mapping[str, Any]) -> tuple[str, ...]:
     """The stages that the identity's last run consisted of."""
     steps = manifest.get("settings", {}).get("values", {}).get("prefer", {}).get("steps", 1)
-    return ORDER if steps else tuple(name for name in ORDER if name not in PREFERENCE)
+    return pipeline.order(steps, recorded(manifest))
 
 
 def stage_states(manifest: Mapping[str, Any]) -> dict[str, str]:
@@ -146,6 +147,30 @@ def stage_states(manifest: Mapping[str, Any]) -> dict[str, str]:
     stale = [] if manifest.get("finished") or newest is None else begun[begun.index(newest) + 1 :]
     states = {name: records.get(name, {}).get("state", "not begun") for name in stages}
     return states | dict.fromkeys(stale, "stale")
+
+
+def as_round(workspace: Workspace, number: int | None, states: Mapping[str, str], stage: str) -> Workspace:
+    """The identity as a round sees it: the one asked for, or the newest whose `stage` is done.
+
+    Args:
+        workspace: of the identity.
+        number: of the round; None for the newest.
+        states: of the stages, as `stage_states` has them.
+        stage: that the caller reads the results of.
+
+    Raises:
+        MagicIDError: `round-missing` for one that the identity's last run did not have.
+    """
+    rounds = recorded(workspace.manifest())
+    if number is not None and number > rounds:
+        raise MagicIDError(
+            "round-missing",
+            f"'{workspace.name}' has {rounds} round{'' if rounds == 1 else 's'}, and round {number} was asked for.",
+            f"Ask for one up to {rounds}, or add rounds: magicid customize PHOTOS --name {workspace.name} "
+            f"--rounds {number}",
+        )
+    done = [one for one in range(FIRST, rounds + 1) if states.get(named(stage, one)) == "done"]
+    return workspace.round(number or max(done, default=FIRST))
 
 
 def progress(manifest: Mapping[str, Any]) -> str:

@@ -9,6 +9,7 @@ from magicid_cli.cli.output import Result, Table, Terminal
 from magicid_cli.cli.score import REWARDS, no_videos
 from magicid_cli.config import KNOBS
 from magicid_cli.errors import MagicIDError
+from magicid_cli.rounds import FIRST, named
 
 if TYPE_CHECKING:
     from magicid_cli.workspace import Workspace
@@ -17,36 +18,41 @@ _WIDTH = 80
 
 
 @options.command("pairs", "seed", recorded=True, also={"pairs.count": "--pairs"})
-def pairs(terminal: Terminal, flags: options.Flags, name: options.SomeIdentity = None) -> Result:
+def pairs(
+    terminal: Terminal, flags: options.Flags, name: options.SomeIdentity = None, number: options.Round = None
+) -> Result:
     """Show an identity's preference pairs: both videos with their rewards, raw and on the 1-10 scale, and why.
 
     With a flag, show what the pairs would be instead. Nothing is written: `customize` with the same flag makes it so.
     """
-    from magicid_cli.cli.identity import choose, recorded_settings, stage_states
+    from magicid_cli.cli.identity import as_round, choose, recorded_settings, stage_states
 
     workspace = choose(name)
     states = stage_states(workspace.manifest())
-    if states.get("sample") != "done":
+    workspace = as_round(workspace, number, states, "score")
+    if states.get(named("sample", workspace.number)) != "done":
         raise no_videos(workspace)
-    if states.get("score") != "done":
+    if states.get(named("score", workspace.number)) != "done":
+        which = f" --round {number}" if number else ""
         raise MagicIDError(
             "scores-missing",
             f"The videos of '{workspace.name}' are not scored, or not to the end.",
-            f"Score them: magicid score {workspace.name}",
+            f"Score them: magicid score {workspace.name}{which}",
         )
     from magicid_cli.stages import select
     from magicid_cli.workspace import read_json, read_lines
 
-    now = read_lines(workspace.pairs) if states.get("select") == "done" else []
+    now = read_lines(workspace.pairs) if states.get(named("select", workspace.number)) == "done" else []
     if flags.values or not now:
         choice = select.choose(workspace, recorded_settings(workspace, flags.values))
         select.require(choice, workspace)
         rows, report = choice.rows, choice.report
     else:
-        rows, report = now, read_json(workspace.path / "pairs.json")
+        rows, report = now, read_json(workspace.pairs_report)
     given = {KNOBS[name].flag or name: value for name, value in flags.values.items()}
     data: dict[str, Any] = {
         "name": workspace.name,
+        "round": workspace.number,
         "what_if": given or None,
         "selected": _counts(now),
         "would_be": None,
@@ -68,9 +74,10 @@ def _heading(workspace: "Workspace", rows: Sequence[Any], given: Mapping[str, An
     if given:
         flags = " ".join(f"{flag} {options.value_text(value)}" for flag, value in given.items())
         return f"What if {flags}: {counted}. Nothing was written."
+    whose = f"'{workspace.name}'" + ("" if workspace.number == FIRST else f", round {workspace.number}")
     if not now:
-        return f"Pairs that the scores of '{workspace.name}' would give: {counted}. Nothing was written."
-    return f"Pairs of '{workspace.name}': {counted}."
+        return f"Pairs that the scores of {whose} would give: {counted}. Nothing was written."
+    return f"Pairs of {whose}: {counted}."
 
 
 def _hint(workspace: "Workspace", given: Mapping[str, Any], now: Sequence[Any]) -> str:

@@ -15,6 +15,7 @@ _CONTENTS = {
     "references": "photos' verdicts, crops and captions",
     "reconstruct": "stage 1: checkpoints, adapter, log",
     "repository": "sampled clips and latents",
+    "rounds": "later rounds: clips, latents, rewards, pairs, checkpoints, adapters, logs",
     "texts": "encoded prompts",
     "prefer": "stage 2: checkpoints, adapter, log",
     "videos": "generated videos",

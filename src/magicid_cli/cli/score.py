@@ -12,6 +12,7 @@ import typer
 from magicid_cli.cli import options
 from magicid_cli.cli.output import Result, Table, Terminal
 from magicid_cli.errors import MagicIDError
+from magicid_cli.rounds import FIRST, named
 
 if TYPE_CHECKING:
     from magicid_cli.workspace import Workspace
@@ -46,6 +47,7 @@ def score(
     name: options.SomeIdentity = None,
     again: Again = None,
     videos: Videos = False,
+    number: options.Round = None,
     dry_run: options.DryRun = False,
     yes: options.Yes = False,
 ) -> Result:
@@ -53,14 +55,17 @@ def score(
 
     What no flag says is as in the identity's last `customize`. Only scores that a change concerns are made again. The
     adapter stays as it is until `customize` selects pairs from the new scores. Another face recogniser has to see the
-    photos, too: that is `customize --face-model`.
+    photos, too: that is `customize --face-model`. Each round of `customize --rounds` has a repository of its own.
     """
-    from magicid_cli.cli.identity import choose, recorded_settings, require_free, stage_states
+    from magicid_cli.cli.identity import as_round, choose, recorded_settings, require_free, stage_states
 
     workspace = choose(name)
-    if stage_states(workspace.manifest()).get("sample") != "done":
+    states = stage_states(workspace.manifest())
+    workspace = as_round(workspace, number, states, "sample")
+    if states.get(named("sample", workspace.number)) != "done":
         raise no_videos(workspace)
     require_free(workspace)
+    which = [] if number is None else ["--round", str(number)]
     settings = recorded_settings(workspace, flags.values)
     from magicid_cli import pipeline, plan
     from magicid_cli.cli import estimate
@@ -78,7 +83,7 @@ def score(
         raise problem
     estimate.approve(terminal, estimated, yes=yes)
     if again:
-        command = shlex.join(["magicid", "score", workspace.name])
+        command = shlex.join(["magicid", "score", workspace.name, *which])
         terminal.say(f"Scores of {', '.join(again)} are made again; `{command}` goes on if this is interrupted.")
     worked = pipeline.score(workspace, settings, terminal.events, again=tuple(map(str, again or ())))
     data = summary(workspace)
@@ -89,9 +94,9 @@ def score(
     blocks: list[str | Table] = [table, judges]
     if data["set_aside"]:
         blocks.append(Table(("SET ASIDE", "WHY"), [(row["clip"], row["why"]) for row in data["set_aside"]]))
-    following = f"Pairs that follow: magicid pairs {workspace.name}"
+    following = f"Pairs that follow: {shlex.join(['magicid', 'pairs', workspace.name, *which])}"
     hint = following if worked else f"Nothing had to be scored. {following}"
-    return Result({"name": workspace.name, **data}, blocks, [workspace.scores], hint=hint)
+    return Result({"name": workspace.name, "round": workspace.number, **data}, blocks, [workspace.scores], hint=hint)
 
 
 def summary(workspace: "Workspace") -> dict[str, Any]:
@@ -128,10 +133,11 @@ def summary(workspace: "Workspace") -> dict[str, Any]:
 
 
 def no_videos(workspace: "Workspace") -> MagicIDError:
-    """The error of an identity whose repository is not sampled."""
+    """The error of an identity whose repository is not sampled, or that of a later round."""
+    which = "" if workspace.number == FIRST else f" of round {workspace.number}"
     return MagicIDError(
         "scores-missing",
-        f"'{workspace.name}' has no scores: its preference repository is not sampled, or not to the end.",
+        f"'{workspace.name}' has no scores{which}: its preference repository is not sampled, or not to the end.",
         f"Sample and score it: magicid customize PHOTOS --name {workspace.name}",
     )
 

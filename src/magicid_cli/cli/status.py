@@ -2,11 +2,13 @@
 
 import time
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from magicid_cli.cli import options
 from magicid_cli.cli.output import Result, Table, Terminal
 from magicid_cli.cli.progress import spoken
+from magicid_cli.rounds import named, recorded, stage_of
 
 
 @options.command()
@@ -19,8 +21,9 @@ def status(terminal: Terminal, name: options.SomeIdentity = None) -> Result:
     running = holder(workspace)
     events = last_events(workspace)
     stages = [
-        {"stage": stage, **_row(state, manifest["stages"].get(stage, {}), running, _newest_step(events, stage))}
+        {"stage": stage, **_row(state, record, running, _newest_step(events, stage_of(stage), record.get("begun")))}
         for stage, state in stage_states(manifest).items()
+        for record in [manifest["stages"].get(stage, {})]
     ]
     silent_s = max(0.0, time.time() - events[-1]["time"]) if events else None
     data = {
@@ -53,10 +56,10 @@ def status(terminal: Terminal, name: options.SomeIdentity = None) -> Result:
 
 
 def _preference(manifest: Mapping[str, Any]) -> dict[str, Any] | None:
-    """Which step's adapter the guards chose and why; None while that is not the adapter in use."""
-    if not str(manifest.get("adapter")).startswith("prefer/"):
+    """Which step's adapter the guards chose in the last round and why; None while that is not the adapter in use."""
+    if Path(manifest.get("adapter") or "").parent.name != "prefer":
         return None
-    result = manifest["stages"].get("prefer", {}).get("result", {})
+    result = manifest["stages"].get(named("prefer", recorded(manifest)), {}).get("result", {})
     known = "why" in result  # an earlier version's record does not tell
     return {name: result[name] for name in ("steps", "chosen", "stopped", "why")} if known else None
 
@@ -69,6 +72,7 @@ def _row(state: str, record: Mapping[str, Any], running: str | None, step: Mappi
     return {"state": state, "progress": counted, "begun": record.get("begun"), "finished": record.get("finished")}
 
 
-def _newest_step(events: list[dict[str, Any]], stage: str) -> dict[str, Any] | None:
+def _newest_step(events: list[dict[str, Any]], stage: str, since: float | None) -> dict[str, Any] | None:
+    """The newest step of a stage's module since it was begun in the round at hand."""
     steps = (event for event in reversed(events) if event.get("kind") == "step" and event.get("stage") == stage)
-    return next(steps, None)
+    return next((event for event in steps if event.get("time", 0.0) >= (since or 0.0)), None)

@@ -53,13 +53,17 @@ class Looking:
 
     Attributes:
         policy: samples and judges the watched videos with the policy as it is: means, and a row a video.
-        stage_1: the same with the stage-1 model.
+        stage_1: the same with the model that the round started from; in the first round that of stage 1.
         save: writes the policy as it is to an adapter file, atomically.
+        start: what to call the model that the round started from.
+        otherwise: what a user may type instead if every look lost something.
     """
 
     policy: Callable[[], tuple[Seen, list[dict[str, Any]]]]
     stage_1: Callable[[], tuple[Seen, list[dict[str, Any]]]]
     save: Callable[[Path], None]
+    start: str = rules.STAGE_1
+    otherwise: str = "the stage-1 adapter alone (--prefer-steps 0)"
 
 
 class Guard:
@@ -97,14 +101,14 @@ class Guard:
             return False
         if not self._seen_at(step):
             self._look(step)
-        sign = rules.ending(self.looks(rows))
+        sign = rules.ending(self.looks(rows), self._looking.start)
         if sign is not None and step < self._steps:
             message = f"Stage 2 ends after step {step} of {self._steps} ({sign.rule}): {sign.why}."
             self._events.notice(message, stage="prefer", rule=sign.rule, step=step)
         return sign is not None
 
     def looks(self, rows: Rows) -> list[Look]:
-        """Every look but the stage-1 model's, oldest first."""
+        """Every look but the one at the start, oldest first."""
         start, *later = self._records
         befores = [0, *(record["step"] for record in later)]
         return [
@@ -123,13 +127,14 @@ class Guard:
         """
         looks = self.looks(rows)
         last = looks[-1].step
-        sign = rules.ending(looks) if last < self._steps else None
-        choice = rules.choose(looks)
+        start = self._looking.start
+        sign = rules.ending(looks, start) if last < self._steps else None
+        choice = rules.choose(looks, start)
         while choice.step != last and not self._is_whole(choice.step):
             message = f"The snapshot of step {choice.step} is damaged; another step is chosen instead."
             self._events.emit("fallback", message=message, stage="prefer")
             looks = [one for one in looks if one.step != choice.step]
-            choice = rules.choose(looks)
+            choice = rules.choose(looks, start)
         if choice.step == last:
             self._looking.save(adapter)  # the policy as it is
         else:
@@ -163,7 +168,7 @@ class Guard:
         if not qualified:
             message = (
                 f"Stage 2 lost likeness or motion at every look: {verdict.why}. "
-                "Try a lower learning rate (--prefer-lr), or the stage-1 adapter alone (--prefer-steps 0)."
+                f"Try a lower learning rate (--prefer-lr), or {self._looking.otherwise}."
             )
             self._events.emit("fallback", message=message, stage="prefer")
 

@@ -1,7 +1,8 @@
 """When preference optimization does harm, and which of its checkpoints is the best: functions of what was measured.
 
 At a look the guards see the means of all steps since the look before, the held-out margin, and how likeness and motion
-of some fixed videos compare with the stage-1 model's. A sign is one of five kinds of harm. Training ends when the same
+of some fixed videos compare with those of the start: the stage-1 model, or in a later round what the round before
+ended with. A sign is one of five kinds of harm. Training ends when the same
 sign was there at `PATIENCE` looks in a row, so that one noisy look ends nothing. Everything here depends on the
 measurements alone: a run that was cut and resumed comes to the same decision.
 """
@@ -16,7 +17,7 @@ PATIENCE = 2
 """Looks in a row at which a sign must be there."""
 
 LOST = 0.25
-"""Share of the stage-1 model's likeness or motion whose loss is a sign."""
+"""Share of the start's likeness or motion whose loss is a sign."""
 
 TOLERATED = 0.05
 """Share that a checkpoint may lose and still be a good one: about what sampling other videos would change."""
@@ -34,7 +35,10 @@ SATURATED = 0.02
 """Gradient factor under which a pair teaches nothing any more: it was 0.5 at the start."""
 
 LEAST_LIKENESS, LEAST_MOTION = 0.1, 0.5
-"""Below these the stage-1 model's values are noise (strangers' cosines, half a pixel), and no divisor."""
+"""Below these the start's values are noise (strangers' cosines, half a pixel), and no divisor."""
+
+STAGE_1 = "the stage-1 model"
+"""What the first round starts from, and what everything is compared with."""
 
 
 @dataclass(frozen=True)
@@ -57,7 +61,7 @@ class Look:
         rejected_shift: mean of `e_l - e_l0`.
         gradient_factor: mean.
         held_out_margin: at this step; None without held-out pairs.
-        likeness_gain: relative to the stage-1 model's on the same prompts and seeds: 0.1 is a tenth more.
+        likeness_gain: relative to the start's on the same prompts and seeds: 0.1 is a tenth more.
         motion_gain: the same of motion.
     """
 
@@ -86,7 +90,7 @@ class Choice:
 
     Attributes:
         step: of the look.
-        qualified: whether likeness and motion are both at the stage-1 model's, within `TOLERATED`.
+        qualified: whether likeness and motion are both at the start's, within `TOLERATED`.
         why: a sentence.
     """
 
@@ -102,7 +106,7 @@ def look(step: int, after: int, rows: Sequence[Mapping[str, Any]], start: Seen, 
         step: finished steps.
         after: step of the look before, 0 if there was none.
         rows: metrics, a line a step; those of later steps are not read.
-        start: the watched videos of the stage-1 model.
+        start: the watched videos of the model that the round started from.
         now: the same of the policy after `step` steps.
     """
     window = [row for row in rows if after < row["step"] <= step]
@@ -120,29 +124,35 @@ def look(step: int, after: int, rows: Sequence[Mapping[str, Any]], start: Seen, 
     )
 
 
-def signs(looks: Sequence[Look]) -> list[Sign]:
+def signs(looks: Sequence[Look], start: str = STAGE_1) -> list[Sign]:
     """The signs of harm at the newest look, the gravest first.
 
     Args:
         looks: all up to now, oldest first, at least one.
+        start: what to call the model that the round started from.
     """
-    found = [lost(looks[-1]), overfitting(looks), displacement(looks), saturation(looks[-1])]
+    found = [lost(looks[-1], start), overfitting(looks), displacement(looks), saturation(looks[-1])]
     return [sign for some in found for sign in some]
 
 
-def ending(looks: Sequence[Look]) -> Sign | None:
-    """The gravest sign that was there at each of the last `PATIENCE` looks, as it is at the newest; None to go on."""
+def ending(looks: Sequence[Look], start: str = STAGE_1) -> Sign | None:
+    """The gravest sign that was there at each of the last `PATIENCE` looks, as it is at the newest; None to go on.
+
+    Args:
+        looks: all up to now, oldest first.
+        start: what to call the model that the round started from.
+    """
     if len(looks) < PATIENCE:
         return None
     recent = [{sign.rule for sign in signs(looks[: len(looks) - ago])} for ago in range(1, PATIENCE)]
-    return next((sign for sign in signs(looks) if all(sign.rule in rules for rules in recent)), None)
+    return next((sign for sign in signs(looks, start) if all(sign.rule in rules for rules in recent)), None)
 
 
-def lost(now: Look) -> list[Sign]:
-    """Likeness or motion of the watched videos far below the stage-1 model's."""
+def lost(now: Look, start: str = STAGE_1) -> list[Sign]:
+    """Likeness or motion of the watched videos far below the start's."""
     gains = {"likeness": now.likeness_gain, "motion": now.motion_gain}
     return [
-        Sign(f"{what}-lost", f"the {what} of the watched videos is {-gain:.0%} below the stage-1 model's")
+        Sign(f"{what}-lost", f"the {what} of the watched videos is {-gain:.0%} below {start}'s")
         for what, gain in gains.items()
         if gain < -LOST
     ]
@@ -183,7 +193,7 @@ def saturation(now: Look) -> list[Sign]:
     return [Sign("saturation", f"the gradient factor is {now.gradient_factor:.2g}: nothing is being taught any more")]
 
 
-def choose(looks: Sequence[Look]) -> Choice:
+def choose(looks: Sequence[Look], start: str = STAGE_1) -> Choice:
     """The best look's step, by the rewards of the watched videos alone.
 
     Among the looks that lose no more than `TOLERATED` of likeness and of motion: the largest sum of both gains. If
@@ -191,14 +201,15 @@ def choose(looks: Sequence[Look]) -> Choice:
 
     Args:
         looks: at least one.
+        start: what to call the model that the round started from.
     """
     good = [one for one in looks if _worst(one) >= -TOLERATED]
     if good:
         best = max(good, key=lambda one: (one.likeness_gain + one.motion_gain, one.step))
-        why = "the best of those that keep the stage-1 model's likeness and motion"
+        why = f"the best of those that keep {start}'s likeness and motion"
         return Choice(best.step, qualified=True, why=f"{why}: {_gains(best)}")
     best = max(looks, key=lambda one: (_worst(one), one.step))
-    why = "none keeps both likeness and motion of the stage-1 model; it loses the least"
+    why = f"none keeps both likeness and motion of {start}; it loses the least"
     return Choice(best.step, qualified=False, why=f"{why}: {_gains(best)}")
 
 

@@ -22,8 +22,9 @@ from magicid_cli.models.catalog import video_model
 from magicid_cli.rewards.base import Clip
 from magicid_cli.rewards.dynamics import DynamicsReward
 from magicid_cli.rewards.identity import IdentityReward
+from magicid_cli.rounds import FIRST
 from magicid_cli.scorebook import flow_of
-from magicid_cli.workspace import Workspace, digest, read_lines
+from magicid_cli.workspace import Workspace, read_lines
 
 if TYPE_CHECKING:
     import torch
@@ -58,7 +59,7 @@ def wishes(workspace: Workspace, settings: Settings) -> list[Wish]:
     # A held-out pair may have a photo's caption for its prompt, which asks for a still picture.
     prompts = list(dict.fromkeys([*(text for text in held_out if text in repository), *repository]))
     return [
-        Wish(prompts[number % len(prompts)], int(digest([settings.seed, "watched", number])[:12], 16))
+        Wish(prompts[number % len(prompts)], workspace.seed_of(settings.seed, "watched", number))
         for number in range(settings.prefer.watch_videos)
     ]
 
@@ -118,7 +119,7 @@ def open_guard(
     workspace: Workspace,
     settings: Settings,
     family: Family,
-    stage_1: tuple["dict[str, torch.Tensor]", adapters.AdapterSpec],
+    started_from: tuple["dict[str, torch.Tensor]", adapters.AdapterSpec],
     key: str,
     events: Events,
 ) -> Guard:
@@ -128,11 +129,11 @@ def open_guard(
         workspace: of the identity.
         settings: of the run.
         family: as `Watch` takes it.
-        stage_1: the adapter that the policy started from.
+        started_from: the adapter that the policy started from.
         key: digest of everything the training reads.
         events: where progress goes.
     """
-    watch, (tensors, spec) = Watch(workspace, settings, family, events), stage_1
+    watch, (tensors, spec) = Watch(workspace, settings, family, events), started_from
 
     def start() -> tuple[Seen, list[dict[str, Any]]]:
         now = adapters.tensors(family.transformer, "policy")
@@ -150,6 +151,14 @@ def open_guard(
         steps=settings.prefer.steps,
         every=settings.prefer.watch_every,
         key=key,
-        looking=Looking(policy=watch, stage_1=start, save=save),
+        looking=Looking(policy=watch, stage_1=start, save=save, **_words(workspace.number)),
         events=events,
     )
+
+
+def _words(number: int) -> dict[str, str]:
+    """What a later round calls the model that it started from, and the way back to it."""
+    if number == FIRST:
+        return {}
+    before = number - 1
+    return {"start": f"round {before}'s model", "otherwise": f"round {before}'s adapter (--rounds {before})"}

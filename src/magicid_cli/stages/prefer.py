@@ -1,9 +1,10 @@
 """Stage 2: hybrid preference optimization of the LoRA against the stage-1 model.
 
-Two adapters sit on one frozen base: `reference` (stage 1, frozen) and `policy` (starts as its copy). A step draws one
-time and one noise for both videos of a pair, measures the reference's two errors without gradient, then lets
-`hpo.accumulate_preference` form the exact gradient with one video's graph alive at a time (`method.md` 5). The settings
-may ask for other draws, for the bare base as reference, and for further terms in the loss.
+Two adapters sit on one frozen base: `reference` (stage 1, frozen) and `policy` (starts as its copy); in a later round
+both are what the round before ended with. A step draws one time and one noise for both videos of a pair, measures the
+reference's two errors without gradient, then lets `hpo.accumulate_preference` form the exact gradient with one video's
+graph alive at a time (`method.md` 5). The settings may ask for other draws, for the bare base as reference, and for
+further terms in the loss.
 """
 
 import shutil
@@ -23,6 +24,7 @@ from magicid_cli.events import Events
 from magicid_cli.faces import open_faces
 from magicid_cli.models.base import Family
 from magicid_cli.models.catalog import video_model
+from magicid_cli.rounds import FIRST
 from magicid_cli.workspace import Workspace, digest, file_digest, read_json, read_lines, write_json
 
 NAME = "prefer"
@@ -92,12 +94,12 @@ def inputs(workspace: Workspace, settings: Settings) -> dict[str, Any]:
 
 
 def trained_on(workspace: Workspace) -> dict[str, Any]:
-    """Content of the stage-1 adapter and of the pairs, and the records of the videos that the pairs name."""
+    """Content of the adapter that the round starts from and of the pairs, and the records of their videos."""
     rows = read_lines(workspace.pairs)
     named = {row[side]["id"] for row in rows for side in ("winner", "rejected")}
     records = read_lines(workspace.repository / "videos.jsonl")
     return {
-        "adapter": file_digest(workspace.reconstruct / "adapter.safetensors"),
+        "adapter": file_digest(workspace.start),
         "pairs": [[row["split"], row["winner"]["id"], row["rejected"]["id"], row["prompt"]] for row in rows],
         "videos": {row["id"]: row["key"] for row in records if row["id"] in named},
     }
@@ -127,7 +129,7 @@ def run(workspace: Workspace, settings: Settings, events: Events) -> PreferResul
     if settings.prefer.guards:
         prompts = [wish.prompt for wish in guards.wishes(workspace, settings)]
         conditioning.encode_texts(family, workspace.path / "texts", prompts, events, NAME)
-    tensors, spec = adapters.load(workspace.reconstruct / "adapter.safetensors")
+    tensors, spec = adapters.load(workspace.start)
     family.load("transformer")
     family.gradient_checkpointing(settings.training.gradient_checkpointing)
     for name in ("policy",) if settings.prefer.reference == "base" else ("reference", "policy"):
@@ -144,13 +146,13 @@ def run(workspace: Workspace, settings: Settings, events: Events) -> PreferResul
     guard = None
     if settings.prefer.guards:
         guard = guards.open_guard(workspace, settings, family, (tensors, spec), key, events)
-    watch = HeldOut(family, held_out, settings, guard) if held_out else None
+    watch = HeldOut(workspace, family, held_out, settings, guard) if held_out else None
     result = training.train(
         stage=NAME,
         parameters=adapters.parameters(family.transformer, "policy"),
         schedule=schedule_of(settings, settings.prefer.steps),
         items=len(train_pairs),
-        seed=settings.seed or 0,
+        seed=training_seed(workspace, settings),
         key=key,
         folder=workspace.prefer,
         accumulate=lambda batch: accumulate(family, train_pairs, batch, settings, beta),
@@ -180,6 +182,11 @@ def load_pairs(workspace: Workspace, family: Family, events: Events) -> tuple[li
         winner, rejected = (workspace.repository / row[side]["latents"] for side in ("winner", "rejected"))
         splits[row["split"]].append(Pair(winner, rejected, conditioning.load_text(family, texts, row["prompt"])))
     return splits["train"], splits["held-out"]
+
+
+def training_seed(workspace: Workspace, settings: Settings) -> int:
+    """The seed of order and noise: the run's own in the first round, another one in each later round."""
+    return (settings.seed or 0) if workspace.number == FIRST else workspace.seed_of(settings.seed, NAME)
 
 
 def schedule_of(settings: Settings, steps: int) -> training.Schedule:
@@ -282,11 +289,13 @@ def accumulate(
     return {name: sum(float(getattr(step, name)) for step in steps) / len(steps) for name in names} | {"t": t}
 
 
-def margins(family: Family, pairs: list[Pair], settings: Settings, salt: int, guard: float = 0.0) -> list[float]:
+def margins(
+    workspace: Workspace, family: Family, pairs: list[Pair], settings: Settings, salt: int, guard: float = 0.0
+) -> list[float]:
     """The policy's (guarded) margins on some pairs, each at its own fixed time and noise, without gradient."""
     found = []
     for number, pair in enumerate(pairs):
-        seed = int(digest([settings.seed, salt, number])[:12], 16)
+        seed = workspace.seed_of(settings.seed, salt, number)
         drawn = draw(family, pair, torch.Generator().manual_seed(seed), settings)
         with torch.no_grad():
             errors = hpo.PairErrors(drawn.winner(), drawn.winner_reference, drawn.rejected(), drawn.rejected_reference)
@@ -297,14 +306,22 @@ def margins(family: Family, pairs: list[Pair], settings: Settings, salt: int, gu
 class HeldOut:
     """Watches over-fitting: the margin of pairs that share no clip with training."""
 
-    def __init__(self, family: Family, pairs: list[Pair], settings: Settings, guard: guards.Guard | None) -> None:
-        self.family, self.pairs, self.settings, self.guard = family, pairs, settings, guard
+    def __init__(
+        self,
+        workspace: Workspace,
+        family: Family,
+        pairs: list[Pair],
+        settings: Settings,
+        guard: guards.Guard | None,
+    ) -> None:
+        self.workspace, self.settings, self.guard = workspace, settings, guard
+        self.family, self.pairs = family, pairs
 
     def measure(self, step: int) -> dict[str, float] | None:
         """Mean margin and accuracy of the held-out pairs, every `prefer.held_out_every` steps and for the guard."""
         if step % self.settings.prefer.held_out_every and not (self.guard and self.guard.due(step)):
             return None
-        found = margins(self.family, self.pairs, self.settings, _HELD_OUT_SALT)
+        found = margins(self.workspace, self.family, self.pairs, self.settings, _HELD_OUT_SALT)
         return {
             "held_out_margin": sum(found) / len(found),
             "held_out_accuracy": sum(value < 0 for value in found) / len(found),
@@ -335,13 +352,13 @@ def choose_beta(
         parameters=adapters.parameters(family.transformer, "policy"),
         schedule=schedule_of(settings, settings.prefer.probe_steps),
         items=len(pairs),
-        seed=settings.seed or 0,
+        seed=training_seed(workspace, settings),
         key=key,
         folder=folder,
         accumulate=lambda batch: accumulate(family, pairs, batch, settings, None),
         events=events,
     )
-    reached = margins(family, pairs[:PROBE_PAIRS], settings, _PROBE_SALT, settings.prefer.winner_guard)
+    reached = margins(workspace, family, pairs[:PROBE_PAIRS], settings, _PROBE_SALT, settings.prefer.winner_guard)
     shutil.rmtree(folder)
     try:
         beta = hpo.solve_beta(reached, settings.prefer.gradient_factor)

@@ -73,10 +73,9 @@ class SampleResult:
 
 
 def inputs(workspace: Workspace, settings: Settings) -> dict[str, Any]:
-    """Content of the stage-1 adapter, the photos and the prompts."""
-    adapter = workspace.reconstruct / "adapter.safetensors"
+    """Content of the adapter that the round starts from, the photos and the prompts."""
     photos = {photo.crop.name: [photo.sha256, photo.caption] for photo in conditioning.references(workspace)}
-    return {"adapter": file_digest(adapter), "photos": photos, "prompts": chosen_prompts(settings)}
+    return {"adapter": file_digest(workspace.start), "photos": photos, "prompts": chosen_prompts(settings)}
 
 
 def outputs(workspace: Workspace) -> dict[str, str]:
@@ -198,7 +197,7 @@ def work(
         "shape": str(shape),
         "fps": settings.shape.fps,
     }
-    adapter = file_digest(workspace.reconstruct / "adapter.safetensors")
+    adapter = file_digest(workspace.start)
     items = []
     for origin, count in (("tuned", settings.repository.tuned), ("initial", settings.repository.initial)):
         for number in range(count):
@@ -211,7 +210,7 @@ def work(
                 "steps": settings.repository.steps,
                 "guidance": settings.repository.guidance,
             }
-            seed = int(digest([settings.seed, name])[:12], 16)
+            seed = workspace.seed_of(settings.seed, name)
             items.append(Item(name, origin, prompt_id, prompts[prompt_id], None, seed, made_by))
     for number, photo in enumerate(references):
         made_by = {**common, "photo": photo.sha256}
@@ -245,7 +244,7 @@ def latents_name(item: Item) -> str:
 def denoise(
     workspace: Workspace, settings: Settings, family: Family, items: list[Item], texts: Path, events: Events
 ) -> float:
-    """Noise → latents for every item, the stage-1 adapter on for `tuned` ones and off for `initial` ones.
+    """Noise → latents for every item, the adapter of the start on for `tuned` ones and off for `initial` ones.
 
     The transformer is loaded once for all.
 
@@ -255,7 +254,7 @@ def denoise(
     if not items:
         return 0.0
     family.load("transformer")
-    tensors, spec = adapters.load(workspace.reconstruct / "adapter.safetensors")
+    tensors, spec = adapters.load(workspace.start)
     adapters.attach(family.transformer, "reference", spec, seed=0)
     adapters.load_tensors(family.transformer, "reference", tensors)
     denoising_s = 0.0

@@ -16,6 +16,7 @@ ROOMS = {
     "stages": 2,
     "checkpoints": 0,
     "workspace": 0,
+    "rounds": 0,
     "config": 0,
     "events": 0,
     "errors": 0,

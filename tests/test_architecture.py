@@ -12,6 +12,7 @@ SOURCE = Path(magicid_cli.__file__).parent
 ROOMS = {
     "cli": 4,
     "pipeline": 3,
+    "methods": 3,
     "comparison": 3,
     "stages": 2,
     "checkpoints": 0,

@@ -64,6 +64,7 @@ CODES: dict[str, Code] = {
     "scores-missing": Code(FAILED, "an identity has no scored videos yet"),
     "pairs-none": Code(FAILED, "no preference pair satisfies the rules of selection"),
     "beta-undetermined": Code(FAILED, "the probe steps did not bring the margin below 0, so beta cannot be solved for"),
+    "identity-other-photos": Code(USAGE, "another method is asked to learn from photos other than the identity's"),
     "identity-unfinished": Code(FAILED, "an identity has no finished adapter yet"),
     "model-mismatch": Code(USAGE, "the identity was trained on another model than the one asked for"),
     "output-exists": Code(USAGE, "the output exists already"),

@@ -241,6 +241,14 @@ class Workspace:
         """The same folder as another round sees it."""
         return Workspace(self.name, self._home, method=self.method, number=number)
 
+    def of_method(self, method: str) -> "Workspace":
+        """The folder of another method's results on the same photos."""
+        return Workspace(self.name, self._home, method=method)
+
+    def methods(self) -> "list[Workspace]":
+        """Folders of the other methods that were begun, by name."""
+        return [self.of_method(path.parent.name) for path in sorted(self.path.glob("methods/*/manifest.json"))]
+
     @property
     def start(self) -> Path:
         """The adapter that the round starts from: stage 1's, or the final one of the round before."""
@@ -337,7 +345,9 @@ class Workspace:
         """
         yesterday = time.time() - 86_400
         orphans = [
-            path for path in self.path.rglob(".tmp-*") if self.videos not in path.parents or _changed(path) < yesterday
+            path
+            for path in self.path.rglob(".tmp-*")
+            if path.parent.name != self.videos.name or _changed(path) < yesterday
         ]
         for path in orphans:
             if path.is_dir():

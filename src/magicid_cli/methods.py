@@ -1,0 +1,227 @@
+"""Another method on an identity: what a run would do and cost, and doing it, with the pipeline's own records.
+
+Its results lie in `methods/<name>/` inside the identity's folder. It learns from the identity's photos, crops and
+captions as they are: where there are none yet they are made, and where they are others than asked for it refuses,
+because what MagicID learned from them would become stale.
+"""
+
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+
+from magicid_cli import pipeline
+from magicid_cli import plan as planning
+from magicid_cli.baselines.registry import MAGICID, METHODS, Method, method
+from magicid_cli.config import Resolved, Settings, with_values
+from magicid_cli.errors import MagicIDError
+from magicid_cli.events import Event, Events
+from magicid_cli.models.catalog import video_model
+from magicid_cli.pipeline import CustomizeResult, RunPlan, StageState
+from magicid_cli.plan import Row
+from magicid_cli.reconstruction import total_steps
+from magicid_cli.workspace import Workspace
+
+# Parameters of the text encoders that stay in memory while keywords are trained: Llama's embeddings and 30 of its 32
+# layers, and CLIP. Those of the small models are next to nothing.
+_TEXT_PARAMETERS = {"hunyuan-video": 525_598_720 + 30 * 218_112_000 + 123_060_480}
+
+
+def trainable(name: str) -> Method:
+    """The method of that name, if it is one that learns a person.
+
+    Raises:
+        MagicIDError: `settings-unknown`, or `settings-invalid` for one that trains nothing.
+    """
+    found = method(name)
+    if not found.trains:
+        learners = ", ".join(one.name for one in METHODS.values() if one.trains)
+        raise MagicIDError(
+            "settings-invalid",
+            f"{found.title} trains nothing for a person: there is nothing to customize.",
+            f"Use it as it is: magicid generate --method {name} --prompt TEXT. Methods that train: {learners}.",
+        )
+    return found
+
+
+def seeded(identity: Workspace, space: Workspace, settings: Settings) -> Settings:
+    """Settings with a seed: the given one, else the method's recorded one, else the identity's, else a fresh draw."""
+    known = settings.seed if settings.seed is not None else space.manifest().get("seed")
+    return pipeline.seeded(identity, with_values(settings, {"seed": known}))
+
+
+def states(identity: Workspace, name: str, settings: Settings, photos: Sequence[Path] | None) -> list[StageState]:
+    """What a run would do: about the photos, and about the method's training.
+
+    Args:
+        identity: whose photos are learned from.
+        name: of the method.
+        settings: of the run.
+        photos: the photo files; None for those that the identity was made from.
+
+    Raises:
+        MagicIDError: `identity-unfinished`, `identity-other-photos`.
+    """
+    space = identity.of_method(name)
+    settings = seeded(identity, space, settings)
+    read = _photos_state(identity, settings, photos)
+    title = pipeline.stage(name).TITLE
+    if read.state != "cached":
+        return [read, StageState(name, title, "todo", "follows ingest")]
+    state, why = pipeline.state_of(name, space, settings, [], space.manifest()["stages"].get(name))
+    return [read, StageState(name, title, state, why)]
+
+
+def _photos_state(identity: Workspace, settings: Settings, photos: Sequence[Path] | None) -> StageState:
+    record, title = identity.manifest()["stages"].get("ingest"), pipeline.stage("ingest").TITLE
+    if photos is None:
+        if record is None or record["outputs"] != pipeline.stage("ingest").outputs(identity):
+            raise MagicIDError(
+                "identity-unfinished",
+                f"'{identity.name}' has no checked photos, or they were changed.",
+                f"Run or resume: magicid customize PHOTOS --name {identity.name}",
+            )
+        return StageState("ingest", title, "cached", "those of the identity")
+    state, why = pipeline.state_of("ingest", identity, settings, list(photos), record)
+    begun = [stage for stage in identity.manifest()["stages"] if stage != "ingest"]
+    if record is not None and state == "todo" and (begun or identity.methods()):
+        raise MagicIDError(
+            "identity-other-photos",
+            f"The photos or their settings are others than those '{identity.name}' was made from ({why}); what it has "
+            "learned would become stale.",
+            f"Give the same photos and settings, or customize '{identity.name}' again with the new ones first.",
+        )
+    return StageState("ingest", title, state, why)
+
+
+def plan(identity: Workspace, name: str, resolved: Resolved, photos: Sequence[Path] | None) -> RunPlan:
+    """What a run would do and cost, before it starts.
+
+    Raises:
+        MagicIDError: as `states`, or a setting that training could only refuse later.
+    """
+    trainable(name)
+    found = states(identity, name, resolved.settings, photos)
+    todo = [one.name for one in found if one.state != "cached"]
+    estimate = estimate_of(identity, name, resolved.settings, len(photos or ()), todo)
+    return RunPlan(found, estimate, planning.check(estimate))
+
+
+def estimate_of(
+    identity: Workspace, name: str, settings: Settings, photos: int, todo: Sequence[str]
+) -> planning.Estimate:
+    """What the stages to do take: the plan of a reconstruction of the method's length, with what the method adds."""
+    class_clips = settings.dreambooth.class_clips if name == "dreambooth" else 0
+    values = {"reconstruct.steps": total_steps(settings)}
+    if name == "magic-me":
+        values["reconstruct.batch"] = settings.magic_me.batch
+    if class_clips:
+        values |= {"repository.tuned": class_clips, "repository.initial": 0}
+    stages = {"ingest": "ingest", name: "reconstruct"}
+    wanted = {stages[one] for one in todo} | ({"sample"} if class_clips and name in todo else set())
+    found = planning.for_run(
+        with_values(settings, values), photos=photos, todo=wanted, home=identity.of_method(name).path
+    )
+    rows = tuple(_named(row, name, settings, found.machine.gpu is not None) for row in found.rows)
+    # Clips of anybody come before the training that reads them.
+    return replace(found, settings=settings, rows=tuple(sorted(rows, key=lambda row: row.stage == name)))
+
+
+def _named(row: Row, name: str, settings: Settings, on_gpu: bool) -> Row:
+    """A row of the plan as the method calls it, with the memory of what it holds beside the video model."""
+    if row.stage == "sample":
+        return replace(row, stage="class clips")
+    if row.stage != "reconstruct":
+        return row
+    beside = 0.0
+    if name == "magic-me" and settings.magic_me.kind == "input":
+        beside = _TEXT_PARAMETERS.get(settings.model.name, 0) * (2 if on_gpu else 4) / planning.costs.GB
+    return replace(row, stage=name, memory_gb=row.memory_gb + beside)
+
+
+def run(
+    identity: Workspace, name: str, resolved: Resolved, photos: Sequence[Path] | None, events: Events
+) -> CustomizeResult:
+    """Train a method on an identity, resuming what was begun.
+
+    Args:
+        identity: whose photos are learned from; locked for the whole run.
+        name: of the method.
+        resolved: settings and where they came from, recorded in the method's manifest.
+        photos: the photo files; None for those that the identity was made from.
+        events: where progress goes; also appended to the method's `events.jsonl`.
+
+    Raises:
+        MagicIDError: as `states`, or training failed; what was finished stays.
+        KeyboardInterrupt: somebody asked to stop; the same call resumes.
+    """
+    facts, begun = trainable(name), time.monotonic()
+    space = identity.of_method(name)
+    with identity.lock():
+        settings = seeded(identity, space, resolved.settings)
+        found = states(identity, name, settings, photos)
+        space.create()
+        events.path = space.events
+        events.listen(lambda event: _record_fallback(space, event))
+        todo = [one.name for one in found if one.state != "cached"]
+        for one in todo:
+            pipeline.stage(one).prepare(settings, events)
+        for number, one in enumerate(found, 1):
+            about = {"stage": one.name, "title": one.title, "i": number, "n": len(found)}
+            if one.name == name:
+                _describe(identity, space, facts, settings, resolved.origins)
+            if one.name not in todo:
+                events.emit("stage", state="cached", **about)
+                continue
+            events.emit("stage", state="started", why=one.why, **about)
+            if one.name == name:
+                space.update(adapter=None, keywords=None, finished=None)
+            where = space if one.name == name else identity
+            pipeline.run_stage(one.name, where, settings, list(photos or ()), events)
+            events.emit("stage", state="finished", **about)
+        made = _results(space, name)
+        space.update(**made, finished=time.time())
+    cached = [one.name for one in found if one.name not in todo]
+    (path,) = made.values()
+    seconds = round(time.monotonic() - begun, 1)
+    return CustomizeResult(identity.name, space.path, space.path / path, todo, cached, 0, seconds)
+
+
+def _results(space: Workspace, name: str) -> dict[str, str]:
+    """What the manifest says of the method's result: `adapter` or `keywords`, relative to its folder."""
+    result = space.manifest()["stages"][name]["result"]
+    return {kind: str(Path(result[kind]).relative_to(space.path)) for kind in ("adapter", "keywords") if kind in result}
+
+
+def _describe(
+    identity: Workspace, space: Workspace, facts: Method, settings: Settings, origins: dict[str, str]
+) -> None:
+    """Keep in the manifests what the run is made with; what the identity's own says already stays."""
+    known, own = identity.manifest(), {"seed": settings.seed, "model": settings.model.name}
+    own["class_word"] = settings.photos.class_word
+    identity.update(**{name: value for name, value in own.items() if known.get(name) is None})
+    space.update(
+        **own,
+        method={"name": facts.name, "title": facts.title, "paper": facts.paper, "licence": facts.licence},
+        settings={"values": asdict(settings), "origins": origins},
+    )
+
+
+def _record_fallback(space: Workspace, event: Event) -> None:
+    if event.kind == "fallback":
+        space.record_fallback(event.data["message"])
+
+
+def licences(name: str, model: str) -> list[str]:
+    """What a user must know before anything of a method is fetched: its licence, the model's, what is non-commercial.
+
+    Args:
+        name: of the method.
+        model: the video model; not asked for by a method that brings its own.
+    """
+    facts = method(name)
+    lines = [f"{facts.title} ({facts.paper}): {facts.licence}."] if name != MAGICID else []
+    source = None if facts.own_model else video_model(model).source
+    if source:
+        lines.append(f"Video model {source.repo}: {source.licence}.")
+    return [*lines, *(f"Non-commercial: {part}." for part in facts.non_commercial)]

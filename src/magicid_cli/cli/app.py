@@ -25,6 +25,7 @@ from magicid_cli.cli import (
     mini,
     pairs,
     prepare,
+    report,
     rm,
     score,
     status,
@@ -53,6 +54,7 @@ app.command("config", rich_help_panel=_UPKEEP)(config.config)
 app.command("doctor", rich_help_panel=_UPKEEP)(doctor.doctor)
 app.command("score", rich_help_panel=_CLOSER)(score.score)
 app.command("pairs", rich_help_panel=_CLOSER)(pairs.pairs)
+app.command("report", rich_help_panel=_CLOSER)(report.report)
 app.add_typer(mini.app, name="mini", rich_help_panel=_CLOSER)
 
 

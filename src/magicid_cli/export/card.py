@@ -4,10 +4,12 @@ No photo, crop, caption, face embedding, file name, prompt or name of the identi
 """
 
 import json
+from collections.abc import Mapping
 from typing import Any
 
 from magicid_cli import __version__, generation
 from magicid_cli.models.catalog import DRAWN, FACE_MODELS, STAND_INS, VIDEO_MODELS, VideoModel
+from magicid_cli.rounds import FIRST, recorded
 from magicid_cli.workspace import Workspace, read_lines
 
 _LOADING = {
@@ -101,16 +103,17 @@ def text(workspace: Workspace, kind: str) -> str:
     front = ["---", "library_name: diffusers", *base, "tags: [text-to-video, lora, magicid]", "---"]
     loading = _LOADING[kind].format(base=_base(model), revision=model.source.revision if model.source else None)
     loading += _late(kind, values["generate"])
-    shown = {name: values[name] for name in ("seed", "shape", "adapter", "training", "reconstruct", "pairs", "prefer")}
+    sections = ("seed", "rounds", "shape", "adapter", "training", "reconstruct", "pairs", "prefer")
+    shown = {name: values[name] for name in sections if name in values}  # an earlier version had no rounds
     parts = [
         "\n".join(front),
         f"# A {values['photos']['class_word']} for {model.source.repo if model.source else f'the {model.name} model'}",
         f"{_WHAT[kind]} made by magicid {__version__} (MagicID, arXiv 2503.12689) from {photos} photos of "
         f"{_WHOM[model.drawn]}. In a prompt the person is called "
         f'"a {values["photos"]["class_word"]}".',
-        "## Licences\n\n" + "\n".join(_licences(manifest)),
+        "## Licences\n\n" + "\n".join(licences(manifest)),
         "## How to load\n\n" + loading,
-        "## Scores\n\n" + _scores(workspace, preferred=bool(values["prefer"]["steps"])),
+        "## Scores\n\n" + _scores(workspace.round(recorded(manifest)), preferred=bool(values["prefer"]["steps"])),
         "## Settings\n\n```json\n" + json.dumps(shown, indent=2) + "\n```",
         "## Use\n\n" + _USE[model.drawn],
     ]
@@ -138,7 +141,7 @@ def _base(model: VideoModel) -> str:
     return f'base = "{model.source.repo if model.source else f"path/to/the/{model.name}/model"}"'
 
 
-def _licences(manifest: dict[str, Any]) -> list[str]:
+def licences(manifest: Mapping[str, Any]) -> list[str]:
     """One line a part whose licence a user of the adapter must know."""
     model = VIDEO_MODELS[manifest["model"]]
     licence = "random weights made on this machine; no licence needed"
@@ -162,7 +165,7 @@ def _scores(workspace: Workspace, *, preferred: bool) -> str:
     """Mean raw rewards of the repository by origin, and where stage 2 ended.
 
     Args:
-        workspace: of the identity.
+        workspace: of the identity, as its last round sees it.
         preferred: whether the adapter went through stage 2; else what lies in the workspace belongs to another one.
     """
     origins = {row["id"]: row["origin"] for row in read_lines(workspace.repository / "videos.jsonl")}
@@ -173,7 +176,8 @@ def _scores(workspace: Workspace, *, preferred: bool) -> str:
         return "No videos were scored: the adapter was trained by reconstruction alone."
     names = ("identity", "dynamics", "semantics")
     table = ["| videos | identity | dynamics | semantics |", "|---|---|---|---|"]
-    for origin, label in (("initial", "untouched model"), ("tuned", "after stage 1"), ("static", "photos as clips")):
+    tuned = "after stage 1" if workspace.number == FIRST else f"after round {workspace.number - 1}"
+    for origin, label in (("initial", "untouched model"), ("tuned", tuned), ("static", "photos as clips")):
         cells = [sums.get((origin, name)) for name in names]
         if all(cells):
             table.append(f"| {label} | " + " | ".join(f"{sum(c) / len(c):.4g}" for c in cells if c) + " |")

@@ -1,0 +1,147 @@
+"""How it was made: settings with origins, versions, licences, seeds, hours, energy, and the command to repeat it."""
+
+import shlex
+from collections.abc import Mapping
+from typing import Any
+
+from magicid_cli.config import KNOBS
+from magicid_cli.export.card import licences
+from magicid_cli.models.catalog import VIDEO_MODELS
+from magicid_cli.workspace import Workspace, read_lines
+
+LONGEST_PAUSE_S = 900.0
+"""Between two events of one stage: a longer one counts as an interruption and not as work."""
+
+WATTS = {
+    "NVIDIA H100 80GB HBM3": 700,
+    "NVIDIA H100 PCIe": 350,
+    "NVIDIA H200": 700,
+    "NVIDIA A100-SXM4-80GB": 400,
+    "NVIDIA A100 80GB PCIe": 300,
+    "NVIDIA GeForce RTX 4090": 450,
+    "NVIDIA GeForce RTX 3090": 350,
+}
+"""Board power limits that the maker states for them."""
+
+CPU_WATTS = 65
+"""Taken for a CPU: a usual desktop processor's. Nothing is measured."""
+
+_UNKNOWN_WATTS = 400
+
+
+def section(workspace: Workspace, manifest: Mapping[str, Any], gpu: str | None, *, private: bool) -> dict[str, Any]:
+    """How the identity was made.
+
+    Args:
+        workspace: of the identity.
+        manifest: its manifest.
+        gpu: name of this machine's GPU, which is taken for the one that was used; None without.
+        private: whether paths and who consented may be shown.
+    """
+    hours = _seconds(workspace)
+    recorded = manifest.get("settings", {})
+    on_gpu = any(row.get("device") == "cuda" for row in read_lines(workspace.repository / "videos.jsonl"))
+    return {
+        "settings": _settings(recorded, private=private),
+        "command": command(workspace.name, recorded) if recorded else "",
+        "versions": _versions(workspace),
+        "licences": licences(manifest) if manifest.get("model") in VIDEO_MODELS and recorded else [],
+        "hours": hours,
+        "seconds": sum(hours.values()),
+        "energy": energy(sum(hours.values()), gpu if on_gpu else None, on_gpu=on_gpu),
+        "seed": manifest.get("seed"),
+        "model": manifest.get("model"),
+        "commit": manifest.get("stages", {}).get("reconstruct", {}).get("result", {}).get("commit"),
+        "fallbacks": manifest.get("fallbacks", []),
+        "consent": manifest.get("consent", []) if private else [],
+        "judges": sorted({f"{row['reward']}: {row['made_by']}" for row in read_lines(workspace.scores)}),
+    }
+
+
+def _seconds(workspace: Workspace) -> dict[str, float]:
+    """Seconds of work by the stage's title, pauses between sessions left out."""
+    titles: dict[str, str] = {}
+    found: dict[str, float] = {}
+    before: Mapping[str, Any] | None = None
+    for row in read_lines(workspace.events):
+        if not isinstance(row, dict) or "time" not in row:
+            continue
+        stage = row.get("stage")
+        if row.get("kind") == "stage":
+            titles[row["stage"]] = row.get("title", row["stage"])
+        begins = row.get("kind") == "stage" and row.get("state") != "finished"
+        if before is not None and not begins:
+            passed = row["time"] - before["time"]
+            name = stage or before.get("stage")
+            if name is not None and 0 <= passed <= LONGEST_PAUSE_S:
+                found[name] = found.get(name, 0.0) + passed
+        before = {"stage": stage or (before or {}).get("stage"), "time": row["time"]}
+    return {titles.get(name, name): seconds for name, seconds in found.items() if seconds >= 1}
+
+
+def energy(seconds: float, gpu: str | None, *, on_gpu: bool) -> str:
+    """An estimate of the energy that went into the run, with what it takes for granted."""
+    if not seconds:
+        return ""
+    if on_gpu:
+        watts = WATTS.get(gpu or "", _UNKNOWN_WATTS)
+        where = f"{gpu or 'a GPU'} at its full board power" if gpu in WATTS else "a GPU of unknown board power"
+    else:
+        watts, where = CPU_WATTS, "a CPU"
+    hours = watts * seconds / 3600
+    said = f"{hours / 1000:.2g} kWh" if hours >= 100 else f"{hours:.2g} Wh"
+    return f"{said} (estimated: {where}, taken as {watts} W, for the whole time; cooling and the rest come on top)"
+
+
+def _settings(recorded: Mapping[str, Any], *, private: bool) -> list[dict[str, Any]]:
+    values, origins = recorded.get("values", {}), recorded.get("origins", {})
+    rows = []
+    for name, knob in KNOBS.items():
+        section, _, inner = name.rpartition(".")
+        part = values.get(section, {}) if section else values
+        if inner not in part:
+            continue
+        value = _spoken(part[inner])
+        origin = origins.get(name, "not recorded")
+        if not private:
+            value = "(a file)" if "/" in value or "\\" in value else value
+            origin = "a file" if "/" in origin or "\\" in origin else origin
+        rows.append({"name": name, "value": value, "origin": origin, "help": knob.help})
+    return rows
+
+
+def _spoken(value: Any) -> str:
+    if isinstance(value, bool):
+        return "on" if value else "off"
+    return "–" if value is None or value == "" else str(value)
+
+
+def command(name: str, recorded: Mapping[str, Any]) -> str:
+    """The command that repeats the run: everything that differs from the model's own settings, and the seed."""
+    values, origins = recorded.get("values", {}), recorded.get("origins", {})
+    words = ["magicid", "customize", "PHOTOS", "--name", name]
+    for setting, knob in KNOBS.items():
+        section, _, inner = setting.rpartition(".")
+        part = values.get(section, {}) if section else values
+        value, origin = part.get(inner), origins.get(setting, "default")
+        own = origin == "default" or origin.startswith("model ")
+        if not knob.flag or value is None or (own and setting != "seed") or section == "generate":
+            continue
+        words += _flag(knob.flag, value)
+    return shlex.join(words)
+
+
+def _flag(flag: str, value: Any) -> list[str]:
+    if isinstance(value, bool):
+        return [flag if value else f"--no-{flag[2:]}"]
+    return [flag, f"{value:g}" if isinstance(value, float) and float(f"{value:g}") == value else str(value)]
+
+
+def _versions(workspace: Workspace) -> dict[str, str]:
+    """The libraries that made the newest video; of this environment where there is none."""
+    made = [row["versions"] for row in read_lines(workspace.repository / "videos.jsonl") if "versions" in row]
+    if made:
+        return dict(made[-1])
+    from importlib.metadata import version
+
+    return {name: version(name) for name in ("magicid", "torch", "diffusers", "peft")}

@@ -1,11 +1,43 @@
-"""Videos in, the table's row out."""
+"""Videos in, the table's row out: every video × every measure, kept one by one, then means with intervals."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
+from magicid_cli import video
+from magicid_cli.alignment import one_thread_each
 from magicid_cli.config import Settings
-from magicid_cli.evaluation.records import Evaluation, Item
+from magicid_cli.errors import MagicIDError
+from magicid_cli.evaluation import summary
+from magicid_cli.evaluation.features import Features
+from magicid_cli.evaluation.likeness import Likeness
+from magicid_cli.evaluation.measure import Measure, Photos, Store
+from magicid_cli.evaluation.motion import Motion
+from magicid_cli.evaluation.pictures import Pictures
+from magicid_cli.evaluation.records import FORMAT, Evaluation, Item, SetAside
 from magicid_cli.events import Events
+from magicid_cli.rewards.base import Clip
+from magicid_cli.workspace import digest, file_digest
+
+NAME = "evaluate"
+
+
+@dataclass
+class Measured:
+    """A video and what was found about it.
+
+    Attributes:
+        item: the video.
+        content: SHA-256 of the file.
+        found: by the measure's name.
+    """
+
+    item: Item
+    content: str
+    found: dict[str, dict[str, Any]] = field(default_factory=dict)
 
 
 def evaluate(
@@ -30,7 +62,113 @@ def evaluate(
         fvd_reference: video files of the reference set; without any there is no FVD.
 
     Raises:
-        MagicIDError: `photos-none-usable` if no photo shows a face, `videos-unusable` if no video can be read, or what
-            opening a judge raises.
+        MagicIDError: `videos-missing` without videos, `photos-none-usable` if no photo shows a face, `videos-unusable`
+            if no video can be read, or what opening a judge raises.
     """
-    raise NotImplementedError
+    if not videos:
+        raise MagicIDError("videos-missing", "There is no video to evaluate.", "Give a folder with videos.")
+    kept, photos = Store(store), Photos(list(references))
+    faces = Likeness(settings, photos, kept, events)
+    measures: list[Measure] = [faces, Motion(settings, events), Pictures(settings, photos, events)]
+    features, no_fvd = _features(settings, fvd_reference, events)
+    with one_thread_each(), _closing([*measures, *([features] if features else [])]):
+        about_photos = faces.about_photos()
+        looks = [*measures, features] if features else measures
+        rows, aside = measured(videos, looks, kept, events, part="videos")
+        reference: list[Measured] = []
+        if features:
+            files = [Item(path, path.name) for path in fvd_reference]
+            reference, lost = measured(files, [features], kept, events, part="reference set of FVD")
+            aside += [SetAside(f"{one.name} (reference set of FVD)", one.why) for one in lost]
+    if not rows:
+        named = "; ".join(f"{one.name} ({one.why})" for one in aside[:5])
+        raise MagicIDError("videos-unusable", f"No video can be evaluated: {named}.", "Make or copy them again.")
+    return summary.evaluation(rows, reference, looks, about_photos, aside, no_fvd, settings)
+
+
+def _features(settings: Settings, reference: Sequence[Path], events: Events) -> tuple[Features | None, str]:
+    """What FVD compares; or None and why there is no FVD."""
+    if not reference:
+        return None, "no reference set"
+    try:
+        return Features(settings, events), ""
+    except MagicIDError as error:
+        # The other five metrics are worth having without it; the gap is stated where the number would stand.
+        if not error.code.startswith("weights-"):
+            raise
+        events.notice(f"There will be no FVD. {error.message} {error.hint}", stage=NAME)
+        return None, error.message.rstrip(".")
+
+
+@contextmanager
+def _closing(measures: Sequence[Measure]) -> Iterator[None]:
+    try:
+        yield
+    finally:
+        for measure in measures:
+            measure.close()
+
+
+def measured(
+    items: Sequence[Item], measures: Sequence[Measure], store: Store, events: Events, *, part: str
+) -> tuple[list[Measured], list[SetAside]]:
+    """Let measures look at the videos that they have not seen, each video decoded once for all of them.
+
+    Args:
+        items: the videos.
+        measures: who looks.
+        store: what they found before.
+        events: told after every video that was looked at.
+        part: what the videos are, for the progress.
+
+    Returns:
+        What was found about every video that can be read, in order; and the others with their reasons.
+    """
+    rows, aside, todo = [], [], []
+    for item in items:
+        try:
+            row = Measured(item, file_digest(item.path))
+        except OSError as error:
+            aside.append(SetAside(item.name, f"it cannot be opened: {error.strerror}"))
+            continue
+        rows.append(row)
+        keys = {measure.name: _key(measure, row) for measure in measures}
+        row.found = {name: found for name, key in keys.items() if (found := store.get(key)) is not None}
+        if len(row.found) < len(measures):
+            todo.append(row)
+    for number, row in enumerate(todo, 1):
+        try:
+            _look(row, measures, store)
+        except MagicIDError as error:
+            if error.code != "video-unreadable":
+                raise
+            rows.remove(row)
+            aside.append(SetAside(row.item.name, error.message.rstrip(".").removeprefix(f"{row.item.path.name} ")))
+        events.emit("step", stage=NAME, part=part, step=number, of=len(todo))
+    return rows, aside
+
+
+def _key(measure: Measure, row: Measured) -> str:
+    return digest([FORMAT, measure.name, measure.made_by, row.content, *measure.reads(row.item.prompt)])
+
+
+def _look(row: Measured, measures: Sequence[Measure], store: Store) -> None:
+    """Decode one video and have it looked at, a thread each: OpenCV and torch release the interpreter."""
+    # Of two equal files the second one may be known by now.
+    missing = []
+    for measure in measures:
+        known = row.found.get(measure.name) or store.get(_key(measure, row))
+        if known is None:
+            missing.append(measure)
+        else:
+            row.found[measure.name] = known
+    if not missing:
+        return
+    frames, fps = video.read_video(row.item.path)
+    clip = Clip(frames, fps, row.item.prompt or "")
+    with ThreadPoolExecutor(len(missing)) as pool:
+        running = {pool.submit(measure.look, clip, row.item.prompt): measure for measure in missing}
+        for done in as_completed(running):
+            measure = running[done]
+            row.found[measure.name] = done.result()
+            store.put(_key(measure, row), row.found[measure.name])

@@ -1,0 +1,247 @@
+"""Which videos there are, and which prompt belongs to which.
+
+The rule for a folder of anybody's videos, the first of these that is there:
+
+1. the file of prompts that the user names
+   - `.json`: an object `{"video": "prompt"}`, a list of objects with `video` and `prompt`, or a list of texts
+   - `.jsonl`: an object with `video` (or `file`, `clip`) and `prompt` a line: our own records are such files
+   - `.csv`: with a header that names `video` (or `file`, `clip`, `name`) and `prompt`
+   - `.txt` and any other: a prompt a line, `#` begins a remark
+   A video is named by its file name, with or without folder and ending. Lists of texts belong to the videos in the
+   natural order of their names (2 before 10), and must be as many.
+2. `videos.jsonl` in the folder or above it, as `magicid generate` and `magicid customize` write it
+3. beside a video, `NAME.json` with a `prompt` in it, or `NAME.txt`
+"""
+
+import csv
+import json
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from magicid_cli.errors import MagicIDError
+from magicid_cli.evaluation.records import Item
+from magicid_cli.workspace import Workspace, read_lines
+
+SUFFIXES = (".mp4", ".mov", ".m4v", ".mkv", ".webm", ".avi", ".gif")
+_NAMES = ("video", "file", "clip", "name", "path")
+RECORDS = "videos.jsonl"
+OWN, STAGE_1, UNTOUCHED = "magicid", "magicid, stage 1", "untouched model"
+_ADAPTERS = {"final": OWN, "stage-1": STAGE_1, "none": UNTOUCHED}
+
+
+@dataclass(frozen=True)
+class Collected:
+    """Videos to evaluate.
+
+    Attributes:
+        items: in natural order of their names.
+        notes: what does not fit together, a sentence each.
+    """
+
+    items: tuple[Item, ...]
+    notes: tuple[str, ...] = ()
+
+
+def in_folder(folder: Path, prompts: Path | None = None) -> Collected:
+    """The videos of a folder, not of folders below it, with their prompts.
+
+    Args:
+        folder: with videos.
+        prompts: the file with their prompts.
+
+    Raises:
+        MagicIDError: `videos-missing`; `prompts-file` if it cannot be read, has another form or, being a list of
+            texts, another length.
+    """
+    paths = video_files(folder)
+    known = _from_file(prompts, paths) if prompts else _beside(folder, paths)
+    items = tuple(Item(path, path.name, _lookup(known, path)) for path in paths)
+    notes = []
+    if prompts:
+        without = [item.name for item in items if item.prompt is None]
+        used = {name for path in paths for name in _spellings(path)}
+        unused = [name for name in known if name not in used]
+        notes += [f"{prompts.name} has no prompt for {_listed(without)}."] if without else []
+        notes += [f"{prompts.name} names videos that are not there: {_listed(unused)}."] if unused else []
+    return Collected(items, tuple(notes))
+
+
+def video_files(folder: Path) -> list[Path]:
+    """The video files right in a folder, by name, 2 before 10.
+
+    Raises:
+        MagicIDError: `videos-missing`.
+    """
+    if not folder.is_dir():
+        raise MagicIDError("videos-missing", f"'{folder}' is no folder.", "Give a folder with videos.")
+    entries = [path for path in folder.iterdir() if not path.name.startswith(".")]
+    found = [path for path in entries if path.suffix.lower() in SUFFIXES and path.is_file()]
+    if not found:
+        below = sorted(path.name for path in entries if path.is_dir())
+        hint = f"Name the folder below it: {folder / below[0]}" if below else "Videos end in " + ", ".join(SUFFIXES)
+        raise MagicIDError("videos-missing", f"'{folder}' holds no video.", f"{hint}.")
+    return sorted(found, key=lambda path: _natural(path.name))
+
+
+def of_identity(workspace: Workspace) -> dict[str, Collected]:
+    """The videos that `generate` made of an identity or by another method, by what made them.
+
+    Those of an adapter that was replaced later are left out, and so are files that are gone or were moved.
+
+    Args:
+        workspace: of the identity or of the method.
+    """
+    groups: dict[str, list[dict[str, Any]]] = {}
+    for row in read_lines(workspace.videos / RECORDS):
+        label = _ADAPTERS.get(row.get("settings", {}).get("adapter", "final"), OWN)
+        if workspace.method and label == OWN:
+            label = workspace.method
+        groups.setdefault(label, []).append(row)
+    return {label: _newest(rows) for label, rows in groups.items()}
+
+
+def untouched(workspace: Workspace) -> list[Path]:
+    """Clips of the untouched model in an identity's repository: the reference set of its FVD."""
+    rows = (row for row in read_lines(workspace.repository / RECORDS) if row.get("origin") == "initial")
+    return [path for row in rows if (path := workspace.repository / row["clip"]).is_file()]
+
+
+def photos_of(workspace: Workspace) -> list[Path]:
+    """The crops of an identity's photos."""
+    return sorted(workspace.references.glob("[0-9]*.png"))
+
+
+def _newest(rows: Sequence[dict[str, Any]]) -> Collected:
+    """The videos of the adapter that was used last, each file once."""
+    adapter = rows[-1].get("adapter")
+    latest = {row["file"]: row for row in rows}.values()
+    own = [row for row in latest if row.get("adapter") == adapter]
+    here = [row for row in own if Path(row["file"]).is_file()]
+    notes = []
+    if len(own) < len(latest):
+        notes.append(f"{len(latest) - len(own)} videos of an earlier adapter are left out.")
+    if len(here) < len(own):
+        notes.append(f"{len(own) - len(here)} videos are not where they were made, and are left out.")
+    names = _unique([Path(row["file"]) for row in here])
+    return Collected(
+        tuple(Item(Path(row["file"]), name, row["prompt"]) for row, name in zip(here, names, strict=True)), tuple(notes)
+    )
+
+
+def _unique(paths: Sequence[Path]) -> list[str]:
+    """File names, with folders where two are equal."""
+    names = [path.name for path in paths]
+    return [name if names.count(name) == 1 else str(path) for name, path in zip(names, paths, strict=True)]
+
+
+# ------------------------------------------------------------------------------------------------------------ prompts
+
+
+def _from_file(path: Path, videos: Sequence[Path]) -> dict[str, str]:
+    """Prompts by what the file calls the videos."""
+    try:
+        text = path.read_bytes().decode("utf-8-sig")
+    except OSError as error:
+        raise _unusable(path, f"cannot be read ({error.strerror})") from error
+    except UnicodeDecodeError:
+        raise _unusable(path, "is not UTF-8 text") from None
+    kind = path.suffix.lower()
+    if kind == ".json":
+        return _from_json(path, _json(path, text), videos)
+    if kind == ".jsonl":
+        return _pairs(path, [_json(path, line) for line in text.split("\n") if line.strip()])
+    if kind == ".csv":
+        return _pairs(path, list(csv.DictReader(text.splitlines())))
+    lines = (line.strip() for line in text.splitlines())
+    return _in_order(path, [line for line in lines if line and not line.startswith("#")], videos)
+
+
+def _json(path: Path, text: str) -> Any:
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError as error:
+        raise _unusable(path, f"is no JSON (line {error.lineno}: {error.msg})") from None
+
+
+def _from_json(path: Path, data: Any, videos: Sequence[Path]) -> dict[str, str]:
+    if isinstance(data, dict) and all(isinstance(value, str) for value in data.values()):
+        return {_plain(name): prompt for name, prompt in data.items()}
+    if isinstance(data, list) and all(isinstance(value, str) for value in data):
+        return _in_order(path, data, videos)
+    if isinstance(data, list):
+        return _pairs(path, data)
+    raise _unusable(path, 'is neither {"video": "prompt"} nor a list')
+
+
+def _pairs(path: Path, rows: Iterable[Any]) -> dict[str, str]:
+    found = {}
+    for number, row in enumerate(rows, 1):
+        name = next((row[key] for key in _NAMES if row.get(key)), None) if isinstance(row, dict) else None
+        if not isinstance(name, str) or not isinstance(row.get("prompt"), str):
+            raise _unusable(path, f"does not name a video and its prompt in row {number}")
+        found[_plain(name)] = row["prompt"]
+    return found
+
+
+def _in_order(path: Path, prompts: Sequence[str], videos: Sequence[Path]) -> dict[str, str]:
+    if len(prompts) != len(videos):
+        raise _unusable(path, f"has {len(prompts)} prompts for {len(videos)} videos, and does not say whose they are")
+    return {video.name: prompt for video, prompt in zip(videos, prompts, strict=True)}
+
+
+def _unusable(path: Path, why: str) -> MagicIDError:
+    return MagicIDError(
+        "prompts-file",
+        f"The prompts file {path} {why}.",
+        'Write {"video": "prompt"} as JSON, a CSV with columns video and prompt, or one line for every video.',
+    )
+
+
+def _beside(folder: Path, videos: Sequence[Path]) -> dict[str, str]:
+    """Prompts from our own records, or from a file beside each video."""
+    for records in (folder / RECORDS, folder.parent / RECORDS):
+        rows = [row for row in read_lines(records) if isinstance(row, dict) and isinstance(row.get("prompt"), str)]
+        found = {
+            _plain(str(name)): row["prompt"] for row in rows for name in [row.get("file") or row.get("clip")] if name
+        }
+        if any(_lookup(found, video) is not None for video in videos):
+            return found
+    return {video.name: prompt for video in videos if (prompt := _sidecar(video)) is not None}
+
+
+def _sidecar(video: Path) -> str | None:
+    try:
+        data = json.loads(video.with_suffix(".json").read_text(encoding="utf-8-sig"))
+        if isinstance(data, dict) and isinstance(data.get("prompt"), str):
+            return str(data["prompt"])
+    except (OSError, ValueError):
+        pass  # none, or somebody else's: a text may lie there
+    try:
+        return video.with_suffix(".txt").read_text(encoding="utf-8-sig").strip() or None
+    except (OSError, ValueError):
+        return None
+
+
+def _lookup(known: Mapping[str, str], video: Path) -> str | None:
+    return next((known[name] for name in _spellings(video) if name in known), None)
+
+
+def _spellings(video: Path) -> tuple[str, ...]:
+    return video.name, video.stem
+
+
+def _plain(name: str) -> str:
+    """A name without its folder, whatever system wrote it."""
+    return re.split(r"[/\\]", name.strip())[-1]
+
+
+def _natural(name: str) -> list[tuple[int, str]]:
+    return [(int(part), "") if part.isdecimal() else (0, part.lower()) for part in re.split(r"(\d+)", name)]
+
+
+def _listed(names: Sequence[str]) -> str:
+    more = f" and {len(names) - 5} more" if len(names) > 5 else ""
+    return ", ".join(names[:5]) + more

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from magicid_cli import pipeline
 from magicid_cli import plan as planning
-from magicid_cli.baselines.registry import MAGICID, METHODS, Method, method
+from magicid_cli.baselines.registry import MAGICID, Method, method, trained_method
 from magicid_cli.config import Resolved, Settings, with_values
 from magicid_cli.errors import MagicIDError
 from magicid_cli.events import Event, Events
@@ -25,23 +25,6 @@ from magicid_cli.workspace import Workspace
 # Parameters of the text encoders that stay in memory while keywords are trained: Llama's embeddings and 30 of its 32
 # layers, and CLIP. Those of the small models are next to nothing.
 _TEXT_PARAMETERS = {"hunyuan-video": 525_598_720 + 30 * 218_112_000 + 123_060_480}
-
-
-def trainable(name: str) -> Method:
-    """The method of that name, if it is one that learns a person.
-
-    Raises:
-        MagicIDError: `settings-unknown`, or `settings-invalid` for one that trains nothing.
-    """
-    found = method(name)
-    if not found.trains:
-        learners = ", ".join(one.name for one in METHODS.values() if one.trains)
-        raise MagicIDError(
-            "settings-invalid",
-            f"{found.title} trains nothing for a person: there is nothing to customize.",
-            f"Use it as it is: magicid generate --method {name} --prompt TEXT. Methods that train: {learners}.",
-        )
-    return found
 
 
 def seeded(identity: Workspace, space: Workspace, settings: Settings) -> Settings:
@@ -100,7 +83,7 @@ def plan(identity: Workspace, name: str, resolved: Resolved, photos: Sequence[Pa
     Raises:
         MagicIDError: as `states`, or a setting that training could only refuse later.
     """
-    trainable(name)
+    trained_method(name)
     found = states(identity, name, resolved.settings, photos)
     todo = [one.name for one in found if one.state != "cached"]
     estimate = estimate_of(identity, name, resolved.settings, len(photos or ()), todo)
@@ -155,7 +138,7 @@ def run(
         MagicIDError: as `states`, or training failed; what was finished stays.
         KeyboardInterrupt: somebody asked to stop; the same call resumes.
     """
-    facts, begun = trainable(name), time.monotonic()
+    facts, begun = method(trained_method(name)), time.monotonic()
     space = identity.of_method(name)
     with identity.lock():
         settings = seeded(identity, space, resolved.settings)
@@ -164,8 +147,8 @@ def run(
         events.path = space.events
         events.listen(lambda event: _record_fallback(space, event))
         todo = [one.name for one in found if one.state != "cached"]
-        for one in todo:
-            pipeline.stage(one).prepare(settings, events)
+        for stage in todo:
+            pipeline.stage(stage).prepare(settings, events)
         for number, one in enumerate(found, 1):
             about = {"stage": one.name, "title": one.title, "i": number, "n": len(found)}
             if one.name == name:

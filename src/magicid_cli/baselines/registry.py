@@ -63,6 +63,28 @@ METHODS: dict[str, Method] = {
             "a few keyword embeddings of the text encoder",
             "ours: written from the paper, whose own code is Apache-2.0; no weights beside the video model's",
         ),
+        Method(
+            "id-animator",
+            "ID-Animator",
+            "arXiv 2404.15275",
+            "baselines.id_animator",
+            "",
+            "Stable Diffusion 1.5 and Realistic Vision: CreativeML Open RAIL-M; AnimateDiff and CLIP's image encoder: "
+            "Apache-2.0; the face adapter: none was found",
+            ("ID-Animator's face adapter, for which no licence was found that would allow it",),
+            own_model=True,
+        ),
+        Method(
+            "consisid",
+            "ConsisID",
+            "arXiv 2411.17440",
+            "baselines.consisid",
+            "",
+            "Apache-2.0 for the most part; its transformer is derived from CogVideoX-5B: CogVideoX License, which asks "
+            "for a registration before commercial use",
+            ("the face models of InsightFace (antelopev2), which are for non-commercial research",),
+            own_model=True,
+        ),
     )
 }
 
@@ -77,3 +99,20 @@ def method(name: str) -> Method:
         known = ", ".join(METHODS)
         raise MagicIDError("settings-unknown", f"No method is called '{name}'.", f"Methods: {known}.")
     return METHODS[name]
+
+
+def trained_method(name: str) -> str:
+    """The name of a method that learns a person.
+
+    Raises:
+        MagicIDError: `settings-unknown`, or `settings-invalid` for one that trains nothing.
+    """
+    found = method(name)
+    if not found.trains:
+        learners = ", ".join(one.name for one in METHODS.values() if one.trains)
+        raise MagicIDError(
+            "settings-invalid",
+            f"{found.title} trains nothing for a person: there is nothing to customize.",
+            f"Use it as it is: magicid generate --method {name} --prompt TEXT. Methods that train: {learners}.",
+        )
+    return name

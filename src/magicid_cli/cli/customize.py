@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from magicid_cli.baselines.registry import MAGICID, trained_method
 from magicid_cli.cli import options
 from magicid_cli.cli.output import Result, Terminal
 from magicid_cli.config import resolve
@@ -32,6 +33,8 @@ _SECTIONS = (
     "pairs",
     "rounds",
     "prefer",
+    "dreambooth",
+    "magic_me",
 )
 Consent = Annotated[
     bool, typer.Option("--consent", help="This is you, or you have this person's permission; asked on a terminal")
@@ -44,6 +47,7 @@ def customize(
     flags: options.Flags,
     photos: options.Photos,
     name: options.Name,
+    method: options.Method = None,
     consent: Consent = False,
     dry_run: options.DryRun = False,
     yes: options.Yes = False,
@@ -53,14 +57,15 @@ def customize(
     The same command goes on where it was interrupted; what nothing has changed for is not done again.
     """
     from magicid_cli.photos import expand
-    from magicid_cli.prompts import drawn
     from magicid_cli.prompts.names import everyday
     from magicid_cli.workspace import Workspace
 
     workspace = Workspace(name)
     resolved = resolve(flags.values, preset=flags.preset)
-    video_model(resolved.settings.model.name)  # what is misspelled is told at once, before anything heavy is imported
-    from magicid_cli import pipeline
+    # What is misspelled is told at once, before anything heavy is imported.
+    video_model(resolved.settings.model.name)
+    other = None if method in (None, MAGICID) else trained_method(method)
+    from magicid_cli import methods, pipeline
     from magicid_cli.cli import estimate
     from magicid_cli.cli.identity import require_free
 
@@ -69,7 +74,7 @@ def customize(
         require_free(workspace)
     if everyday(workspace.name):
         terminal.warn(f"'{workspace.name}' is also a word: a prompt with it then always means the person.")
-    planned = pipeline.plan(workspace, resolved, files)
+    planned = methods.plan(workspace, other, resolved, files) if other else pipeline.plan(workspace, resolved, files)
     shown = estimate.blocks(planned.estimate, planned.stages)
     problem = next(iter(planned.problems), None)
     if dry_run:
@@ -79,18 +84,28 @@ def customize(
     if problem:
         raise problem
     how = _consent(terminal, workspace, files, planned.stages, given=consent)
-    terminal.say(*shown)
+    terminal.say(*(methods.licences(other, resolved.settings.model.name) if other else []), *shown)
     estimate.approve(terminal, planned.estimate, yes=yes)
     if how:
         pipeline.record_consent(workspace, files, _user(), how)
-    done = pipeline.run(workspace, resolved, files, terminal.events)
+    if other:
+        done = methods.run(workspace, other, resolved, files, terminal.events)
+    else:
+        done = pipeline.run(workspace, resolved, files, terminal.events)
     for one in done.rounds:
         which = f", round {one['round']}" if len(done.rounds) > 1 else ""
         terminal.say(*([f"Stage 2{which}: {one['why']}."] if one["why"] else []))
-    is_drawn = video_model(resolved.settings.model.name).drawn
-    example = drawn.EXAMPLE if is_drawn else "{name} walks along a beach at sunset"
-    following = f"magicid generate --prompt {shlex.quote(example.format(name=done.name))}"
+    following = _following(done.name, resolved.settings.model.name, other)
     return Result({**asdict(done), "next": following}, [str(done.adapter)], [done.adapter], hint=f"Next: {following}")
+
+
+def _following(name: str, model: str, method: str | None) -> str:
+    """The command to type next."""
+    from magicid_cli.prompts import drawn
+
+    example = drawn.EXAMPLE if video_model(model).drawn else "{name} walks along a beach at sunset"
+    prompt = shlex.quote(example.format(name=name))
+    return f"magicid generate --prompt {prompt}" + (f" --method {method}" if method else "")
 
 
 def _consent(

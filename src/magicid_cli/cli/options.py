@@ -17,6 +17,7 @@ from typing import Annotated, Any, Literal, get_args
 
 import typer
 
+from magicid_cli.baselines.registry import METHODS
 from magicid_cli.cli.output import Result, Terminal
 from magicid_cli.config import KNOBS, PRESETS, Knob
 
@@ -60,6 +61,14 @@ Force = Annotated[bool, typer.Option("--force", help="Overwrite what is there")]
 Output = Annotated[Path | None, typer.Option("--output", "-o", help="Where to write; a free name by default")]
 Round = Annotated[
     int | None, typer.Option("--round", min=1, help="Which round of `customize --rounds`; the newest by default")
+]
+Method = Annotated[
+    str | None,
+    typer.Option(
+        "--method",
+        help=f"Another method than MagicID: {', '.join(one.name for one in METHODS.values() if one.module)}",
+        show_default=False,
+    ),
 ]
 Preset = Annotated[str | None, typer.Option("--preset", help="A named set of settings: " + ", ".join(PRESETS))]
 

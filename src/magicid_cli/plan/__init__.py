@@ -1,7 +1,7 @@
 """Hours, memory, disk and downloads of a run, before it starts.
 
-A time is the FLOP of `costs.py` at the rate that whole samplers of this model are seen to reach, unless this identity
-has measured its own seconds; where nothing was published for a GPU it stays unknown. Every figure says which it is.
+A time is what this identity has measured itself; else what `known.py` knows of the GPU. Where nothing was published for
+a GPU it stays unknown. Every figure says which it is.
 """
 
 from collections.abc import Collection, Iterator, Mapping
@@ -10,18 +10,44 @@ from pathlib import Path
 from typing import Any
 
 from magicid_cli import hub
-from magicid_cli.config import Settings, with_values
-from magicid_cli.errors import MagicIDError
+from magicid_cli.config import Settings
 from magicid_cli.models import PATTERNS
 from magicid_cli.models.base import Shape
 from magicid_cli.models.catalog import FACE_MODELS, JUDGES, Source, VideoModel, video_model
-from magicid_cli.plan import costs
+from magicid_cli.models.execution import Execution
+from magicid_cli.plan import costs, known
 from magicid_cli.plan.costs import GB, Architecture
-from magicid_cli.plan.machine import Machine, elsewhere, this_machine
+from magicid_cli.plan.lacking import check, require
+from magicid_cli.plan.machine import Machine, elsewhere, gpu_called, this_machine
 from magicid_cli.plan.measured import seconds_of
-from magicid_cli.plan.workload import STAGES, Judging, Work, data_gb, generated_shape, training_shape, work_of
+from magicid_cli.plan.memory import SPARE_GB, Choice
+from magicid_cli.plan.workload import (
+    HOLDING,
+    STAGES,
+    Judging,
+    Work,
+    chosen,
+    data_gb,
+    training_shape,
+    value_bytes_of,
+    work_of,
+)
+from magicid_cli.rounds import number_of, stage_of
 
-__all__ = ["STAGES", "Estimate", "Judging", "Row", "check", "downloads", "duration", "estimate", "for_run", "require"]
+__all__ = [
+    "STAGES",
+    "Estimate",
+    "Judging",
+    "Row",
+    "check",
+    "chosen",
+    "downloads",
+    "duration",
+    "estimate",
+    "for_run",
+    "require",
+    "value_bytes_of",
+]
 
 
 @dataclass(frozen=True)
@@ -35,6 +61,7 @@ class Row:
         basis: `measured` (this identity's own seconds), `estimated`, or `unknown`.
         memory_gb: peak on the GPU, or in main memory where there is none; 0 where it does not matter.
         note: what one item is and what it takes.
+        held: how the stage holds the model, if it does: memory plan, what fits.
     """
 
     stage: str
@@ -43,6 +70,7 @@ class Row:
     basis: str
     memory_gb: float
     note: str
+    held: Choice | None = None
 
 
 @dataclass(frozen=True)
@@ -81,6 +109,16 @@ class Estimate:
         return max((row.memory_gb for row in self.rows), default=0.0)
 
     @property
+    def memory_plans(self) -> dict[str, str]:
+        """The memory plan of every stage that needs one."""
+        return {row.stage: row.held.plan for row in self.rows if row.held and row.held.plan}
+
+    @property
+    def pinned_gb(self) -> float:
+        """The largest amount of page-locked main memory."""
+        return max((row.held.need.pinned_gb for row in self.rows if row.held), default=0.0)
+
+    @property
     def download_gb(self) -> float:
         """All downloads."""
         return sum(self.downloads.values())
@@ -108,6 +146,8 @@ class Estimate:
             "stages": [asdict(row) for row in self.rows],
             "seconds": self.seconds,
             "memory_gb": round(self.memory_gb, 2),
+            "memory_plans": self.memory_plans,
+            "pinned_gb": round(self.pinned_gb, 2),
             "data_gb": round(self.data_gb, 2),
             "downloads_gb": {repo: round(size, 4) for repo, size in self.downloads.items()},
             "assumptions": list(self.assumptions),
@@ -142,18 +182,22 @@ def estimate(
         machine: where it would be.
         model: the video model.
         photos: how many are given.
-        todo: names of the stages that are to be done, of `STAGES`.
+        todo: names of the stages that are to be done, of `STAGES`; those of later rounds as `rounds.py` calls them.
         downloads: GB still to fetch, by repository.
         measured: seconds of one item (photo, step, video, clip), by stage, where this identity has measured them.
-        judging: what scoring has left to do; None if all of it.
+        judging: what scoring has left to do in the earliest of the rounds; None if all of it.
     """
-    value_bytes = {"float32": 4, "bfloat16": 2}.get(settings.model.dtype, 2 if machine.gpu else 4)
-    work = work_of(settings, model, photos, value_bytes, judging)
-    rows = [
-        _row(name, work[name], costs.ARCHITECTURES[model.name], machine, value_bytes, (measured or {}).get(name))
-        for name in STAGES
-        if name in todo
-    ]
+    value_bytes, stages = value_bytes_of(settings, machine), set(map(stage_of, todo))
+    held = {stage: chosen(settings, model, machine, stage) for stage in HOLDING if stage in stages}
+    executions = {stage: choice.execution for stage, choice in held.items()}
+    work, later = (work_of(settings, model, photos, value_bytes, left, executions) for left in (judging, None))
+    names = sorted(todo, key=lambda name: (name == "generate", number_of(name), STAGES.index(stage_of(name))))
+    rows = []
+    for name in names:
+        stage, arch = stage_of(name), costs.ARCHITECTURES[model.name]
+        of_round = (work if number_of(name) == number_of(names[0]) else later)[stage]
+        measured_s = (measured or {}).get(stage)
+        rows.append(_row(name, of_round, arch, machine, value_bytes, measured_s, held.get(stage)))
     return Estimate(
         model=model,
         settings=settings,
@@ -162,135 +206,86 @@ def estimate(
         rows=tuple(rows),
         data_gb=data_gb(settings, model, photos, todo),
         downloads=dict(downloads),
-        assumptions=_assumptions(settings, model, machine, value_bytes),
+        assumptions=(*_assumptions(settings, model, machine, value_bytes), *_of_rounds(settings)),
     )
 
 
 def _row(
-    name: str, work: Work, arch: Architecture, machine: Machine, value_bytes: int, measured_s: float | None
+    name: str,
+    work: Work,
+    arch: Architecture,
+    machine: Machine,
+    value_bytes: int,
+    measured_s: float | None,
+    held: Choice | None,
 ) -> Row:
     count = f"{work.items} {work.item}{'' if work.items == 1 else 's'}"
+    gb = work.need.gpu_gb
     if measured_s is not None:
         note = f"{count}, {measured_s:.3g} s each"
-        return Row(name, work.items, measured_s * work.items, "measured", work.memory_gb, note)
-    if work.cost is None:
+        return Row(name, work.items, measured_s * work.items, "measured", gb, note, held)
+    if not work.parts:
         note = f"{count}, nominally {work.nominal_s:g} s each"
-        return Row(name, work.items, work.nominal_s * work.items, "estimated", work.memory_gb, note)
+        return Row(name, work.items, work.nominal_s * work.items, "estimated", gb, note, held)
     if arch.pass_s is not None:
         each = work.cost.passes * arch.pass_s
-        note = f"{count}, {each:.3g} s each"
-        return Row(name, work.items, each * work.items, "estimated", work.memory_gb, note)
+        return Row(name, work.items, each * work.items, "estimated", gb, f"{count}, {each:.3g} s each", held)
     note = f"{count}, {work.cost.flop / 1e15:.3g} PFLOP each"
-    if machine.rates is None or value_bytes != 2:
-        return Row(name, work.items, None, "unknown", work.memory_gb, note)
-    seconds = work.cost.seconds(machine.rates) * work.items
-    return Row(name, work.items, seconds, "estimated", work.memory_gb, note)
+    if value_bytes != 2 or held is None:
+        return Row(name, work.items, None, "unknown", gb, note, held)
+    each_s, basis = _seconds(work, held.execution, machine)
+    return Row(name, work.items, None if each_s is None else each_s * work.items, basis, gb, note, held)
+
+
+def _seconds(work: Work, execution: Execution, machine: Machine) -> tuple[float | None, str]:
+    """Seconds of an item on a GPU; measured only if every part of it was."""
+    steps = known.shipped()
+    found = [known.seconds(part.kind, part.cost, part.shape, execution, machine, steps) for part in work.parts]
+    times = [part.times * each for part, (each, _) in zip(work.parts, found, strict=True) if each is not None]
+    if len(times) < len(work.parts):
+        return None, "unknown"
+    return sum(times), "measured" if {basis for _, basis in found} == {"measured"} else "estimated"
 
 
 def _assumptions(settings: Settings, model: VideoModel, machine: Machine, value_bytes: int) -> tuple[str, ...]:
-    blocks = "recomputed in the backward pass" if settings.training.gradient_checkpointing else "kept"
     kind = {2: "bfloat16", 4: "float32"}[value_bytes]
-    plan = f"Memory: a {kind} base, activations of blocks {blocks}, one video's graph at a time (within a block ±30 %)."
+    stored = kind if settings.model.base == "full" else f"{settings.model.base} ({kind} when used)"
+    plan = f"Memory: a base in {stored}, one video's graph at a time (within a block ±30 %)"
+    if machine.gpu:
+        plan += f", {SPARE_GB:g} GB left free"
+    plan += "."
     if costs.ARCHITECTURES[model.name].pass_s is not None:
         return ("Times: seconds of a pass as measured on one CPU thread.", plan)
     if machine.rates is None or value_bytes != 2:
         where = machine.gpu or "a CPU"
         return (f"Times: how fast this model runs on {where} in {kind} is not known, so they are left open.", plan)
-    rate = f"{machine.rates.linear:.0f} TFLOP/s on {machine.gpu}"
-    times = f"Times: {rate}, from published runs of this model and the GPU's peak; loading and encoding come on top."
+    if known.shipped():
+        times = f"Times: measured steps, scaled by FLOP and peak to {machine.gpu} where it was not measured itself"
+    else:
+        rate = f"{machine.rates.linear:.0f} TFLOP/s on {machine.gpu}"
+        times = f"Times: {rate}, from published runs of this model and the GPU's peak"
+    times += "; loading and encoding come on top."
     if machine.assumed:
-        return (f"There is no GPU here: the figures are for one {machine.gpu}.", times, plan)
+        here = "These figures are" if machine.asked else "There is no GPU here: the figures are"
+        return (f"{here} for one {machine.gpu}.", times, plan)
     return (times, plan)
 
 
-def check(estimate: Estimate) -> list[MagicIDError]:
-    """What this machine lacks for the run; empty if nothing."""
-    return [problem for problem in (_gpu(estimate), _memory(estimate), _disk(estimate)) if problem is not None]
-
-
-def require(estimate: Estimate) -> None:
-    """Stop before the work starts if this machine cannot do it.
-
-    Raises:
-        MagicIDError: `gpu-missing`, `gpu-memory`, `memory` or `disk-space` (exit code 3).
-    """
-    for problem in check(estimate):
-        raise problem
-
-
-def _gpu(estimate: Estimate) -> MagicIDError | None:
-    here = (estimate.machine.gpu and not estimate.machine.assumed) or not estimate.memory_gb
-    device = estimate.settings.model.device
-    if here or device == "cpu" or not (estimate.model.needs_gpu or device == "cuda"):
-        return None
-    if not estimate.model.needs_gpu:
-        return MagicIDError("gpu-missing", "No CUDA GPU is usable here.", "Leave --device out, or set it to cpu.")
-    return MagicIDError(
-        "gpu-missing",
-        f"No CUDA GPU is usable here; {estimate.model.name} needs one with {estimate.memory_gb:.0f} GB for this run.",
-        "For a small model that runs anywhere: --model mini",
-    )
-
-
-def _memory(estimate: Estimate) -> MagicIDError | None:
-    machine, need = estimate.machine, estimate.memory_gb
-    worst = max(estimate.rows, key=lambda row: row.memory_gb, default=None)
-    if worst is None:
-        return None
-    shape = generated_shape(estimate.settings) if worst.stage == "generate" else estimate.shape
-    stage = f"Stage '{worst.stage}' at {shape} needs about {need:.0f} GB"
-    if machine.gpu and need > machine.gpu_memory_gb:
-        return MagicIDError(
-            "gpu-memory",
-            f"{stage} of GPU memory; {machine.gpu_memory_gb:.0f} GB are free on {machine.gpu}.",
-            _smaller(estimate),
-        )
-    if not machine.gpu and need > machine.ram_gb:
-        return MagicIDError(
-            "memory",
-            f"{stage} of memory; this machine has {machine.ram_gb:.0f} GB.",
-            "Use fewer frames, a smaller size, or --model mini.",
-        )
-    return None
-
-
-# Shapes worth proposing, largest first.
-_SHAPES = ((61, "960x544"), (33, "960x544"), (61, "544x320"), (33, "544x320"))
-
-
-def _smaller(estimate: Estimate) -> str:
-    """The largest shape that fits, as flags to type."""
-    todo = {row.stage for row in estimate.rows}
-    section = "generate" if todo == {"generate"} else "shape"
-    for frames, size in _SHAPES:
-        settings = with_values(estimate.settings, {f"{section}.frames": frames, f"{section}.size": size})
-        work = work_of(settings, estimate.model, 1, 2)
-        if max(work[name].memory_gb for name in todo) <= estimate.machine.gpu_memory_gb:
-            return f"This fits: --frames {frames} --size {size}"
-    return "No shape of this model fits this GPU; a small model that runs anywhere: --model mini"
-
-
-def _disk(estimate: Estimate) -> MagicIDError | None:
-    machine = estimate.machine
-    if machine.cache_disk_gb is None:
-        wanted = [("for weights and videos", estimate.data_gb + estimate.download_gb, machine.data_disk_gb)]
-    else:
-        wanted = [
-            ("for weights", estimate.download_gb, machine.cache_disk_gb),
-            ("for videos and checkpoints", estimate.data_gb, machine.data_disk_gb),
-        ]
-    for what, need, free in wanted:
-        if need > free:
-            return MagicIDError(
-                "disk-space",
-                f"About {need:.1f} GB of disk are needed {what}; {free:.1f} GB are free.",
-                "Make room (`magicid cache` lists what can go), or choose another disk with HF_HOME or MAGICID_HOME.",
-            )
-    return None
+def _of_rounds(settings: Settings) -> tuple[str, ...]:
+    """What the figures take for granted of later rounds."""
+    if settings.rounds == 1:
+        return ()
+    return ("Rounds: each later one takes what the first takes; the guards may end one early.",)
 
 
 def for_run(
-    settings: Settings, *, photos: int, todo: Collection[str], home: Path, judging: Judging | None = None
+    settings: Settings,
+    *,
+    photos: int,
+    todo: Collection[str],
+    home: Path,
+    judging: Judging | None = None,
+    gpu: str | None = None,
 ) -> Estimate:
     """What a run would take, with what the identity in `home` has measured before.
 
@@ -303,13 +298,16 @@ def for_run(
         todo: names of the stages that are to be done, of `STAGES`.
         home: the identity's folder.
         judging: what scoring has left to do; None if all of it.
+        gpu: a short name of another GPU to plan for.
 
     Raises:
-        MagicIDError: `settings-unknown`.
+        MagicIDError: `settings-unknown`, also for a GPU that is not known.
     """
     model = video_model(settings.model.name)
     machine = this_machine(settings.model.device, hub.hub_cache())
-    if model.needs_gpu and machine.gpu is None and settings.model.device != "cpu":
+    if gpu is not None:
+        machine = elsewhere(machine, gpu_called(gpu), asked=True)
+    elif model.needs_gpu and machine.gpu is None and settings.model.device != "cpu":
         machine = elsewhere(machine)
     return estimate(
         settings,
@@ -318,7 +316,7 @@ def for_run(
         photos=photos,
         todo=todo,
         downloads=downloads(settings, model, todo, judging),
-        measured=seconds_of(home, settings),
+        measured={} if machine.asked else seconds_of(home, settings),
         judging=judging,
     )
 
@@ -339,19 +337,20 @@ def _sources(
     settings: Settings, model: VideoModel, todo: Collection[str], judging: Judging | None
 ) -> Iterator[tuple[Source, list[str] | None]]:
     rewards = settings.rewards
+    stages = [stage_of(name) for name in todo]
 
     def judges(reward: str) -> bool:
-        return "score" in todo and (judging is None or reward in judging.rewards)
+        return "score" in stages and (judging is None or stages.count("score") > 1 or reward in judging.rewards)
 
-    if model.source and not {"reconstruct", "sample", "prefer", "generate"}.isdisjoint(todo):
+    if model.source and not {"reconstruct", "sample", "prefer", "generate"}.isdisjoint(stages):
         yield model.source, PATTERNS
-    if "ingest" in todo or judges("identity") or ("prefer" in todo and settings.prefer.guards):
+    if "ingest" in stages or judges("identity") or ("prefer" in stages and settings.prefer.guards):
         finder = model.face_detector if rewards.face_detector == "auto" else rewards.face_detector
         recogniser = model.face_model if rewards.face_model == "auto" else rewards.face_model
         for name in (finder, recogniser):
             if name in FACE_MODELS:
                 yield FACE_MODELS[name].source, [FACE_MODELS[name].file]
     judge = model.vlm if rewards.vlm == "auto" else rewards.vlm
-    writes = settings.photos.captions == "vlm" and "ingest" in todo
+    writes = settings.photos.captions == "vlm" and "ingest" in stages
     if (judges("semantics") or writes) and judge in JUDGES:
         yield JUDGES[judge].source, list(JUDGES[judge].files)

@@ -1,19 +1,22 @@
-"""What a pass through the transformer costs: tokens, FLOP, parameters, memory. Arithmetic only.
+"""What a pass through the transformer costs: tokens, FLOP, parameters. Arithmetic only; memory is in `footprint.py`.
 
 One multiply-add is 2 FLOP. `linear` is what the linear layers of one forward cost, `attention` what the attention
 kernel costs. The base is frozen, so its backward needs no weight gradients (1 × its forward); an adapter's backward is
 2 × its forward; attention's is 2.5 × (five matrix products instead of two). Hence with L, A and an adapter's l:
 
     training pass, blocks recomputed      3 L + 4 l + 4.5 A        nothing recomputed    2 L + 3 l + 3.5 A
+      attention outputs kept              3 L + 4 l + 3.5 A
     preference step                       8 L + 10 l + 11 A        (two reference forwards, two training passes)
+      attention outputs kept              8 L + 10 l + 9 A
 
-Memory assumes a bfloat16 base on a GPU, recomputed blocks and one sample's graph at a time. GB are 1e9 bytes.
+GB are 1e9 bytes.
 """
 
 from dataclasses import dataclass
 
 from magicid_cli.config import AdapterSettings
 from magicid_cli.models.base import Shape
+from magicid_cli.models.execution import Keep
 
 GB = 1e9
 
@@ -51,6 +54,7 @@ class Architecture:
         text_tokens: of a prompt, at most.
         decoder_parameters: of the whole autoencoder.
         decoder_width: channels of its widest feature map at full resolution.
+        text_parameters: of both text encoders.
     """
 
     heads: int
@@ -67,6 +71,7 @@ class Architecture:
     text_tokens: int = 256
     decoder_parameters: int = 246_478_803
     decoder_width: int = 256
+    text_parameters: int = 7_628_247_296
 
     @property
     def width(self) -> int:
@@ -100,6 +105,7 @@ ARCHITECTURES = {
         patch=4,
         decoder_parameters=1_230_347,
         decoder_width=32,
+        text_parameters=1_000_000,
     ),
     "tiny": Architecture(
         2,
@@ -112,6 +118,7 @@ ARCHITECTURES = {
         pass_s=0.007,
         decoder_parameters=80_163,
         decoder_width=8,
+        text_parameters=60_272,
     ),
 }
 
@@ -173,20 +180,28 @@ def pixels(shape: Shape) -> int:
     return shape.frames * shape.height * shape.width
 
 
+def _linear(inputs: int, outputs: int) -> int:
+    return inputs * outputs + outputs
+
+
+def block_parameters(arch: Architecture) -> tuple[int, int]:
+    """Parameters of one dual and of one single block."""
+    width, head = arch.width, arch.head_width
+    mlp = _linear(width, 4 * width) + _linear(4 * width, width)
+    dual = 8 * _linear(width, width) + 4 * head + 2 * mlp + 2 * _linear(width, 6 * width)
+    single = 3 * _linear(width, width) + 2 * head + _linear(width, 3 * width)
+    return dual, single + _linear(width, 4 * width) + _linear(5 * width, width)
+
+
 def parameters(arch: Architecture) -> int:
     """Parameters of the transformer."""
-    width, head = arch.width, arch.head_width
-
-    def linear(inputs: int, outputs: int) -> int:
-        return inputs * outputs + outputs
+    width, linear = arch.width, _linear
 
     def embedder(inputs: int) -> int:
         return linear(inputs, width) + linear(width, width)
 
     mlp = linear(width, 4 * width) + linear(4 * width, width)
-    dual = 8 * linear(width, width) + 4 * head + 2 * mlp + 2 * linear(width, 6 * width)
-    single = 3 * linear(width, width) + 2 * head + linear(width, 3 * width)
-    single += linear(width, 4 * width) + linear(5 * width, width)
+    dual, single = block_parameters(arch)
     refiner = 4 * linear(width, width) + mlp + 4 * width + linear(width, 2 * width)
     text = linear(arch.text_width, width) + arch.refiner * refiner + embedder(256) + embedder(arch.text_width)
     conditioning = 2 * embedder(256) + embedder(arch.pooled_width)
@@ -236,87 +251,30 @@ def forward(arch: Architecture, shape: Shape, adapter: AdapterSettings | None = 
     return Cost(linear, attention, passes=1)
 
 
-def training_pass(arch: Architecture, shape: Shape, adapter: AdapterSettings, *, checkpointing: bool = True) -> Cost:
-    """Forward and backward of one sample."""
+def training_pass(arch: Architecture, shape: Shape, adapter: AdapterSettings, *, keep: Keep = "nothing") -> Cost:
+    """Forward and backward of one sample.
+
+    Args:
+        arch: of the transformer.
+        shape: of the video.
+        adapter: that is trained.
+        keep: what the forward keeps for the backward, as in `models.execution`; the rest is computed twice.
+    """
     base, extra = forward(arch, shape), _adapter_flop(arch, shape, adapter)
-    forwards = 2 if checkpointing else 1
+    forwards, attended = 1 if keep == "everything" else 2, 2 if keep == "nothing" else 1
     return Cost(
         (forwards + 1) * base.linear + (forwards + 2) * extra,
-        forwards * base.attention_forward,
+        attended * base.attention_forward,
         2.5 * base.attention_forward,
         passes=forwards + 2,
     )
 
 
-def preference_step(arch: Architecture, shape: Shape, adapter: AdapterSettings, *, checkpointing: bool = True) -> Cost:
+def preference_step(arch: Architecture, shape: Shape, adapter: AdapterSettings, *, keep: Keep = "nothing") -> Cost:
     """Reference errors of winner and rejected, then a training pass of each."""
-    train = training_pass(arch, shape, adapter, checkpointing=checkpointing)
-    return forward(arch, shape, adapter) * 2 + train * 2
-
-
-@dataclass(frozen=True)
-class Memory:
-    """Peak memory of a computation by what fills it, in GB (1e9 bytes). `block` is counted by reading (± 30 %)."""
-
-    weights: float
-    adapters: float
-    block_inputs: float
-    block: float
-
-    @property
-    def total(self) -> float:
-        """The sum."""
-        return self.weights + self.adapters + self.block_inputs + self.block
-
-
-# Tensors of a token's width that live at once inside one block: norm 1, q k v 3, after their norms 2, after rotation 2
-# and its float32 copies 4, attention output 1, MLP 8, concatenation 5, and in the backward gradients of the largest 5.
-_IN_BLOCK, _GRADIENTS = 31, 5
-
-
-def memory(
-    arch: Architecture,
-    shape: Shape,
-    adapter: AdapterSettings,
-    *,
-    value_bytes: int = 2,
-    training: bool = True,
-    reference: bool = False,
-    checkpointing: bool = True,
-) -> Memory:
-    """Memory of one sample's pass.
-
-    Args:
-        arch: of the transformer.
-        shape: of the video.
-        adapter: the adapter in use: float32, and in training with gradient and two Adam moments.
-        value_bytes: of a number of the base and of the activations.
-        training: a graph is kept.
-        reference: stage 2: a frozen second adapter, and two more gradients of the pair before they are joined.
-        checkpointing: only the blocks' inputs are kept, and a block is recomputed when its backward comes.
-    """
-    hidden = (tokens(shape, arch.token_side) + arch.text_tokens) * arch.width * value_bytes / GB
-    copies = (4 if training else 1) + (3 if reference else 0)
-    kept = 1 if checkpointing else _IN_BLOCK - _GRADIENTS
-    return Memory(
-        weights=parameters(arch) * value_bytes / GB,
-        adapters=adapter_parameters(arch, adapter) * 4 * copies / GB,
-        block_inputs=arch.blocks * kept * hidden if training else 0.0,
-        block=_IN_BLOCK * hidden,
-    )
+    return forward(arch, shape, adapter) * 2 + training_pass(arch, shape, adapter, keep=keep) * 2
 
 
 def decode(shape: Shape) -> Cost:
     """The VAE's decoder: 17.4e6 FLOP a pixel, counted on the real class, times 2.4 because its tiles overlap."""
     return Cost(linear=2.4 * 17.4e6 * pixels(shape), passes=20)
-
-
-# A tile of the decoder, and the feature maps of a tile that live at once where it is widest: 7.2 by the peak that
-# decoding 17 frames of 48 x 48 pixels with the real class adds to a process.
-_TILE_PIXELS, _FEATURE_MAPS = 17 * 256 * 256, 7.2
-
-
-def decoding_memory(arch: Architecture, shape: Shape, *, value_bytes: int = 2) -> float:
-    """Peak memory of the VAE while it decodes a video, tile after tile, in GB."""
-    tile = min(pixels(shape), _TILE_PIXELS)
-    return (arch.decoder_parameters + _FEATURE_MAPS * arch.decoder_width * tile) * value_bytes / GB

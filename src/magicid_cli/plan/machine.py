@@ -5,6 +5,7 @@ import shutil
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from magicid_cli.errors import MagicIDError
 from magicid_cli.plan.costs import GB, Rates
 from magicid_cli.workspace import data_home
 
@@ -12,27 +13,54 @@ from magicid_cli.workspace import data_home
 # frames, 720p), 174 and 187 on one A100. A share of the peak carries over to GPUs of the same or a later kind.
 HOPPER_SHARE, AMPERE_SHARE = 340 / 989, 180 / 312
 
-# GPU name as torch reports it → (published peak, dense bfloat16, TFLOP/s; usual share of it). Names that are not
-# listed, e.g. slices and laptop versions, get no time: an invented one would be worse.
-KNOWN_GPUS: dict[str, tuple[float, float]] = {
-    "NVIDIA H100 80GB HBM3": (989, HOPPER_SHARE),
-    "NVIDIA H100 PCIe": (756, HOPPER_SHARE),
-    "NVIDIA H100 NVL": (835, HOPPER_SHARE),
-    "NVIDIA H200": (989, HOPPER_SHARE),
-    "NVIDIA H200 NVL": (835, HOPPER_SHARE),
-    "NVIDIA H800": (989, HOPPER_SHARE),
-    "NVIDIA GH200 480GB": (989, HOPPER_SHARE),
-    "NVIDIA A100-SXM4-80GB": (312, AMPERE_SHARE),
-    "NVIDIA A100 80GB PCIe": (312, AMPERE_SHARE),
-    "NVIDIA A100-SXM4-40GB": (312, AMPERE_SHARE),
-    "NVIDIA A100-PCIE-40GB": (312, AMPERE_SHARE),
-    "NVIDIA A800-SXM4-80GB": (312, AMPERE_SHARE),
-    "NVIDIA L40S": (362, AMPERE_SHARE),
-    "NVIDIA GeForce RTX 4090": (165, AMPERE_SHARE),
+
+@dataclass(frozen=True)
+class Gpu:
+    """A kind of GPU.
+
+    Attributes:
+        peak: published, dense bfloat16 with float32 sums, TFLOP/s.
+        share: of the peak that runs of the 13B model usually reach.
+        memory_gb: what torch sees of its memory, in units of 1e9 bytes.
+        short: what `--gpu` calls it; empty for one that is planned for as another.
+    """
+
+    peak: float
+    share: float
+    memory_gb: float
+    short: str = ""
+
+    @property
+    def rates(self) -> Rates:
+        """What runs usually reach."""
+        usual = self.peak * self.share
+        return Rates(usual, usual, usual)
+
+
+# By the name that torch reports. Names that are not listed, e.g. slices and laptop versions, get no time: an invented
+# one would be worse.
+KNOWN_GPUS: dict[str, Gpu] = {
+    "NVIDIA H100 80GB HBM3": Gpu(989, HOPPER_SHARE, 84.9, "h100"),
+    "NVIDIA H100 PCIe": Gpu(756, HOPPER_SHARE, 84.9, "h100-pcie"),
+    "NVIDIA H100 NVL": Gpu(835, HOPPER_SHARE, 100.0, "h100-nvl"),
+    "NVIDIA H200": Gpu(989, HOPPER_SHARE, 150.0, "h200"),
+    "NVIDIA H200 NVL": Gpu(835, HOPPER_SHARE, 150.0),
+    "NVIDIA H800": Gpu(989, HOPPER_SHARE, 84.9),
+    "NVIDIA GH200 480GB": Gpu(989, HOPPER_SHARE, 101.0, "gh200"),
+    "NVIDIA A100-SXM4-80GB": Gpu(312, AMPERE_SHARE, 84.9, "a100"),
+    "NVIDIA A100 80GB PCIe": Gpu(312, AMPERE_SHARE, 84.9),
+    "NVIDIA A100-SXM4-40GB": Gpu(312, AMPERE_SHARE, 42.3, "a100-40gb"),
+    "NVIDIA A100-PCIE-40GB": Gpu(312, AMPERE_SHARE, 42.3),
+    "NVIDIA A800-SXM4-80GB": Gpu(312, AMPERE_SHARE, 84.9),
+    "NVIDIA L40S": Gpu(362, AMPERE_SHARE, 47.7, "l40s"),
+    "NVIDIA RTX A6000": Gpu(155, AMPERE_SHARE, 50.9, "a6000"),
+    "NVIDIA GeForce RTX 3090": Gpu(71, AMPERE_SHARE, 25.3, "3090"),
+    "NVIDIA GeForce RTX 4090": Gpu(165, AMPERE_SHARE, 25.3, "4090"),
+    "NVIDIA GeForce RTX 5090": Gpu(209, AMPERE_SHARE, 33.7, "5090"),
 }
 
-# The paper's GPU, and the memory that one offers, in units of 1e9 bytes.
-REFERENCE_GPU, REFERENCE_GPU_GB = "NVIDIA H100 80GB HBM3", 85.0
+# The paper's GPU.
+REFERENCE_GPU = "NVIDIA H100 80GB HBM3"
 
 
 @dataclass(frozen=True)
@@ -47,6 +75,7 @@ class Machine:
         data_disk_gb: free where identities are kept.
         cache_disk_gb: free where weights are kept, or None if that is the same disk.
         assumed: whether the GPU is not here but only planned for.
+        asked: whether somebody asked for a plan for that GPU: what this machine itself lacks does not matter then.
     """
 
     gpu: str | None
@@ -56,20 +85,36 @@ class Machine:
     data_disk_gb: float
     cache_disk_gb: float | None = None
     assumed: bool = False
+    asked: bool = False
 
 
-def elsewhere(machine: Machine) -> Machine:
-    """The machine with the paper's GPU put into it, for a plan that is made where there is none."""
-    rates = usual_rates(REFERENCE_GPU)
-    return replace(machine, gpu=REFERENCE_GPU, gpu_memory_gb=REFERENCE_GPU_GB, rates=rates, assumed=True)
+def elsewhere(machine: Machine, gpu: str = REFERENCE_GPU, *, asked: bool = False) -> Machine:
+    """The machine with another GPU put into it, for a plan that is made where there is none such.
+
+    Args:
+        machine: this one.
+        gpu: its full name, one of `KNOWN_GPUS`; by default the paper's.
+        asked: whether somebody asked for it.
+    """
+    known = KNOWN_GPUS[gpu]
+    return replace(machine, gpu=gpu, gpu_memory_gb=known.memory_gb, rates=known.rates, assumed=True, asked=asked)
+
+
+def gpu_called(short: str) -> str:
+    """The full name of the GPU that `--gpu` calls `short`.
+
+    Raises:
+        MagicIDError: `settings-unknown`, with the names that are known.
+    """
+    names = {gpu.short: name for name, gpu in KNOWN_GPUS.items() if gpu.short}
+    if short.lower() not in names:
+        raise MagicIDError("settings-unknown", f"No GPU is known as '{short}'.", f"Known: {', '.join(sorted(names))}.")
+    return names[short.lower()]
 
 
 def usual_rates(gpu: str | None) -> Rates | None:
     """What runs of the 13B model usually reach on a GPU of that name; None where that is unknown."""
-    if gpu not in KNOWN_GPUS:
-        return None
-    peak, share = KNOWN_GPUS[gpu]
-    return Rates(peak * share, peak * share, peak * share)
+    return KNOWN_GPUS[gpu].rates if gpu in KNOWN_GPUS else None
 
 
 def this_machine(device: str, cache: Path | None = None) -> Machine:

@@ -1,15 +1,38 @@
 """What each stage of a run computes, keeps in memory and writes, from its settings alone."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 from magicid_cli.config import Settings, parse_size
 from magicid_cli.models.base import Shape
 from magicid_cli.models.catalog import JUDGES, VideoModel
-from magicid_cli.plan import costs
+from magicid_cli.models.execution import Execution
+from magicid_cli.plan import costs, footprint
 from magicid_cli.plan.costs import GB, Architecture, Cost
+from magicid_cli.plan.machine import Machine
+from magicid_cli.plan.memory import Choice, Need, choose
+from magicid_cli.rounds import stage_of
 
 STAGES = ("ingest", "reconstruct", "sample", "score", "select", "prefer", "generate")
+# Those that hold the transformer.
+HOLDING = ("reconstruct", "sample", "prefer", "generate")
+
+
+@dataclass(frozen=True)
+class Part:
+    """A kind of computation that an item consists of.
+
+    Attributes:
+        kind: as `benchmarks/gpu.py` calls it: `forward`, `sampling step`, `stage-1 step`, `preference step`, `decode`.
+        times: how often an item has it done.
+        cost: of once.
+        shape: of the video.
+    """
+
+    kind: str
+    times: float
+    cost: Cost
+    shape: Shape
 
 
 @dataclass(frozen=True)
@@ -19,16 +42,21 @@ class Work:
     Attributes:
         items: how many.
         item: what one is called.
-        cost: of one on the transformer and the VAE, or None if they are not what takes the time.
+        parts: what one has done on the transformer and the VAE; empty if they are not what takes the time.
         nominal_s: seconds of one, then.
-        memory_gb: peak, where the models are.
+        need: memory, where the models are.
     """
 
     items: int
     item: str
-    cost: Cost | None
+    parts: tuple[Part, ...]
     nominal_s: float
-    memory_gb: float
+    need: Need
+
+    @property
+    def cost(self) -> Cost:
+        """Of one item."""
+        return sum((part.cost * part.times for part in self.parts), Cost())
 
 
 @dataclass(frozen=True)
@@ -58,7 +86,12 @@ _CLIP_S = {"hunyuan-video": 5.0, "mini": 0.4, "tiny": 0.1}
 
 
 def work_of(
-    settings: Settings, model: VideoModel, photos: int, value_bytes: int, judging: Judging | None = None
+    settings: Settings,
+    model: VideoModel,
+    photos: int,
+    value_bytes: int,
+    judging: Judging | None = None,
+    executions: Mapping[str, Execution] | None = None,
 ) -> dict[str, Work]:
     """Every stage's work, by stage.
 
@@ -68,58 +101,113 @@ def work_of(
         photos: how many are given.
         value_bytes: of a number of the base: 2 in bfloat16, 4 in float32.
         judging: what scoring has left to do; None if all of it.
+        executions: how each stage of `HOLDING` holds the model; the plainest way by default.
     """
     arch, adapter, repository = costs.ARCHITECTURES[model.name], settings.adapter, settings.repository
-    wanted, checkpointing = settings.generate, settings.training.gradient_checkpointing
-    shape, large = training_shape(settings), generated_shape(settings)
-    learnt = Shape(1, shape.height, shape.width) if settings.reconstruct.clip == "frame" else shape
-    step = costs.training_pass(arch, learnt, adapter, checkpointing=checkpointing)
+    held = {stage: (executions or {}).get(stage, Execution()) for stage in HOLDING}
+    wanted, shape, learnt = settings.generate, training_shape(settings), learnt_shape(settings)
+    step = costs.training_pass(arch, learnt, adapter, keep=held["reconstruct"].keep)
     videos, clips = repository.tuned + repository.initial, repository.tuned + repository.initial + photos
-    denoise, negative = costs.forward(arch, shape, adapter), 2 if wanted.true_guidance > 1 else 1
-    video = denoise * repository.steps + costs.decode(shape)
-    made = costs.forward(arch, large, adapter) * (wanted.steps * negative) + costs.decode(large)
-
-    def memory(at: Shape, *, training: bool) -> float:
-        return costs.memory(
-            arch, at, adapter, value_bytes=value_bytes, training=training, checkpointing=checkpointing
-        ).total
-
     judge = model.vlm if settings.rewards.vlm == "auto" else settings.rewards.vlm
     judge_gb = JUDGES[judge].source.gigabytes if judge in JUDGES else 0.0
     writes = settings.photos.captions == "vlm"
-    steps = settings.reconstruct.steps
+    semantics = judging is None or "semantics" in judging.rewards
+    needs = {stage: need(settings, arch, stage, value_bytes, execution) for stage, execution in held.items()}
+    batch = settings.reconstruct.batch
+    negative = 2 if wanted.true_guidance > 1 else 1
     return {
-        "ingest": Work(photos, "photo", None, _PHOTO_S[model.name], judge_gb if writes else 0.0),
-        "reconstruct": Work(steps, "step", step * settings.reconstruct.batch, 0.0, memory(learnt, training=True)),
-        "sample": Work(videos, "video", video, 0.0, memory(shape, training=False)),
+        "ingest": Work(photos, "photo", (), _PHOTO_S[model.name], Need(judge_gb if writes else 0.0)),
+        "reconstruct": Work(
+            settings.reconstruct.steps, "step", (Part("stage-1 step", batch, step, learnt),), 0.0, needs["reconstruct"]
+        ),
+        "sample": Work(videos, "video", video(settings, arch, shape, repository.steps), 0.0, needs["sample"]),
         "score": Work(
             clips if judging is None else judging.clips,
             "clip",
-            None,
+            (),
             _CLIP_S[model.name],
-            judge_gb if judging is None or "semantics" in judging.rewards else 0.0,
+            Need(judge_gb if semantics else 0.0),
         ),
-        "select": Work(1, "selection", None, 1.0, 0.0),
-        "prefer": _preference(settings, arch, video, value_bytes),
-        "generate": Work(wanted.count, "video", made, 0.0, memory(large, training=False)),
+        "select": Work(1, "selection", (), 1.0, Need(0.0)),
+        "prefer": Work(settings.prefer.steps, "step", preference(settings, arch, held["prefer"]), 0.0, needs["prefer"]),
+        "generate": Work(
+            wanted.count,
+            "video",
+            video(settings, arch, generated_shape(settings), wanted.steps * negative),
+            0.0,
+            needs["generate"],
+        ),
     }
 
 
-def _preference(settings: Settings, arch: Architecture, video: Cost, value_bytes: int) -> Work:
-    """Stage 2: the pairs of all steps and of the probe, the held-out pairs, and the videos that the guards sample."""
-    prefer, shape, adapter = settings.prefer, training_shape(settings), settings.adapter
-    checkpointing = settings.training.gradient_checkpointing
-    pair = costs.preference_step(arch, shape, adapter, checkpointing=checkpointing)
+def video(settings: Settings, arch: Architecture, shape: Shape, steps: float) -> tuple[Part, ...]:
+    """A sampled video: forwards of the transformer with an adapter, and its decoding."""
+    step = costs.forward(arch, shape, settings.adapter)
+    return Part("sampling step", steps, step, shape), Part("decode", 1, costs.decode(shape), shape)
+
+
+def preference(settings: Settings, arch: Architecture, execution: Execution) -> tuple[Part, ...]:
+    """A step of stage 2: its pairs and the probe's, and its share of held-out pairs and of the guards' videos."""
+    prefer, shape, steps = settings.prefer, training_shape(settings), max(1, settings.prefer.steps)
+    pair = costs.preference_step(arch, shape, settings.adapter, keep=execution.keep)
     pairs = (prefer.steps + (prefer.probe_steps if prefer.beta is None else 0)) * prefer.batch
     looked_at = looks(settings)
     held_out_at = looked_at.union(range(0, prefer.steps + 1, prefer.held_out_every)) - {0}
-    cost = pair * pairs + costs.forward(arch, shape, adapter) * (4 * len(held_out_at) * settings.pairs.held_out)
-    cost += video * (len(looked_at) * prefer.watch_videos)
-    step = costs.memory(arch, shape, adapter, value_bytes=value_bytes, reference=True, checkpointing=checkpointing)
-    # The guards' videos are decoded beside the transformer and everything that is trained.
-    look = step.weights + step.adapters + costs.decoding_memory(arch, shape, value_bytes=value_bytes)
-    memory = max(step.total, look if looked_at else 0.0)
-    return Work(prefer.steps, "step", cost * (1 / max(1, prefer.steps)), 0.0, memory)
+    measured = 4 * len(held_out_at) * settings.pairs.held_out
+    watched = len(looked_at) * prefer.watch_videos / steps
+    parts = [
+        Part("preference step", pairs / steps, pair, shape),
+        Part("forward", measured / steps, costs.forward(arch, shape, settings.adapter), shape),
+        *(
+            Part(part.kind, part.times * watched, part.cost, part.shape)
+            for part in video(settings, arch, shape, settings.repository.steps)
+        ),
+    ]
+    return tuple(part for part in parts if part.times)
+
+
+def need(settings: Settings, arch: Architecture, stage: str, value_bytes: int, execution: Execution) -> Need:
+    """Memory of a stage of `HOLDING`, if it holds the model in this way.
+
+    `generate` and the guards of stage 2 decode beside the transformer; the repository is decoded when that is gone.
+    """
+    shape = {"reconstruct": learnt_shape, "generate": generated_shape}.get(stage, training_shape)(settings)
+    trains = stage in ("reconstruct", "prefer")
+    found = footprint.memory(
+        arch,
+        shape,
+        settings.adapter,
+        value_bytes=value_bytes,
+        training=trains,
+        reference=stage == "prefer",
+        execution=execution,
+    )
+    decoding = footprint.decoding_memory(arch, shape, value_bytes=value_bytes)
+    beside = stage == "generate" or (stage == "prefer" and bool(looks(settings)))
+    look = found.weights + found.adapters + decoding if beside else 0.0
+    return Need(max(found.total, look), found.pinned)
+
+
+def value_bytes_of(settings: Settings, machine: Machine) -> int:
+    """Bytes of a number of the base where it is stored in full, on this machine."""
+    return {"float32": 4, "bfloat16": 2}.get(settings.model.dtype, 2 if machine.gpu else 4)
+
+
+def chosen(settings: Settings, model: VideoModel, machine: Machine, stage: str) -> Choice:
+    """How a stage of `HOLDING` holds the model on this machine.
+
+    Args:
+        settings: of the run.
+        model: the video model.
+        machine: where it runs.
+        stage: its name.
+    """
+    arch, value_bytes = costs.ARCHITECTURES[model.name], value_bytes_of(settings, machine)
+
+    def needs(execution: Execution) -> Need:
+        return need(settings, arch, stage, value_bytes, execution)
+
+    return choose(settings, machine, needs, text_gb=footprint.text_memory(arch, value_bytes))
 
 
 def looks(settings: Settings) -> set[int]:
@@ -133,6 +221,12 @@ def looks(settings: Settings) -> set[int]:
 def training_shape(settings: Settings) -> Shape:
     """The one shape of repository and training."""
     return Shape(settings.shape.frames, settings.shape.height, settings.shape.width)
+
+
+def learnt_shape(settings: Settings) -> Shape:
+    """The shape of stage 1: single frames if those are what it learns from."""
+    shape = training_shape(settings)
+    return Shape(1, shape.height, shape.width) if settings.reconstruct.clip == "frame" else shape
 
 
 def generated_shape(settings: Settings) -> Shape:
@@ -161,4 +255,4 @@ def data_gb(settings: Settings, model: VideoModel, photos: int, todo: Collection
         "prefer": training + max(0, len(looks(settings)) - 1) * adapter,
         "generate": settings.generate.count * costs.pixels(generated_shape(settings)) * _BITS_PER_PIXEL / 8,
     }
-    return sum(size.get(name, 0.0) for name in todo) / GB
+    return sum(size.get(stage_of(name), 0.0) for name in todo) / GB

@@ -1,0 +1,111 @@
+"""What a machine lacks for a run, and what would fit it."""
+
+from typing import TYPE_CHECKING
+
+from magicid_cli.config import with_values
+from magicid_cli.errors import MagicIDError
+from magicid_cli.plan.machine import Machine
+from magicid_cli.plan.memory import SPARE_GB
+from magicid_cli.plan.workload import chosen, generated_shape
+from magicid_cli.rounds import stage_of
+
+if TYPE_CHECKING:
+    from magicid_cli.plan import Estimate, Row
+
+
+def check(estimate: "Estimate") -> list[MagicIDError]:
+    """What this machine lacks for the run; empty if nothing."""
+    problems = (_gpu(estimate), _memory(estimate), None if estimate.machine.asked else _disk(estimate))
+    return [problem for problem in problems if problem is not None]
+
+
+def require(estimate: "Estimate") -> None:
+    """Stop before the work starts if this machine cannot do it.
+
+    Raises:
+        MagicIDError: `gpu-missing`, `gpu-memory`, `memory` or `disk-space` (exit code 3).
+    """
+    for problem in check(estimate):
+        raise problem
+
+
+def _gpu(estimate: "Estimate") -> MagicIDError | None:
+    machine = estimate.machine
+    here = machine.asked or (machine.gpu and not machine.assumed) or not estimate.memory_gb
+    device = estimate.settings.model.device
+    if here or device == "cpu" or not (estimate.model.needs_gpu or device == "cuda"):
+        return None
+    if not estimate.model.needs_gpu:
+        return MagicIDError("gpu-missing", "No CUDA GPU is usable here.", "Leave --device out, or set it to cpu.")
+    return MagicIDError(
+        "gpu-missing",
+        f"No CUDA GPU is usable here; {estimate.model.name} needs one with {estimate.memory_gb:.0f} GB for this run.",
+        "For a small model that runs anywhere: --model mini",
+    )
+
+
+def _memory(estimate: "Estimate") -> MagicIDError | None:
+    machine = estimate.machine
+    lacking = [row for row in estimate.rows if not _fits(row, machine)]
+    worst = max(lacking, key=lambda row: row.memory_gb, default=None)
+    if worst is None:
+        return None
+    shape = generated_shape(estimate.settings) if worst.stage == "generate" else estimate.shape
+    stage, need = f"Stage '{worst.stage}' at {shape} needs about {worst.memory_gb:.0f} GB", worst.memory_gb
+    if not machine.gpu:
+        hint = "Use fewer frames, a smaller size, or --model mini."
+        return MagicIDError("memory", f"{stage} of memory; this machine has {machine.ram_gb:.0f} GB.", hint)
+    plan = f" with memory plan {worst.held.plan}" if worst.held else ""
+    if need + SPARE_GB > machine.gpu_memory_gb or worst.held is None:
+        on = f"{machine.gpu_memory_gb:.0f} GB are free on {machine.gpu}"
+        return MagicIDError("gpu-memory", f"{stage} of GPU memory{plan}; {on}.", _smaller(estimate))
+    pinned = f"{worst.held.need.pinned_gb:.0f} GB of main memory for what leaves the GPU"
+    has = f"this machine has {machine.ram_gb:.0f} GB in all"
+    return MagicIDError(
+        "memory",
+        f"Stage '{worst.stage}' at {shape} needs {pinned}{plan}; {has}.",
+        "Store the base smaller (--base nf4; other numbers, so other videos), or use a smaller shape.",
+    )
+
+
+def _fits(row: "Row", machine: Machine) -> bool:
+    if row.held is not None:
+        return row.held.fits
+    return row.memory_gb <= (machine.gpu_memory_gb if machine.gpu else machine.ram_gb)
+
+
+# Shapes worth proposing, largest first.
+_SHAPES = ((61, "960x544"), (33, "960x544"), (61, "544x320"), (33, "544x320"))
+
+
+def _smaller(estimate: "Estimate") -> str:
+    """The largest shape that fits, as flags to type; else a smaller base."""
+    todo, machine, model = {row.stage for row in estimate.rows}, estimate.machine, estimate.model
+    section = "generate" if todo == {"generate"} else "shape"
+    auto = with_values(estimate.settings, {"model.memory_plan": "auto"})
+    if all(chosen(auto, model, machine, stage_of(row.stage)).fits for row in estimate.rows if row.held):
+        return "This fits: --memory-plan auto"
+    for frames, size in _SHAPES:
+        settings = with_values(auto, {f"{section}.frames": frames, f"{section}.size": size})
+        if all(chosen(settings, model, machine, stage_of(row.stage)).fits for row in estimate.rows if row.held):
+            return f"This fits: --frames {frames} --size {size}"
+    return "No shape of this model fits this GPU; a small model that runs anywhere: --model mini"
+
+
+def _disk(estimate: "Estimate") -> MagicIDError | None:
+    machine = estimate.machine
+    if machine.cache_disk_gb is None:
+        wanted = [("for weights and videos", estimate.data_gb + estimate.download_gb, machine.data_disk_gb)]
+    else:
+        wanted = [
+            ("for weights", estimate.download_gb, machine.cache_disk_gb),
+            ("for videos and checkpoints", estimate.data_gb, machine.data_disk_gb),
+        ]
+    for what, need, free in wanted:
+        if need > free:
+            return MagicIDError(
+                "disk-space",
+                f"About {need:.1f} GB of disk are needed {what}; {free:.1f} GB are free.",
+                "Make room (`magicid cache` lists what can go), or choose another disk with HF_HOME or MAGICID_HOME.",
+            )
+    return None

@@ -1,0 +1,122 @@
+"""Memory plans: how the model is held so that a stage fits a GPU. None of them changes what a run makes.
+
+    80gb   the base on the GPU; attention outputs kept, on the GPU or, where that is too much, in main memory
+    48gb   the base on the GPU; blocks recomputed whole, their inputs wait in main memory
+    24gb   the blocks' weights in main memory, two blocks at a time on the GPU; else as 48gb
+
+A plan is named after the card on which it does every stage at 61x720x1280; smaller shapes fit smaller cards. Storing
+the base in other numbers (`model.base`) goes with every plan, but makes other videos, so it is never chosen unasked.
+"""
+
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from typing import cast
+
+from magicid_cli.config import Settings
+from magicid_cli.models.execution import Execution, Kernel, Storage
+from magicid_cli.plan.machine import Machine
+
+# What a plan leaves free on the GPU, in GB, and the share of main memory that it may lock.
+SPARE_GB, PINNED_SHARE = 1.0, 0.75
+# What a plan takes at most, in GB, however large the GPU is: estimates are not that good, and others need some, too.
+MOST_GB = {"80gb": 76.0, "48gb": 46.0, "24gb": 23.0}
+
+_ON_GPU = Execution(vae_tiling=True)
+_INPUTS_OUT = replace(_ON_GPU, kept_in="pinned")
+_ATTENTION = replace(_ON_GPU, keep="attention")
+# Largest first; a plan's ways of being held, too.
+PLANS: dict[str, tuple[Execution, ...]] = {
+    "80gb": (_ATTENTION, replace(_ATTENTION, kept_in="pinned")),
+    "48gb": (_INPUTS_OUT,),
+    "24gb": (replace(_INPUTS_OUT, offload="blocks"),),
+}
+
+
+@dataclass(frozen=True)
+class Need:
+    """What a stage takes.
+
+    Attributes:
+        gpu_gb: peak on the GPU, or in main memory where there is none.
+        pinned_gb: page-locked main memory.
+    """
+
+    gpu_gb: float
+    pinned_gb: float = 0.0
+
+
+@dataclass(frozen=True)
+class Choice:
+    """How a stage will hold its model.
+
+    Attributes:
+        plan: its memory plan; empty where there is no GPU, which needs none.
+        execution: for the family.
+        need: what the stage takes that way.
+        fits: whether the machine has it, with `SPARE_GB` to spare.
+    """
+
+    plan: str
+    execution: Execution
+    need: Need
+    fits: bool
+
+
+def choose(settings: Settings, machine: Machine, need: Callable[[Execution], Need], *, text_gb: float = 0.0) -> Choice:
+    """The first way of the plan that was asked for, or of all plans, that the machine has room for; else the last.
+
+    Args:
+        settings: of the run: memory plan, stored base, attention kernel.
+        machine: where it runs.
+        need: what the stage takes when the model is held in a given way.
+        text_gb: what the text encoders take; they go to the CPU where the GPU has not as much.
+    """
+    found = []
+    for plan, execution in _ways(settings, machine):
+        if machine.gpu and text_gb + SPARE_GB > machine.gpu_memory_gb:
+            execution = replace(execution, text_encoder="cpu")
+        took = need(execution)
+        fits = _fits(took, machine) and took.gpu_gb <= MOST_GB.get(plan, math.inf)
+        found.append(Choice(plan, execution, took, fits))
+        if fits:
+            break
+    return found[-1]
+
+
+def _fits(need: Need, machine: Machine) -> bool:
+    if machine.gpu is None:
+        return need.gpu_gb <= machine.ram_gb
+    room = machine.asked or need.pinned_gb <= PINNED_SHARE * machine.ram_gb
+    return room and need.gpu_gb + SPARE_GB <= machine.gpu_memory_gb
+
+
+def _ways(settings: Settings, machine: Machine) -> Iterator[tuple[str, Execution]]:
+    """Memory plans and how each holds the model, in the order in which they are tried."""
+    wanted = settings.model.memory_plan
+    keeps_all = not settings.training.gradient_checkpointing
+    if machine.gpu is None and wanted == "auto":
+        yield "", _with_settings(Execution(keep="everything" if keeps_all else "nothing"), settings)
+        return
+    for plan, ways in PLANS.items():
+        if wanted not in ("auto", plan):
+            continue
+        if keeps_all and plan == "80gb":
+            yield plan, _with_settings(replace(_ON_GPU, keep="everything"), settings)
+        for execution in ways:
+            yield plan, _with_settings(execution, settings)
+
+
+def _with_settings(execution: Execution, settings: Settings) -> Execution:
+    """The same with the stored base, the kernel and the compiler that the settings ask for."""
+    model = settings.model
+    offload = "none" if model.base in ("int8", "nf4") else execution.offload
+    base, kernel = cast(Storage, model.base), cast(Kernel, model.attention)  # the settings' choices are these words
+    return replace(execution, base=base, offload=offload, attention=kernel, compile=model.compile)
+
+
+def following(plan: str) -> str | None:
+    """The plan that takes less than this one, or None; what has no plan is followed by the second one."""
+    names = list(PLANS)
+    place = names.index(plan) if plan else 0
+    return names[place + 1] if place + 1 < len(names) else None

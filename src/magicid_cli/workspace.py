@@ -17,6 +17,7 @@ A person can read it with `ls` and `cat`:
         texts/          prompts and captions, encoded
         videos/         what `generate` made
         methods/<name>/ another method's results on the same photos, with children and records of the same names
+        evaluation/     what `evaluate` measured, a file a video and measure
         events.jsonl    what happened
 """
 

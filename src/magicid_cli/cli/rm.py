@@ -25,6 +25,7 @@ _CONTENTS = {
     "set-aside.jsonl": "videos without rewards, and why",
     "pairs.json": "how the pairs were chosen",
     "pairs.jsonl": "preference pairs",
+    "evaluation": "what `evaluate` measured",
     "events.jsonl": "log of events",
     "manifest.json": "consent, settings, records",
     "lock": "who works on it",

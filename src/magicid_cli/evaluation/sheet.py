@@ -15,6 +15,8 @@ _LATEX_ARROWS = {"more": r" $\uparrow$", "less": r" $\downarrow$", "": ""}
 _ESCAPES = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
 _ESCAPES |= {char: "\\" + char for char in "&%$#_{}"}
 
+_MARKS = {"<": "&lt;", **{char: "\\" + char for char in "\\|*_`"}}
+
 Evaluations = Mapping[str, Evaluation]
 """What was evaluated, by its name in tables."""
 Rows = list[tuple[str, ...]]
@@ -141,10 +143,8 @@ def _markdown(header: Sequence[str], rows: Rows) -> str:
 
 
 def _cell(text: str) -> str:
-    escaped = (
-        text.replace("\\", "\\\\").replace("|", r"\|").replace("<", "&lt;").replace("*", r"\*").replace("_", r"\_")
-    )
-    return " ".join(escaped.split())
+    """A text on one line that Markdown takes as it is."""
+    return " ".join("".join(_MARKS.get(char, char) for char in text).split())
 
 
 def as_latex(evaluations: Evaluations) -> str:

@@ -63,6 +63,7 @@ CODES: dict[str, Code] = {
     "videos-unusable": Code(FAILED, "no video of the repository can be scored: all are damaged or foreign"),
     "scores-missing": Code(FAILED, "an identity has no scored videos yet"),
     "pairs-none": Code(FAILED, "no preference pair satisfies the rules of selection"),
+    "port-busy": Code(FAILED, "another program uses the port, or it may not be used"),
     "beta-undetermined": Code(FAILED, "the probe steps did not bring the margin below 0, so beta cannot be solved for"),
     "identity-other-photos": Code(USAGE, "another method is asked to learn from photos other than the identity's"),
     "identity-unfinished": Code(FAILED, "an identity has no finished adapter yet"),

@@ -36,13 +36,26 @@ def _environment() -> "Environment":
     )
 
 
-def render(template: str, *, styles: tuple[str, ...] = (), scripts: tuple[str, ...] = (), **values: Any) -> str:
+CONNECT, MEDIA = "'none'", "data: blob: file:"
+
+
+def render(
+    template: str,
+    *,
+    styles: tuple[str, ...] = (),
+    scripts: tuple[str, ...] = (),
+    connect: str = CONNECT,
+    media: str = MEDIA,
+    **values: Any,
+) -> str:
     """A page as text.
 
     Args:
         template: its file in `templates/`; it extends `shell.html` and fills the blocks `title`, `banner` and `main`.
         styles: style sheets in `templates/` besides `shell.css`, in order.
         scripts: scripts in `templates/`, in order; the policy names each by its hash.
+        connect: as in `policy`.
+        media: as in `policy`.
         values: what the template shows. Plain data is escaped; only `markupsafe.Markup` is not.
     """
     from markupsafe import Markup
@@ -56,7 +69,7 @@ def render(template: str, *, styles: tuple[str, ...] = (), scripts: tuple[str, .
         .render(
             styles=[Markup(sheet) for sheet in sheets],
             scripts=[Markup(one) for one in code],
-            policy=policy(code),
+            policy=policy(code, connect=connect, media=media),
             **values,
         )
     )
@@ -67,7 +80,7 @@ def asset(name: str) -> str:
     return (TEMPLATES / name).read_text(encoding="utf-8")
 
 
-def policy(scripts: list[str], *, connect: str = "'none'", media: str = "data: blob: file:") -> str:
+def policy(scripts: list[str], *, connect: str = CONNECT, media: str = MEDIA) -> str:
     """The content security policy of a page: its own style, exactly these scripts, embedded pictures and videos.
 
     Args:

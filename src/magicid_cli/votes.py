@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
-from magicid_cli.workspace import Workspace, append_line, digest, read_lines
+from magicid_cli.workspace import Workspace, append_line, digest, fsync_folder, read_lines
 
 FORMAT = 1
 CHOICES = ("left", "right", "equal", "drop")
@@ -173,6 +173,7 @@ def cast(workspace: Workspace, left: Clip, right: Clip, choice: str, *, proposed
 
     Raises:
         ValueError: an unknown choice.
+        FileNotFoundError: the identity was removed.
     """
     if choice not in CHOICES or proposed not in CHOICES[:2]:
         raise ValueError(f"no choice: {choice}, {proposed}")
@@ -187,10 +188,11 @@ def undo(workspace: Workspace, vote_id: str) -> None:
 
 
 def _append(workspace: Workspace, row: dict[str, Any]) -> None:
-    """Append a line while no other process does: a person may have two pages open."""
-    with (workspace.path / "votes.lock").open("a") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    """Append a line while nobody else does: a person may have two pages open, even of two servers."""
+    with workspace.votes.open("ab") as file:  # fails where the identity was removed meanwhile
+        fcntl.flock(file, fcntl.LOCK_EX)
         append_line(workspace.votes, row)
+    fsync_folder(workspace.votes.parent)
 
 
 def _vote(row: Any) -> Vote | None:

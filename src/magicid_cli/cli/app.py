@@ -27,6 +27,7 @@ from magicid_cli.cli import (
     pairs,
     prepare,
     report,
+    review,
     rm,
     score,
     status,
@@ -55,6 +56,7 @@ app.command("config", rich_help_panel=_UPKEEP)(config.config)
 app.command("doctor", rich_help_panel=_UPKEEP)(doctor.doctor)
 app.command("score", rich_help_panel=_CLOSER)(score.score)
 app.command("pairs", rich_help_panel=_CLOSER)(pairs.pairs)
+app.command("review", rich_help_panel=_CLOSER)(review.review)
 app.command("evaluate", rich_help_panel=_CLOSER)(evaluate.evaluate)
 app.command("report", rich_help_panel=_CLOSER)(report.report)
 app.add_typer(mini.app, name="mini", rich_help_panel=_CLOSER)

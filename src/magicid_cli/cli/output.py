@@ -87,6 +87,7 @@ class Terminal:
     progress: Progress = field(default_factory=Silent)
     events: Events = field(default_factory=Events)
     _begun: bool = False
+    _announced: bool = False
 
     def begin(self, command: str, *, json: bool, quiet: bool, no_color: bool, debug: bool) -> None:
         """Take the options of the command that was understood, and open its log."""
@@ -164,15 +165,28 @@ class Terminal:
     def show(self, result: Result) -> int:
         """Print a result and return the exit code."""
         self._end(result.error)
+        if not self._announced:
+            self._write(result)
+        if not self.json:
+            self._follow(result)
+        return result.error.exit_code if result.error else 0
+
+    def announce(self, result: Result) -> None:
+        """Print the result of a command that goes on working, so that a program need not wait for its end.
+
+        Nothing more is printed to stdout then; of what is shown at the end, people get the hint.
+        """
+        self.progress.stop()
+        self._write(result)
+        self._announced = True
+
+    def _write(self, result: Result) -> None:
         if self.json:
             _print(_envelope(self.command, result.data, result.error))
         elif self.quiet:
             _print("\n".join(clean(str(item)) for item in result.brief))
         else:
             _print("\n\n".join(_text(block, self._coloured(sys.stdout)) for block in result.blocks))
-        if not self.json:
-            self._follow(result)
-        return result.error.exit_code if result.error else 0
 
     def _follow(self, result: Result) -> None:
         """What a person should know after the result."""
@@ -184,7 +198,7 @@ class Terminal:
     def fail(self, error: MagicIDError) -> int:
         """Print an error and return its exit code."""
         self._end(error)
-        if self.json:
+        if self.json and not self._announced:
             _print(_envelope(self.command, None, error))
         else:
             self._complain(error)

@@ -9,6 +9,7 @@ import errno
 import hmac
 import json
 import secrets
+import sys
 from collections.abc import Callable
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -49,8 +50,8 @@ class Server(ThreadingHTTPServer):
         self.policy = f"{_policy()}; frame-ancestors 'none'"
         try:
             super().__init__((HOST, port), _Handler)
-        except (OSError, OverflowError) as error:
-            if isinstance(error, OSError) and error.errno not in (errno.EADDRINUSE, errno.EACCES):
+        except OSError as error:
+            if error.errno not in (errno.EADDRINUSE, errno.EACCES):
                 raise
             raise MagicIDError(
                 "port-busy",
@@ -69,7 +70,9 @@ class Server(ThreadingHTTPServer):
         return {f"{name}:{self.server_port}" for name in (HOST, "localhost")}
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """A browser that leaves in the middle of a video is no news; what else goes wrong was answered with 500."""
+        """Show what went wrong, unless it is only a browser that left in the middle of a video."""
+        if not isinstance(sys.exception(), ConnectionError | TimeoutError):
+            super().handle_error(request, client_address)
 
 
 def _policy() -> str:
@@ -112,14 +115,11 @@ class _Handler(BaseHTTPRequestHandler):
     def _answer(self, respond: Callable[[list[str]], None]) -> None:
         route = self._route()
         if route is None:
-            self.close_connection = True  # its body, if there is one, stays unread
             return
         try:
             respond(route)
-        except (BrokenPipeError, ConnectionError, TimeoutError):
-            self.close_connection = True
         except FileNotFoundError:
-            self._send_json({"error": "The identity was removed."}, HTTPStatus.GONE)
+            self._refuse(HTTPStatus.GONE, "The identity was removed.")
 
     def _route(self) -> list[str] | None:
         """The path behind the token, in parts; None if the request was refused."""
@@ -183,7 +183,6 @@ class _Handler(BaseHTTPRequestHandler):
             if isinstance(said, dict):
                 return said
             refused = HTTPStatus.BAD_REQUEST
-        self.close_connection = True
         self._refuse(refused, "That is no vote.")
         return None
 
@@ -218,6 +217,7 @@ class _Handler(BaseHTTPRequestHandler):
         self._send(json.dumps(value).encode(), "application/json", status)
 
     def _refuse(self, status: HTTPStatus, why: str) -> None:
+        self.close_connection = True  # the request's body, if it has one, was not read
         self._send(why.encode(), "text/plain; charset=utf-8", status)
 
     def _send(self, body: bytes, kind: str, status: HTTPStatus = HTTPStatus.OK, *, range_of: str = "") -> None:

@@ -1,0 +1,125 @@
+"""`magicid review`: a page on this machine where a person judges preference pairs, without knowing what won."""
+
+import os
+import sys
+import webbrowser
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from magicid_cli.cli import options
+from magicid_cli.cli.output import Result, Terminal
+from magicid_cli.cli.score import no_videos
+from magicid_cli.errors import MagicIDError
+
+if TYPE_CHECKING:
+    from magicid_cli.pages.review import Server, Sheet
+    from magicid_cli.workspace import Workspace
+
+_PHOTOS = 8  # shown beside the videos
+_POLL_S = 0.2
+Port = Annotated[int, typer.Option("--port", min=0, max=65535, help="Port of the page; 0 takes a free one")]
+Browser = Annotated[bool, typer.Option("--browser/--no-browser", help="Open the page in the browser, if there is one")]
+Missed = Annotated[
+    int, typer.Option("--missed", min=0, max=1000, help="Pairs to show besides that just missed selection")
+]
+
+
+@options.command()
+def review(
+    terminal: Terminal,
+    name: options.SomeIdentity = None,
+    port: Port = 0,
+    browser: Browser = True,
+    missed: Missed = 20,
+) -> Result:
+    """Judge an identity's preference pairs yourself, on a page that only this machine can open.
+
+    Every pair is shown blind: sides by chance, no scores before the vote. Votes are saved at once, and the next start
+    goes on where this one ended; Ctrl-C ends it. The address is printed at once: with --json or -q a program can read
+    it while the page is there. Nothing changes until `magicid customize` runs with --use-votes.
+    """
+    from magicid_cli.cli.identity import choose
+
+    workspace = choose(name)
+    from magicid_cli.pages.review import Server
+
+    with Server(lambda token: _sheet(workspace, missed, token), port) as server:
+        data = {"name": workspace.name, "url": server.url, "port": server.server_port, **server.sheet.summary()}
+        terminal.announce(Result(data, [server.url], [server.url]))
+        _tell(terminal, server, opened=_open(terminal, server.url, wanted=browser))
+        _serve(server)
+        following = f"magicid customize PHOTOS --name {workspace.name} --use-votes"
+        said = _said(server.sheet.summary())
+    return Result({**data, "next": following}, [], hint=f"{said}\nTo train on them: {following}")
+
+
+def _sheet(workspace: "Workspace", spare: int, token: str) -> "Sheet":
+    """The pairs that are selected by the rules alone or by the votes, and those that just missed."""
+    from magicid_cli.cli.identity import recorded_settings, stage_states
+    from magicid_cli.pages.review import Sheet, shown_pairs
+    from magicid_cli.stages import select
+    from magicid_cli.workspace import read_lines
+
+    states = stage_states(workspace.manifest())
+    if states.get("sample") != "done":
+        raise no_videos(workspace)
+    if states.get("score") != "done":
+        raise MagicIDError(
+            "scores-missing",
+            f"The videos of '{workspace.name}' are not scored, or not to the end.",
+            f"Score them: magicid score {workspace.name}",
+        )
+    # What the rules alone select is always shown: who dropped a pair may come back to it.
+    choice = select.choose(workspace, recorded_settings(workspace, {"pairs.use_votes": False}), spare=spare)
+    select.require(choice, workspace)
+    now = read_lines(workspace.pairs) if states.get("select") == "done" else []
+    by_vote = [row for row in now if _names(row) not in set(map(_names, choice.missed))]
+    videos = read_lines(workspace.repository / "videos.jsonl")
+    paths = {row["id"]: workspace.repository / row["clip"] for row in videos}
+    clips = {
+        row["id"]: clip for row in videos if paths[row["id"]].is_file() and (clip := select.clip_of(workspace, row))
+    }
+    photos = sorted(workspace.references.glob("[0-9]*.png"))[:_PHOTOS]
+    return Sheet(workspace, shown_pairs([*choice.rows, *by_vote], choice.missed, clips), paths, photos, token)
+
+
+def _names(row: Mapping[str, Any]) -> frozenset[str]:
+    return frozenset((row["winner"]["id"], row["rejected"]["id"]))
+
+
+def _open(terminal: Terminal, url: str, *, wanted: bool) -> bool:
+    """Whether a browser was opened: not for a program, and not where it could only be one inside the terminal."""
+    screen = sys.platform == "darwin" or os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")
+    return bool(wanted and screen and terminal.interactive and not terminal.json and webbrowser.open(url))
+
+
+def _tell(terminal: Terminal, server: "Server", *, opened: bool) -> None:
+    counts = server.sheet.summary()
+    selected, missed = counts["selected"], counts["just_missed"]
+    lines = [
+        f"{selected['pairs']} selected pairs, {selected['voted']} of them judged; "
+        f"{missed['pairs']} that just missed, {missed['voted']} judged. Ctrl-C ends it."
+    ]
+    if not opened:
+        lines.append("Open the address in a browser on this machine.")
+        if os.environ.get("SSH_CONNECTION"):
+            port = server.server_port
+            lines.append(f"From elsewhere, first: ssh -L {port}:127.0.0.1:{port} THIS-MACHINE")
+    terminal.say("\n".join(lines))
+
+
+def _serve(server: "Server") -> None:
+    """Answer requests until somebody asks to stop."""
+    try:
+        server.serve_forever(_POLL_S)
+    except KeyboardInterrupt:
+        return
+
+
+def _said(counts: Mapping[str, Any]) -> str:
+    effects = ", ".join(f"{number} {effect}" for effect, number in counts["effects"].items())
+    rest = counts["selected"]["pairs"] - counts["selected"]["voted"]
+    left = f"{rest} selected pairs are left; the same command goes on" if rest else "all selected pairs are judged"
+    return f"Votes: {effects or 'none yet'}; {left}."

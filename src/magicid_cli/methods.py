@@ -6,14 +6,15 @@ because what MagicID learned from them would become stale.
 """
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 
-from magicid_cli import pipeline
+from magicid_cli import generation, pipeline
 from magicid_cli import plan as planning
 from magicid_cli.baselines.registry import MAGICID, Method, method, trained_method
 from magicid_cli.config import Resolved, Settings, with_values
+from magicid_cli.destinations import destinations
 from magicid_cli.errors import MagicIDError
 from magicid_cli.events import Event, Events
 from magicid_cli.models.catalog import video_model
@@ -105,21 +106,23 @@ def estimate_of(
     found = planning.for_run(
         with_values(settings, values), photos=photos, todo=wanted, home=identity.of_method(name).path
     )
-    rows = tuple(_named(row, name, settings, found.machine.gpu is not None) for row in found.rows)
-    # Clips of anybody come before the training that reads them.
-    return replace(found, settings=settings, rows=tuple(sorted(rows, key=lambda row: row.stage == name)))
+    rows = {row.stage: row for row in found.rows}
+    if "reconstruct" in rows:
+        rows["reconstruct"] = _training_row(rows, name, settings, on_gpu=found.machine.gpu is not None)
+    return replace(found, settings=settings, rows=tuple(row for stage, row in rows.items() if stage != "sample"))
 
 
-def _named(row: Row, name: str, settings: Settings, on_gpu: bool) -> Row:
-    """A row of the plan as the method calls it, with the memory of what it holds beside the video model."""
-    if row.stage == "sample":
-        return replace(row, stage="class clips")
-    if row.stage != "reconstruct":
-        return row
-    beside = 0.0
+def _training_row(rows: Mapping[str, Row], name: str, settings: Settings, *, on_gpu: bool) -> Row:
+    """The row of a method's training: a reconstruction, with what the method needs before it or beside it."""
+    row, before = replace(rows["reconstruct"], stage=name), rows.get("sample")
     if name == "magic-me" and settings.magic_me.kind == "input":
         beside = _TEXT_PARAMETERS.get(settings.model.name, 0) * (2 if on_gpu else 4) / planning.costs.GB
-    return replace(row, stage=name, memory_gb=row.memory_gb + beside)
+        row = replace(row, memory_gb=row.memory_gb + beside)
+    if before is None:
+        return row
+    seconds = None if row.seconds is None or before.seconds is None else row.seconds + before.seconds
+    note, memory = f"{row.note}; {before.items} class clips", max(row.memory_gb, before.memory_gb)
+    return replace(row, seconds=seconds, note=note, memory_gb=memory)
 
 
 def run(
@@ -185,7 +188,8 @@ def _describe(
     identity.update(**{name: value for name, value in own.items() if known.get(name) is None})
     space.update(
         **own,
-        method={"name": facts.name, "title": facts.title, "paper": facts.paper, "licence": facts.licence},
+        method=facts.name,
+        licence=facts.licence,
         settings={"values": asdict(settings), "origins": origins},
     )
 
@@ -208,3 +212,64 @@ def licences(name: str, model: str) -> list[str]:
     if source:
         lines.append(f"Video model {source.repo}: {source.licence}.")
     return [*lines, *(f"Non-commercial: {part}." for part in facts.non_commercial)]
+
+
+# ------------------------------------------------------------------------------------------------------------- videos
+
+
+def folder(identity: Workspace, name: str) -> Workspace:
+    """Where a method's results lie: MagicID's own are the identity's."""
+    return identity if name == MAGICID else identity.of_method(name)
+
+
+def video_estimate(identity: Workspace, name: str, settings: Settings, videos: int) -> planning.Estimate:
+    """What so many videos of a method take, downloads included.
+
+    Args:
+        identity: whose videos.
+        name: of the method.
+        settings: of the videos.
+        videos: how many.
+    """
+    facts, wanted = method(name), with_values(settings, {"generate.count": videos})
+    home = folder(identity, name).path
+    if not facts.own_model:
+        return planning.for_run(wanted, photos=0, todo={"generate"}, home=home)
+    from magicid_cli.baselines import untrained
+
+    # The video model of the settings has no part in it: only where the work would be is asked of its plan.
+    about = planning.for_run(wanted, photos=0, todo=(), home=home)
+    rows = tuple(pipeline.stage(name).plan_rows(wanted))
+    return replace(about, rows=rows, downloads=untrained.downloads(facts), assumptions=())
+
+
+def require(
+    identity: Workspace, name: str, settings: Settings, prompt: str, *, output: Path | None, force: bool
+) -> None:
+    """Refuse in milliseconds what `generate` would refuse, with the same arguments, as far as that is known by then.
+
+    Raises:
+        MagicIDError: `identity-unfinished`, `model-mismatch`, `output-exists`, `output-invalid`.
+    """
+    if method(name).own_model:
+        destinations(identity.of_method(name), prompt, list(range(settings.generate.count)), output, force)
+    else:
+        generation.require(folder(identity, name), settings, prompt, output=output, force=force)
+
+
+def generate(
+    identity: Workspace,
+    name: str,
+    resolved: Resolved,
+    prompt: str,
+    *,
+    output: Path | None,
+    force: bool,
+    events: Events,
+) -> list[generation.Made]:
+    """Make `generate.count` videos with a method; see `generation.generate`."""
+    maker = pipeline.stage(name) if method(name).own_model else generation
+    made: list[generation.Made] = maker.generate(
+        folder(identity, name), resolved, prompt, output=output, force=force, events=events
+    )
+    return made

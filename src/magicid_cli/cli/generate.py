@@ -5,6 +5,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from magicid_cli.baselines.registry import MAGICID
+from magicid_cli.baselines.registry import method as find_method
 from magicid_cli.cli import options
 from magicid_cli.cli.output import Result, Terminal
 from magicid_cli.config import resolve
@@ -24,13 +26,15 @@ def generate(
     flags: options.Flags,
     prompt: Prompt,
     name: options.SomeName = None,
+    method: options.Method = None,
     output: options.Output = None,
     force: options.Force = False,
     dry_run: options.DryRun = False,
     yes: options.Yes = False,
 ) -> Result:
     """Make videos of a person and print their paths."""
-    from magicid_cli import generation, plan
+    used = find_method(method or MAGICID)
+    from magicid_cli import methods, plan
     from magicid_cli.cli import estimate
     from magicid_cli.cli.identity import class_words
     from magicid_cli.models.catalog import video_model
@@ -50,18 +54,22 @@ def generate(
     if is_drawn:
         named = replace(named, text=drawn.spelled(named.text))
     if not dry_run:
-        generation.require(workspace, resolved.settings, named.text, output=output, force=force)
-    estimated = plan.for_run(resolved.settings, photos=0, todo={"generate"}, home=workspace.path)
+        methods.require(workspace, used.name, resolved.settings, named.text, output=output, force=force)
+    estimated = methods.video_estimate(workspace, used.name, resolved.settings, resolved.settings.generate.count)
     shown = estimate.blocks(estimated)
-    data: dict[str, Any] = {"identity": workspace.name, "prompt": named.text}
+    data: dict[str, Any] = {"identity": workspace.name, "method": used.name, "prompt": named.text}
     if dry_run:
         problem = next(iter(plan.check(estimated)), None)
         data["estimate"] = estimated.as_dict()
         return Result(data, [f"prompt: {named.text}", *shown], [workspace.name], error=problem)
     plan.require(estimated)
+    if used.own_model:
+        terminal.say(*methods.licences(used.name, resolved.settings.model.name), *shown)
     estimate.approve(terminal, estimated, yes=yes)
 
-    made = generation.generate(workspace, resolved, named.text, output=output, force=force, events=terminal.events)
+    made = methods.generate(
+        workspace, used.name, resolved, named.text, output=output, force=force, events=terminal.events
+    )
     paths = [one.path for one in made]
     return Result({**data, "videos": [asdict(one) for one in made]}, ["\n".join(map(str, paths))], paths)
 

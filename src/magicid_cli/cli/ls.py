@@ -16,13 +16,14 @@ def ls(terminal: Terminal) -> Result:
     rows: list[dict[str, Any]] = []
     for workspace in identities():
         manifest, error = manifest_or_error(workspace)
-        videos = len(list(workspace.videos.glob("*.mp4")))
+        videos = sum(len(list(space.videos.glob("*.mp4"))) for space in (workspace, *workspace.methods()))
         rows.append(
             {
                 "name": workspace.name,
                 "model": manifest.get("model"),
                 "state": _unreadable(error) if error else progress(manifest),
                 "running": holder(workspace),
+                "methods": [space.method for space in workspace.methods()],
                 "videos": videos,
                 "bytes": size_of(workspace.path)[1],
                 "created": manifest.get("created"),
@@ -30,12 +31,13 @@ def ls(terminal: Terminal) -> Result:
             }
         )
     table = Table(
-        ("NAME", "MODEL", "STATE", "VIDEOS", "SIZE", "CREATED"),
+        ("NAME", "MODEL", "STATE", "METHODS", "VIDEOS", "SIZE", "CREATED"),
         [
             (
                 row["name"],
                 row["model"] or "-",
                 f"{row['state']} (running)" if row["running"] else row["state"],
+                ", ".join(row["methods"]) or "-",
                 row["videos"],
                 gigabytes(row["bytes"]),
                 when(row["created"]),

@@ -4,6 +4,7 @@ import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from magicid_cli.baselines.registry import method as find_method
 from magicid_cli.cli import options
 from magicid_cli.cli.output import Result, Table, Terminal
 from magicid_cli.errors import MagicIDError
@@ -19,6 +20,8 @@ _CONTENTS = {
     "texts": "encoded prompts",
     "prefer": "stage 2: checkpoints, adapter, log",
     "videos": "generated videos",
+    "methods": "results of other methods: adapters, keywords, videos, logs",
+    "class-clips": "clips of anybody, for prior preservation",
     "scores.jsonl": "rewards",
     "other-scores.jsonl": "rewards by other judges",
     "score-again.json": "rewards to be made again",
@@ -33,14 +36,26 @@ _CONTENTS = {
 
 
 @options.command()
-def rm(terminal: Terminal, name: options.Identity, yes: options.Yes = False, dry_run: options.DryRun = False) -> Result:
-    """Delete an identity: crops, captions, latents, clips, videos, adapters, logs. Lists everything first."""
+def rm(
+    terminal: Terminal,
+    name: options.Identity,
+    method: options.Method = None,
+    yes: options.Yes = False,
+    dry_run: options.DryRun = False,
+) -> Result:
+    """Delete an identity: crops, captions, latents, clips, videos, adapters, logs. Lists everything first.
+
+    With --method, only what that method made of it.
+    """
     from magicid_cli.cli.identity import gigabytes, size_of
     from magicid_cli.workspace import Workspace
 
     workspace = Workspace(name)
     if not workspace.path.is_dir():
         raise MagicIDError("identity-missing", f"There is no identity called '{workspace.name}'.", "See: magicid ls")
+    identity, what = workspace, f"'{workspace.name}'"
+    if method is not None:
+        workspace, what = _of_method(workspace, method), f"what {method} made of '{workspace.name}'"
     entries: list[dict[str, Any]] = [
         {"path": path, "what": _CONTENTS.get(path.name, "-"), "files": files, "bytes": size}
         for path in sorted(workspace.path.iterdir())
@@ -59,20 +74,38 @@ def rm(terminal: Terminal, name: options.Identity, yes: options.Yes = False, dry
         return Result({**data, "deleted": False}, [where, table, *rest], [workspace.path])
     if yes:
         terminal.say(where, table)
-    terminal.confirm(f"Delete '{workspace.name}' for good?", where, table, yes=yes, declined="Nothing was deleted.")
-    with workspace.lock():
+    terminal.confirm(f"Delete {what} for good?", where, table, yes=yes, declined="Nothing was deleted.")
+    with identity.lock():
         _delete(workspace)
-    done = f"Deleted '{workspace.name}' ({gigabytes(total)})."
+    done = f"Deleted {what} ({gigabytes(total)})."
     return Result({**data, "deleted": True}, [done, *rest], [workspace.path])
 
 
+def _of_method(identity: "Workspace", method: str) -> "Workspace":
+    """The folder of a method's results.
+
+    Raises:
+        MagicIDError: `settings-unknown`, `settings-invalid` for MagicID itself, `identity-unfinished`.
+    """
+    if not find_method(method).module:
+        raise MagicIDError(
+            "settings-invalid", "MagicID's own results are the identity.", f"To delete it: magicid rm {identity.name}"
+        )
+    found = identity.of_method(method)
+    if not found.path.is_dir():
+        what = f"'{identity.name}' has nothing that {method} made."
+        raise MagicIDError("identity-unfinished", what, f"See: magicid status {identity.name}")
+    return found
+
+
 def _outside(workspace: "Workspace") -> list[str]:
-    """Exports and videos of the identity that lie elsewhere, as far as they were recorded and still exist."""
+    """Exports and videos that lie elsewhere, as far as they were recorded and still exist; those of methods, too."""
     from magicid_cli.cli.identity import readable_manifest
     from magicid_cli.workspace import read_lines
 
     recorded = [*readable_manifest(workspace).get("exports", [])]
-    recorded += [row.get("file") for row in read_lines(workspace.videos / "videos.jsonl")]
+    for space in (workspace, *workspace.methods()):
+        recorded += [row.get("file") for row in read_lines(space.videos / "videos.jsonl")]
     return sorted({str(path) for path in recorded if path and _is_elsewhere(workspace, str(path))})
 
 

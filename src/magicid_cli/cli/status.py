@@ -3,12 +3,15 @@
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from magicid_cli.cli import options
 from magicid_cli.cli.output import Result, Table, Terminal
 from magicid_cli.cli.progress import spoken
 from magicid_cli.rounds import named, recorded, stage_of
+
+if TYPE_CHECKING:
+    from magicid_cli.workspace import Workspace
 
 
 @options.command()
@@ -20,6 +23,7 @@ def status(terminal: Terminal, name: options.SomeIdentity = None) -> Result:
     manifest = workspace.manifest()
     running = holder(workspace)
     events = last_events(workspace)
+    methods = [_method(space, running) for space in workspace.methods()]
     stages = [
         {"stage": stage, **_row(state, record, running, _newest_step(events, stage_of(stage), record.get("begun")))}
         for stage, state in stage_states(manifest).items()
@@ -37,12 +41,13 @@ def status(terminal: Terminal, name: options.SomeIdentity = None) -> Result:
         "adapter": workspace.path / manifest["adapter"] if manifest.get("adapter") else None,
         "preference": _preference(manifest),
         "exports": manifest.get("exports", []),
+        "methods": methods,
     }
     table = Table(
         ("STAGE", "STATE", "PROGRESS", "BEGUN", "FINISHED"),
         [
             (row["stage"], row["state"], row["progress"] or "-", when(row["begun"]), when(row["finished"]))
-            for row in stages
+            for row in [*stages, *methods]
         ],
     )
     lines = [f"{workspace.name} ({manifest.get('model') or 'no model yet'}) in {workspace.path}"]
@@ -50,9 +55,23 @@ def status(terminal: Terminal, name: options.SomeIdentity = None) -> Result:
     if silent_s is not None:
         lines.append(f"last event: {spoken(silent_s)} ago")
     lines += [f"warning: {what}" for what in data["fallbacks"]]
+    lines += [f"warning: {one['stage']}: {what}" for one in methods for what in one["fallbacks"]]
     lines += [f"adapter: {data['adapter']}"] if data["adapter"] else []
     lines += [f"stage 2: {data['preference']['why']}"] if data["preference"] else []
     return Result(data, ["\n".join(lines), table], [row["state"] for row in stages if row["state"] == "running"])
+
+
+def _method(space: "Workspace", running: str | None) -> dict[str, Any]:
+    """How far another method is on the identity's photos; one that trains nothing is done with its first video."""
+    from magicid_cli.cli.identity import last_events, manifest_or_error
+
+    manifest, name = manifest_or_error(space)[0], str(space.method)
+    record = manifest.get("stages", {}).get(name)
+    steps = (event for event in reversed(last_events(space)) if event.get("kind") == "step")
+    found = _row(record["state"], record, running, next(steps, None)) if record else _row("done", {}, running, None)
+    trained = next((space.path / manifest[kind] for kind in ("adapter", "keywords") if manifest.get(kind)), None)
+    videos = len(list(space.videos.glob("*.mp4")))
+    return {"stage": name, **found, "result": trained, "videos": videos, "fallbacks": manifest.get("fallbacks", [])}
 
 
 def _preference(manifest: Mapping[str, Any]) -> dict[str, Any] | None:

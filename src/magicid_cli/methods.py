@@ -88,7 +88,14 @@ def plan(identity: Workspace, name: str, resolved: Resolved, photos: Sequence[Pa
     found = states(identity, name, resolved.settings, photos)
     todo = [one.name for one in found if one.state != "cached"]
     estimate = estimate_of(identity, name, resolved.settings, len(photos or ()), todo)
-    return RunPlan(found, estimate, planning.check(estimate))
+    # What would fit is known for the pipeline's own stages.
+    problems = planning.check(replace(estimate, rows=tuple(renamed(estimate.rows, name, "reconstruct"))))
+    return RunPlan(found, estimate, problems)
+
+
+def renamed(rows: Sequence[Row], before: str, after: str) -> list[Row]:
+    """Rows of a plan with one stage called otherwise."""
+    return [replace(row, stage=after) if row.stage == before else row for row in rows]
 
 
 def estimate_of(

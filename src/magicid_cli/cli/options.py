@@ -36,6 +36,7 @@ PANELS = {
     "prefer": "Stage 2: preference optimization",
     "dreambooth": "--method dreambooth",
     "magic_me": "--method magic-me",
+    "compare": "What every method is asked for",
     "generate": "Video",
     "evaluate": "Evaluation",
 }

@@ -70,3 +70,15 @@ class ConsisIdSettings:
     steps: int = setting(50, "Denoising steps of ConsisID", low=1)
     guidance: float = setting(6.0, "Classifier-free guidance of ConsisID", low=1)
     negative_prompt: str = setting("", "What a ConsisID video shall avoid")
+
+
+@dataclass(frozen=True)
+class CompareSettings:
+    """`magicid compare`: what every method is asked for. Training and videos are as the identity's own."""
+
+    prompts: int = setting(
+        10, "Prompts that every method gets; none of them is one that MagicID practised", flag="--test-prompts", low=1
+    )
+    prompts_file: str = setting("", "File with one prompt a line, used instead", flag="--test-prompts-file")
+    videos: int = setting(1, "Videos of each prompt", flag="--videos", low=1)
+    seed: int = setting(1, "Seed of each prompt's first video; the same for all methods", flag="--test-seed", low=0)

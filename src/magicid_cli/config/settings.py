@@ -356,6 +356,7 @@ class Settings:
     prefer: PreferSettings = PreferSettings()
     dreambooth: DreamBoothSettings = DreamBoothSettings()
     magic_me: MagicMeSettings = MagicMeSettings()
+    compare: CompareSettings = CompareSettings()
     id_animator: IdAnimatorSettings = IdAnimatorSettings()
     consisid: ConsisIdSettings = ConsisIdSettings()
     generate: GenerateSettings = GenerateSettings()

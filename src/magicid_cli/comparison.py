@@ -59,7 +59,8 @@ def items(workspace: Workspace, settings: Settings) -> list[Item]:
     files: dict[str, Path | None] = {"base": None, "stage-1": stage_1}
     if final is not None and (workspace.path / final).is_file() and workspace.path / final != stage_1:
         files["final"] = workspace.path / final
-    if not stage_1.is_file() or "reconstruct" not in manifest["stages"]:
+    photos = workspace.references / "embeddings.safetensors"  # by which likeness is judged
+    if not (stage_1.is_file() and photos.is_file()) or "reconstruct" not in manifest["stages"]:
         return []
     wanted = sampling(settings)
     made_with = [

@@ -33,7 +33,7 @@ COLOURS = {
 }
 """The light theme of `shell.css`, by the name of the CSS variable."""
 
-WIDE, NARROW = 700, 430
+WIDE, NARROW = 560, 340
 """Widths of a chart's plot in CSS pixels: alone in its row, and beside another."""
 
 _MARK = "https://mark.invalid/"
@@ -101,7 +101,7 @@ def number(value: float | None) -> str:
     size = abs(value)
     if size and (size < 0.001 or size >= 100_000):
         return f"{value:.2e}"
-    digits = 4 if size < 0.1 else 3 if size < 1 else 2 if size < 100 else 0
+    digits = 4 if 0 < size < 0.01 else 3 if size < 1 else 2 if size < 100 else 0
     return f"{value:.{digits}f}"
 
 
@@ -113,7 +113,17 @@ def _themed(chart: Chart, *, title: bool = False) -> Spec:
         "font": "sans-serif",
         "view": {"stroke": None},
         "axis": {**text, **lines, "titleFontWeight": 600, "titlePadding": 8, "labelOverlap": True},
-        "legend": {**text, "orient": "top", "symbolStrokeWidth": 2, "symbolOpacity": 1, "columnPadding": 14},
+        "legend": {
+            **text,
+            "orient": "top",
+            "symbolStrokeWidth": 2,
+            "symbolOpacity": 1,
+            "symbolBaseFillColor": COLOURS["mark"],
+            "symbolBaseStrokeColor": COLOURS["mark"],
+            # The reader's font may be wider than the one that the picture is laid out with.
+            "columnPadding": 40,
+            "layout": {"top": {"margin": 56, "direction": "horizontal"}},
+        },
         "title": {"color": COLOURS["ink"], "anchor": "start", "fontSize": 15},
     }
     named = {"title": chart.title} if title else {}

@@ -10,7 +10,7 @@ from magicid_cli.pages.charts import COLOURS, NARROW, Chart, Spec, colours, mark
 MOST_POINTS = 40
 """Points of a curve; a longer one is shown as it is, pale, and by the means of so many parts."""
 
-_HEIGHT = 220
+_HEIGHT = 190
 _COLOURS, _DASHES, _SHAPES = ("c1", "c2", "c3"), ([1, 0], [6, 3], [2, 2]), ("circle", "square", "triangle-up")
 
 
@@ -99,9 +99,9 @@ def chart(
     }
     place = {
         "x": {"field": "x", "type": "quantitative", "title": axis.x, "scale": {"nice": False, "zero": False}},
-        "y": {"field": "y", "type": "quantitative", "title": axis.y, "scale": {"zero": axis.zero}},
+        "y": {"field": "y", "type": "quantitative", "title": axis.y, "scale": _upright(shown, axis, marks)},
     }
-    dash = {**colour, "scale": {"domain": names, "range": list(_DASHES[: len(names)])}}
+    dash = {**colour, "legend": None, "scale": {"domain": names, "range": list(_DASHES[: len(names)])}}
     shape = {**colour, "scale": {"domain": names, "range": list(_SHAPES[: len(names)])}}
     layers: list[Spec] = [_level(level)] if level is not None else []
     layers += [_rules(marks)] if marks else []
@@ -110,7 +110,7 @@ def chart(
             {
                 "data": values(raw),
                 "mark": {"type": "line", "strokeWidth": 1, "opacity": 0.35, "aria": False},
-                "encoding": {**place, "color": {**colour, "legend": None}},
+                "encoding": {**place, "color": colour},
             }
         )
     layers.append(
@@ -133,6 +133,17 @@ def chart(
     rows += [("alarm" if one.alarm else "mark", f"{one.x:g}", one.said) for one in marks]
     spec = {"width": NARROW, "height": _HEIGHT, "layer": layers}
     return Chart(id, title, caption, spec, ("Curve", axis.x, axis.y), rows)
+
+
+def _upright(shown: Sequence[dict[str, Any]], axis: Axis, marks: Sequence[Mark]) -> Spec:
+    """The vertical scale, with room above the curves for what the marks say."""
+    scale: Spec = {"zero": axis.zero}
+    if marks:
+        low, high = min(row["y"] for row in shown), max(row["y"] for row in shown)
+        low = min(0.0, low) if axis.zero else low
+        lines = min(4, len(marks))
+        scale["domainMax"] = high + (0.05 + 0.1 * lines) * ((high - low) or 1.0)
+    return scale
 
 
 def _points(curve: Curve, axis: Axis, id: str) -> list[dict[str, Any]]:

@@ -11,7 +11,7 @@ from magicid_cli.pages.charts import COLOURS, WIDE, Chart, Spec, colours, mark, 
 
 ORIGINS = {"tuned": "with the stage-1 adapter", "initial": "untouched model", "static": "photo as a clip"}
 _COLOURS, _SHAPES = ("c1", "c2", "c3"), ("circle", "square", "triangle-up")
-_HEIGHT = 440
+_HEIGHT = 380
 ALL = "all"
 """The frontier of all prompts together; those of a prompt are called by its number."""
 
@@ -77,7 +77,13 @@ def chart(points: Sequence[Point], pairs: Sequence[Pair], *, per_prompt: bool = 
             "title": "Likeness (cosine to the photos)",
             "scale": {"zero": False},
         },
-        "y": {"field": "y", "type": "quantitative", "title": "Motion (pixels per 1/8 s)", "scale": {"zero": True}},
+        "y": {
+            "field": "y",
+            "type": "quantitative",
+            "title": "Motion (pixels per 1/8 s)",
+            "scale": {"zero": True},
+            "axis": {"tickCount": 7},
+        },
     }
     layers = [_pairs(points, pairs, place)] if pairs else []
     layers += [_fronts(points, place, per_prompt=per_prompt), _dots(points, place)]
@@ -112,7 +118,7 @@ def _dots(points: Sequence[Point], place: Spec) -> Spec:
     ]
     names = [label for origin, label in ORIGINS.items() if any(one.origin == origin for one in points)]
     places = [list(ORIGINS.values()).index(name) for name in names]
-    origin = {"field": "origin", "type": "nominal", "title": None}
+    origin = {"field": "origin", "type": "nominal", "title": "videos", "legend": {"direction": "vertical"}}
     return {
         "data": values(rows),
         "mark": {"type": "point", "filled": True, "opacity": 0.9, "stroke": COLOURS["ground"], "strokeWidth": 0.8},
@@ -125,7 +131,12 @@ def _dots(points: Sequence[Point], place: Spec) -> Spec:
                 "type": "quantitative",
                 "title": "prompt following",
                 "scale": {"range": [25, 170], "zero": False},
-                "legend": {"values": _few([one.following for one in points]), "format": ".2~f", "symbolType": "circle"},
+                "legend": {
+                    "values": _few([one.following for one in points]),
+                    "format": ".2~f",
+                    "symbolType": "circle",
+                    "direction": "vertical",
+                },
             },
             "href": {"field": "href"},
             "description": {"field": "said"},
@@ -148,7 +159,7 @@ def _pairs(points: Sequence[Point], pairs: Sequence[Pair], place: Spec) -> Spec:
         rows.append({**ends, "kind": pair.kind, "said": said, "href": mark(pair.id)})
     kinds = [kind for kind in ("identity", "dynamic", "held-out") if any(row["kind"] == kind for row in rows)]
     dashes = {"identity": [1, 0], "dynamic": [7, 3], "held-out": [2, 3]}
-    kind = {"field": "kind", "type": "nominal", "title": "pairs", "scale": {"domain": kinds}}
+    kind = {"field": "kind", "type": "nominal", "title": "pairs", "legend": {"direction": "vertical"}}
     about = {"href": {"field": "href"}, "description": {"field": "said"}}
     lines: Spec = {
         "mark": {"type": "rule", "color": COLOURS["mark"], "strokeWidth": 1.4, "opacity": 0.6},

@@ -7,7 +7,7 @@ from typing import Any
 
 from magicid_cli.pages.charts import COLOURS, Chart, Spec, colours, mark, number, values
 
-_WIDTH, _HEIGHT = 250, 220
+_WIDTH, _HEIGHT = 260, 200
 _COLOURS = ("mark", "c2", "c1")
 
 

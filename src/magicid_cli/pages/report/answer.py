@@ -131,7 +131,8 @@ def _share(before: Mapping[str, Any], after: Mapping[str, Any], measure: str) ->
     if before[measure] < 0.05:
         return ""
     share = after[measure] / before[measure] - 1
-    return f" ({share:+.0%})".replace("-0%", "0%").replace("+0%", "0%")
+    rounded = round(100 * share)
+    return f" ({rounded:+d}\u00a0%)".replace("-", "−") if rounded else " (±0\u00a0%)"
 
 
 def _charts(compared: Sequence[Compared], methods: Sequence[str], wishes: Sequence[tuple[str, int]]) -> list[Chart]:

@@ -9,6 +9,21 @@ from magicid_cli.config import Settings
 from magicid_cli.pages.charts import Chart, scatter
 from magicid_cli.workspace import Workspace, read_json, read_lines
 
+REASONS = {
+    "candidates": "possible pairs",
+    "identity_not_higher": "the winner is not more alike",
+    "over_tau": "the winner gives up more motion than tau",
+    "not_on_front": "not on the frontiers of their prompt",
+    "not_dominating": "the winner is not better in everything",
+    "no_more_motion": "the winner does not move more",
+    "static_cap": "the photo's clip is in enough pairs",
+    "rejected_cap": "the rejected video is in enough pairs",
+    "video_cap": "a video is in enough pairs",
+    "not_needed": "good, but enough are chosen",
+    "selected": "chosen",
+}
+"""What became of a possible pair, in words and in the order of the rules."""
+
 
 @dataclass(frozen=True)
 class Listed:
@@ -131,11 +146,11 @@ def _fates(report: Mapping[str, Any]) -> dict[str, Any]:
             counts = report.get(split, {}).get(kind)
             if counts:
                 columns[f"{label}, {kind}"] = counts
-    reasons = list(dict.fromkeys(reason for counts in columns.values() for reason in counts))
+    reasons = dict.fromkeys([*REASONS, *(reason for counts in columns.values() for reason in counts)])
     return {
         "columns": list(columns),
         "rows": [
-            (reason.replace("_", " "), [counts.get(reason, 0) for counts in columns.values()])
+            (REASONS.get(reason, reason), [counts.get(reason, 0) for counts in columns.values()])
             for reason in reasons
             if any(counts.get(reason) for counts in columns.values())
         ],

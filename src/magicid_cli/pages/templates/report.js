@@ -24,6 +24,16 @@
   }, { rootMargin: "400px" });
   players.forEach((player) => seen.observe(player));
 
+  function play(player, wanted) {
+    if (!player.getAttribute("src")) player.src = preview(player.dataset.video);
+    if (wanted) player.play().catch(() => {}); else player.pause();
+    player.closest("button").setAttribute("aria-pressed", String(wanted));
+  }
+  for (const player of players) {
+    const button = player.closest("button");
+    button.addEventListener("click", () => play(player, button.getAttribute("aria-pressed") !== "true"));
+  }
+
   const together = document.getElementById("together");
   if (together) {
     together.addEventListener("click", () => {
@@ -31,8 +41,8 @@
       together.setAttribute("aria-pressed", String(start));
       together.textContent = start ? "Pause all" : "Play all in step";
       for (const player of players) {
-        if (!player.getAttribute("src")) player.src = preview(player.dataset.video);
-        if (start) { player.currentTime = 0; player.play().catch(() => {}); } else player.pause();
+        if (start && player.readyState) player.currentTime = 0;
+        play(player, start);
       }
     });
   }

@@ -67,6 +67,7 @@
     const pair = pairs[at];
     $("pair").hidden = !pair;
     $("done").hidden = Boolean(pair);
+    $("review").classList.toggle("done", !pair);
     for (const button of document.querySelectorAll("[data-choice]")) button.disabled = !pair;
     if (pair) {
       SIDES.forEach((side, n) => {
@@ -104,7 +105,8 @@
     }
     const identity = pair.kind === "identity";
     $("question").textContent = identity ? `Which one looks more like ${name}?` : `Which one is the better video of ${name}?`;
-    $("hint").textContent = identity
+    $("hint").classList.toggle("said", Boolean(pair.vote));
+    $("hint").textContent = pair.vote ? `${verdict(pair.vote)} Reason of the rules: ${pair.vote.why}.` : identity
       ? "Compare the face with the photos. Motion does not matter here."
       : "The same person throughout, natural motion, and what the prompt says.";
     $("prompt").textContent = pair.prompt;
@@ -115,8 +117,6 @@
       $(`figure-${side}`).classList.toggle("chosen", Boolean(pair.vote) && pair.vote.choice === side);
       $(`told-${side}`).textContent = pair.vote ? scores(pair.vote.sides[side]) : "";
     }
-    $("verdict").hidden = !pair.vote;
-    $("verdict").textContent = pair.vote ? `${verdict(pair.vote)} Reason of the rules: ${pair.vote.why}.` : "";
   }
 
   function scores(side) {
@@ -141,7 +141,7 @@
     if (!pair) return;
     take(await ask("vote", { key: pair.key, choice }));
     const before = pairs[at];
-    $("last").textContent = before.vote ? `Last: ${verdict(before.vote)} Undo with u.` : "";
+    $("last").textContent = before.vote ? `Last: ${verdict(before.vote)}` : "";
     go(firstOpen(at + 1));
   });
 

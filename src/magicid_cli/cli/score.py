@@ -91,7 +91,10 @@ def score(
         terminal.say(data["doubt"])
     table = _by_video(data["videos"]) if videos else _by_origin(data["origins"])
     judges = "\n".join(f"{reward} by {judge}" for reward, judge in data["judges"].items())
-    blocks: list[str | Table] = [table, judges]
+    later = (
+        [] if workspace.number == FIRST else [f"Round {workspace.number}; `tuned` are of round {workspace.number - 1}."]
+    )
+    blocks: list[str | Table] = [*later, table, judges]
     if data["set_aside"]:
         blocks.append(Table(("SET ASIDE", "WHY"), [(row["clip"], row["why"]) for row in data["set_aside"]]))
     following = f"Pairs that follow: {shlex.join(['magicid', 'pairs', workspace.name, *which])}"

@@ -151,14 +151,14 @@ def open_guard(
         steps=settings.prefer.steps,
         every=settings.prefer.watch_every,
         key=key,
-        looking=Looking(policy=watch, stage_1=start, save=save, **_words(workspace.number)),
+        looking=Looking(policy=watch, stage_1=start, save=save, **started_by(workspace.number)),
         events=events,
     )
 
 
-def _words(number: int) -> dict[str, str]:
+def started_by(number: int) -> dict[str, str]:
     """What a later round calls the model that it started from, and the way back to it."""
     if number == FIRST:
         return {}
     before = number - 1
-    return {"start": f"round {before}'s model", "otherwise": f"round {before}'s adapter (--rounds {before})"}
+    return {"start": f"round {before}", "otherwise": f"round {before}'s adapter (--rounds {before})"}

@@ -8,7 +8,13 @@ from dataclasses import dataclass
 
 from magicid_cli.config.declared import setting
 from magicid_cli.config.evaluation import EvaluateSettings
-from magicid_cli.config.methods import ConsisIdSettings, DreamBoothSettings, IdAnimatorSettings, MagicMeSettings
+from magicid_cli.config.methods import (
+    CompareSettings,
+    ConsisIdSettings,
+    DreamBoothSettings,
+    IdAnimatorSettings,
+    MagicMeSettings,
+)
 from magicid_cli.config.model import ModelSettings
 from magicid_cli.errors import MagicIDError
 

@@ -237,7 +237,8 @@ def test_beta_is_solved_from_the_margin_that_the_loss_sees(ready: Ready) -> None
     shake = torch.Generator().manual_seed(1)
     shaken = {name: t - 0.05 * torch.randn(t.shape, generator=shake) for name, t in tensors.items()}
     adapters.load_tensors(family.transformer, "policy", shaken)
-    plain, guarded = prefer.margins(family, pairs, settings, 1), prefer.margins(family, pairs, settings, 1, 2.0)
+    workspace = Workspace("alice")
+    plain, guarded = (prefer.margins(workspace, family, pairs, settings, 1, guard) for guard in (0.0, 2.0))
     above = []
     for number, pair in enumerate(pairs):
         seed = int(digest([settings.seed, 1, number])[:12], 16)

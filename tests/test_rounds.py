@@ -20,6 +20,8 @@ from magicid_cli.errors import MagicIDError
 from magicid_cli.events import Event, Events
 from magicid_cli.export import card
 from magicid_cli.guards.keeping import Guard
+from magicid_cli.guards.rules import Seen
+from magicid_cli.guards.watching import started_by
 from magicid_cli.rounds import folder_of, named, number_of, rounds_done, stage_of
 from magicid_cli.stages import prefer
 from magicid_cli.workspace import Workspace, digest, file_digest, read_json, read_lines, write_lines
@@ -47,7 +49,7 @@ def contents(folder: Path) -> dict[str, str]:
 
 def first_round(workspace: Workspace) -> dict[str, str]:
     """Every file that a first round leaves, and its records in the manifest."""
-    files = {}
+    files: dict[str, str] = {}
     for path in (workspace.references, workspace.reconstruct, workspace.repository, workspace.prefer):
         files |= {f"{path.name}/{name}": value for name, value in contents(path).items()}
     for path in (workspace.scores, workspace.pairs, workspace.pairs_report):
@@ -123,8 +125,9 @@ def test_a_run_has_the_stages_of_its_rounds() -> None:
 
 def test_what_came_of_rounds_is_read_from_their_records() -> None:
     """The record of a version without guards has neither a chosen step nor a reason."""
-    old, new = {"pairs": 3, "steps": 8}, {"pairs": 4, "chosen": 6, "stopped": "saturation", "why": "because"}
-    records = {"prefer": {"result": old}, "prefer@2": {"result": new}, "select": {"result": {"pairs": 9}}}
+    old: dict[str, Any] = {"pairs": 3, "steps": 8}
+    new: dict[str, Any] = {"pairs": 4, "chosen": 6, "stopped": "saturation", "why": "because"}
+    records: dict[str, Any] = {"prefer": {"result": old}, "prefer@2": {"result": new}, "select": {"result": {"pairs": 9}}}
     assert rounds_done(records, ["select", "prefer", "prefer@2"]) == (
         {"round": 1, "pairs": 3, "chosen": None, "stopped": None, "why": ""},
         {"round": 2, **new},
@@ -296,14 +299,15 @@ def test_each_round_is_guarded_against_its_own_start(twice: Path) -> None:
 
 def test_a_later_round_that_loses_names_the_way_back(twice: Path, tmp_path: Path) -> None:
     """A guard of the third round whose every look lost half of the motion."""
-    from magicid_cli.guards.rules import Seen
-    from magicid_cli.guards.watching import started_by
+    def save(path: Path) -> None:
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(b"adapter")
 
     told: list[Event] = []
     looking = guards.Looking(
         policy=lambda: (Seen(0.5, 1.0), []),
         stage_1=lambda: (Seen(0.5, 2.0), []),
-        save=lambda path: path.parent.mkdir(exist_ok=True) or path.write_bytes(b"adapter") and None,
+        save=save,
         **started_by(3),
     )
     guard = Guard(tmp_path, steps=4, every=2, key="k", looking=looking, events=Events(told.append))

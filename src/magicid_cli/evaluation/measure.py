@@ -67,12 +67,14 @@ class Photos:
             MagicIDError: `photos-none-usable` if that is none.
         """
         if self._pictures is None:
-            self._pictures = []
+            found = []
             for path in self.paths:
                 try:
-                    self._pictures.append(decode(path).rgb)
+                    found.append(decode(path).rgb)
                 except Unreadable as error:
                     self.unreadable[name_of(path)] = error.reason
+            # Set when it is whole: measures ask from threads of their own.
+            self._pictures = found
         if not self._pictures:
             listed = " ".join(f"{name}: {why}." for name, why in list(self.unreadable.items())[:5])
             raise MagicIDError(

@@ -13,6 +13,7 @@ ROOMS = {
     "cli": 4,
     "pipeline": 3,
     "methods": 3,
+    "competition": 3,
     "comparison": 3,
     "stages": 2,
     "checkpoints": 0,
@@ -30,6 +31,11 @@ MIDDLE = 1
 # nothing but a command enters.
 MIDDLE_EDGES = {
     ("baselines", "adapters"): "DreamBooth trains and saves one",
+    ("baselines", "destinations"): "where videos go",
+    ("baselines", "generation"): "says what was made as it does",
+    ("baselines", "hub"): "fetches what other methods bring along",
+    ("baselines", "plan"): "rows of what their videos take",
+    ("baselines", "video"): "writes their clips",
     ("baselines", "conditioning"): "reads captions and photos, keeps class clips",
     ("baselines", "faces"): "finds the face around which the person is outlined",
     ("baselines", "catalog"): "which face finder belongs to the model",
@@ -228,7 +234,7 @@ def external(tree: ast.Module, *, top_level_only: bool) -> set[str]:
         ("typer", {"cli"}),
         ("rich", {"cli"}),
         ("peft", {"adapters"}),
-        ("diffusers", {"models", "cli", "world training"}),
+        ("diffusers", {"models", "cli", "world training", "baselines"}),
         ("platformdirs", {"workspace", "config"}),
     ],
 )

@@ -190,15 +190,15 @@ def _describe(
     identity: Workspace, space: Workspace, facts: Method, settings: Settings, origins: dict[str, str]
 ) -> None:
     """Keep in the manifests what the run is made with; what the identity's own says already stays."""
-    known, own = identity.manifest(), {"seed": settings.seed, "model": settings.model.name}
-    own["class_word"] = settings.photos.class_word
+    known = identity.manifest()
+    own = {
+        "seed": settings.seed,
+        "model": settings.model.name,
+        "class_word": settings.photos.class_word,
+        "settings": {"values": asdict(settings), "origins": origins},
+    }
     identity.update(**{name: value for name, value in own.items() if known.get(name) is None})
-    space.update(
-        **own,
-        method=facts.name,
-        licence=facts.licence,
-        settings={"values": asdict(settings), "origins": origins},
-    )
+    space.update(**own, method=facts.name, licence=facts.licence)
 
 
 def _record_fallback(space: Workspace, event: Event) -> None:

@@ -16,6 +16,7 @@ import typer
 from magicid_cli import __version__
 from magicid_cli.cli import (
     cache,
+    compare,
     config,
     customize,
     doctor,
@@ -58,6 +59,7 @@ app.command("score", rich_help_panel=_CLOSER)(score.score)
 app.command("pairs", rich_help_panel=_CLOSER)(pairs.pairs)
 app.command("review", rich_help_panel=_CLOSER)(review.review)
 app.command("evaluate", rich_help_panel=_CLOSER)(evaluate.evaluate)
+app.command("compare", rich_help_panel=_CLOSER)(compare.compare)
 app.command("report", rich_help_panel=_CLOSER)(report.report)
 app.add_typer(mini.app, name="mini", rich_help_panel=_CLOSER)
 

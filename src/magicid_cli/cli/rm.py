@@ -20,6 +20,7 @@ _CONTENTS = {
     "texts": "encoded prompts",
     "prefer": "stage 2: checkpoints, adapter, log",
     "videos": "generated videos",
+    "compare": "tables and page of a comparison of methods",
     "methods": "results of other methods: adapters, keywords, videos, logs",
     "class-clips": "clips of anybody, for prior preservation",
     "scores.jsonl": "rewards",

@@ -1,0 +1,259 @@
+"""Several methods on one identity: one plan, the same prompts and seeds, one table and one page.
+
+What is there is not made again: a method that is trained, a video that the very same adapter or keywords made with the
+same settings, a measurement of the same file. The files lie in the identity's `compare/`.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from magicid_cli import generation, methods, pipeline
+from magicid_cli import plan as planning
+from magicid_cli.baselines.registry import MAGICID, METHODS, method
+from magicid_cli.config import Resolved, Settings, with_values
+from magicid_cli.errors import MagicIDError
+from magicid_cli.evaluation import Evaluation, Item, collecting, evaluate, sheet
+from magicid_cli.events import Events
+from magicid_cli.models.catalog import video_model
+from magicid_cli.pages import side_by_side
+from magicid_cli.plan import Estimate, Row
+from magicid_cli.prompts import choose, drawn
+from magicid_cli.prompts.names import resolve as resolve_name
+from magicid_cli.workspace import Workspace, file_digest, read_lines, write_text
+
+TABLES = tuple(f"table{ending}" for ending in (".csv", ".md", ".tex", ".json"))
+PAGE = "videos.html"
+
+# Prompts of a comparison are chosen by another seed than those that MagicID practises.
+_PROMPTS_SEED = 71
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """A video that every method makes.
+
+    Attributes:
+        prompt: with the class word where the person is.
+        number: of the prompt, from 0.
+        seed: of the noise.
+    """
+
+    prompt: str
+    number: int
+    seed: int
+
+    @property
+    def name(self) -> str:
+        """What the video is called in tables."""
+        return f"prompt {self.number + 1}, seed {self.seed}"
+
+
+@dataclass(frozen=True)
+class Compared:
+    """What a comparison left.
+
+    Attributes:
+        evaluations: by method.
+        videos: files by method, in the order of `wanted`.
+        made: how many videos this call made.
+        trained: methods that this call trained.
+        folder: where tables and page lie.
+    """
+
+    evaluations: dict[str, Evaluation]
+    videos: dict[str, list[Path]]
+    made: int
+    trained: list[str]
+    folder: Path
+
+    @property
+    def files(self) -> list[Path]:
+        """Tables and page."""
+        return [self.folder / name for name in (*TABLES, PAGE)]
+
+
+def names_of(text: str) -> list[str]:
+    """`a,b,c` → the methods, each once, in that order.
+
+    Raises:
+        MagicIDError: `settings-unknown`, or `usage` if none is named.
+    """
+    found = list(dict.fromkeys(part.strip() for part in text.split(",") if part.strip()))
+    if not found:
+        raise MagicIDError("usage", "No method is named.", f"Name some: --methods {','.join(METHODS)}")
+    return [method(name).name for name in found]
+
+
+def wanted(identity: Workspace, settings: Settings) -> list[Wanted]:
+    """The videos that every method makes, prompt by prompt.
+
+    Raises:
+        MagicIDError: `prompts-file`, `prompts-too-few`, `identity-ambiguous`.
+    """
+    own = settings.compare
+    seeds = range(own.seed, own.seed + own.videos)
+    prompts = enumerate(_prompts(identity, settings))
+    return [Wanted(prompt, number, seed) for number, prompt in prompts for seed in seeds]
+
+
+def _prompts(identity: Workspace, settings: Settings) -> list[str]:
+    own, class_word = settings.compare, settings.photos.class_word
+    is_drawn = video_model(settings.model.name).drawn
+    if own.prompts_file:
+        given = choose.from_file(Path(own.prompts_file).expanduser(), class_word)
+        texts = [resolve_name(text, {identity.name: class_word}, identity.name).text for text in given]
+        return [drawn.spelled(text) for text in texts] if is_drawn else texts
+    practised = set(pipeline.stage("sample").chosen_prompts(pipeline.seeded(identity, settings)))
+    pick = drawn.pick if is_drawn else choose.pick
+    # As many more as could be among those that were practised.
+    found = pick(own.prompts + len(practised), _PROMPTS_SEED, class_word)
+    return [text for text in found if text not in practised][: own.prompts]
+
+
+# --------------------------------------------------------------------------------------------------------------- plan
+
+
+def plan(identity: Workspace, names: Sequence[str], resolved: Resolved) -> tuple[Estimate, list[MagicIDError]]:
+    """What all methods together take, each row called after its method, and what this machine lacks for it.
+
+    Raises:
+        MagicIDError: `identity-unfinished` if MagicID is among them and has not ended, or as `methods.states`.
+    """
+    rows: list[Row] = []
+    downloads: dict[str, float] = {}
+    problems: list[MagicIDError] = []
+    data_gb, about = 0.0, None
+    for name in names:
+        settings, found = resolved.settings, list[Estimate]()
+        if to_train(identity, name, settings):
+            planned = methods.plan(identity, name, resolved, None)
+            problems += planned.problems
+            found.append(
+                replace(planned.estimate, rows=tuple(methods.renamed(planned.estimate.rows, name, "training")))
+            )
+        missing = sum(path is None for path in made_before(identity, name, settings))
+        if missing:
+            videos = methods.video_estimate(identity, name, settings, missing)
+            problems += planning.check(videos)
+            found.append(replace(videos, rows=tuple(methods.renamed(videos.rows, "generate", "videos"))))
+        for one in found:
+            rows += [replace(row, stage=f"{name}: {row.stage}") for row in one.rows]
+            downloads |= one.downloads
+            data_gb += one.data_gb
+            about = one
+    if about is None:
+        about = planning.for_run(resolved.settings, photos=0, todo=(), home=identity.path)
+    return replace(about, rows=tuple(rows), downloads=downloads, data_gb=data_gb), problems
+
+
+def to_train(identity: Workspace, name: str, settings: Settings) -> bool:
+    """Whether a method has to be trained first.
+
+    Raises:
+        MagicIDError: `identity-unfinished` for MagicID, whose own training starts from the photos.
+    """
+    if name == MAGICID:
+        generation.require_model(identity, settings)
+        return False
+    if not METHODS[name].trains:
+        return False
+    return any(one.state != "cached" for one in methods.states(identity, name, settings, None))
+
+
+# -------------------------------------------------------------------------------------------------------------- videos
+
+
+def made_before(identity: Workspace, name: str, settings: Settings) -> list[Path | None]:
+    """For every wanted video the file, if it is there and what made it still holds; else None."""
+    asked = wanted(identity, settings)
+    if METHODS[name].trains and name != MAGICID and to_train(identity, name, settings):
+        return [None] * len(asked)
+    space, made_with = methods.folder(identity, name), _made_with(identity, name, settings)
+    known = {}
+    for row in read_lines(space.videos / "videos.jsonl"):
+        if all(_as_made(row, key) == value for key, value in made_with.items()) and Path(row["file"]).is_file():
+            known[row["prompt"], row["seed"]] = Path(row["file"])
+    return [known.get((one.prompt, one.seed)) for one in asked]
+
+
+def _made_with(identity: Workspace, name: str, settings: Settings) -> dict[str, Any]:
+    """What a record of a video must say for the video to count; one of a method with its own model judges itself."""
+    if METHODS[name].own_model:
+        section = getattr(settings, name.replace("-", "_"))
+        return {"settings": asdict(section)}
+    space = methods.folder(identity, name)
+    adapter, words = generation.chosen_adapter(space, settings), generation.keywords_of(space)
+    return {
+        "model": settings.model.name,
+        "adapter": file_digest(adapter) if adapter else None,
+        "keywords": file_digest(words) if words else None,
+        "settings": {**asdict(settings.generate), "count": None},
+    }
+
+
+def _as_made(row: dict[str, Any], key: str) -> Any:
+    """A record's value as it counts: how many videos were asked for together changes none of them."""
+    value = row.get(key)
+    return {**value, "count": None} if isinstance(value, dict) and "count" in value else value
+
+
+def run(identity: Workspace, names: Sequence[str], resolved: Resolved, events: Events) -> Compared:
+    """Train what is not trained, make what is not made, measure all of it, and write tables and page.
+
+    Args:
+        identity: with checked photos.
+        names: of the methods.
+        resolved: settings and their origins.
+        events: where progress goes.
+
+    Raises:
+        MagicIDError: as training, generating and measuring do; what was finished stays.
+        KeyboardInterrupt: somebody asked to stop; the same call goes on.
+    """
+    settings = resolved.settings
+    trained = [name for name in names if to_train(identity, name, settings)]
+    for name in trained:
+        methods.run(identity, name, resolved, None, events)
+    asked, videos, made = wanted(identity, settings), dict[str, list[Path]](), 0
+    for name in names:
+        before = made_before(identity, name, settings)
+        videos[name] = [
+            path or _make(identity, name, resolved, one, events) for path, one in zip(before, asked, strict=True)
+        ]
+        made += before.count(None)
+    evaluations = {
+        METHODS[name].title: evaluate(
+            [Item(path, one.name, one.prompt) for path, one in zip(paths, asked, strict=True)],
+            collecting.photos_of(identity),
+            settings,
+            store=identity.path / "evaluation",
+            events=events,
+            fvd_reference=collecting.untouched(identity),
+        )
+        for name, paths in videos.items()
+    }
+    found = Compared(evaluations, videos, made, trained, identity.path / "compare")
+    _write(identity, names, asked, found)
+    return found
+
+
+def _make(identity: Workspace, name: str, resolved: Resolved, one: Wanted, events: Events) -> Path:
+    settings = with_values(resolved.settings, {"seed": one.seed, "generate.count": 1})
+    wanted_by_all = replace(resolved, settings=settings)
+    made = methods.generate(identity, name, wanted_by_all, one.prompt, output=None, force=False, events=events)
+    return made[0].path
+
+
+def _write(identity: Workspace, names: Iterable[str], asked: Sequence[Wanted], found: Compared) -> None:
+    for name in TABLES:
+        write_text(found.folder / name, sheet.WRITERS[Path(name).suffix](found.evaluations))
+    header, rows = sheet.by_metric(found.evaluations)
+    said = [f"{title}: {text}" for title, one in found.evaluations.items() for text in (*one.notes, *sheet.gaps(one))]
+    columns = [
+        side_by_side.Column(METHODS[name].title, METHODS[name].trains or "nothing is trained", found.videos[name])
+        for name in names
+    ]
+    prompts = [side_by_side.Line(one.prompt, one.seed) for one in asked]
+    side_by_side.write(found.folder / PAGE, identity.name, header, rows, said, columns, prompts)

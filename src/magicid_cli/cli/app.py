@@ -15,6 +15,7 @@ import typer
 
 from magicid_cli import __version__
 from magicid_cli.cli import (
+    baseline,
     cache,
     compare,
     config,
@@ -61,6 +62,7 @@ app.command("review", rich_help_panel=_CLOSER)(review.review)
 app.command("evaluate", rich_help_panel=_CLOSER)(evaluate.evaluate)
 app.command("compare", rich_help_panel=_CLOSER)(compare.compare)
 app.command("report", rich_help_panel=_CLOSER)(report.report)
+app.add_typer(baseline.app, name="baseline", rich_help_panel=_UPKEEP)
 app.add_typer(mini.app, name="mini", rich_help_panel=_CLOSER)
 
 

@@ -1,0 +1,283 @@
+"""What the methods that train nothing share: the photo that they see, licences, videos made before, records.
+
+Such a method brings a video model of its own. It is asked for videos of an identity whose photos were looked at, and
+leaves the same lines in `videos/videos.jsonl` of its folder as MagicID does, and in them also `key`, `method`, `photo`
+and `weights`. A video that is there and was made by the very same request is not made again.
+"""
+
+import secrets
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+
+from magicid_cli import __version__, hub, models, video
+from magicid_cli.baselines.registry import Method
+from magicid_cli.config import Resolved, Settings
+from magicid_cli.destinations import destinations, free_name
+from magicid_cli.errors import MagicIDError
+from magicid_cli.events import Events
+from magicid_cli.generation import Made
+from magicid_cli.models.catalog import METHOD_WEIGHTS, video_model
+from magicid_cli.workspace import Workspace, append_line, digest, file_digest, read_lines
+
+if TYPE_CHECKING:
+    from magicid_cli.faces import Face
+
+OnStep = Callable[[int], None]
+
+
+@dataclass(frozen=True, eq=False)
+class Photo:
+    """The one photo of the person that a method sees.
+
+    Attributes:
+        path: a crop of the identity's references.
+        sha256: of its file.
+        picture: uint8 RGB `(H, W, 3)`.
+        face: the largest one in it.
+    """
+
+    path: Path
+    sha256: str
+    picture: np.ndarray
+    face: "Face"
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a method runs: `cuda` or `cpu`, and the name of torch's number type."""
+
+    device: str
+    dtype: str
+
+
+class Maker(Protocol):
+    """A method's models in memory, ready for one person.
+
+    Attributes:
+        facts: what a record says of the models beside their commits, e.g. the content of a checkpoint.
+    """
+
+    facts: Mapping[str, Any]
+
+    def frames(self, prompt: str, seed: int, on_step: OnStep) -> np.ndarray:
+        """A video, uint8 RGB `(F, H, W, 3)`; `on_step` hears of every finished denoising step, counted from 1."""
+
+
+def generate(
+    workspace: Workspace,
+    resolved: Resolved,
+    prompt: str,
+    method: Method,
+    section: Any,
+    open_maker: Callable[[Photo, Place], Maker],
+    *,
+    output: Path | None,
+    force: bool,
+    events: Events,
+) -> list[Made]:
+    """Make `generate.count` videos, or find them made.
+
+    Args:
+        workspace: the method's folder.
+        resolved: settings; the seed and the count are those of MagicID's own videos.
+        prompt: with the identity's name already replaced by the class word.
+        method: which one.
+        section: the method's own settings, a dataclass with `fps` and `steps`.
+        open_maker: brings its models into memory.
+        output: a file, or a folder to put free names into; by default the method's `videos/`.
+        force: whether an existing file may be replaced, and a video made before is made again.
+        events: where progress goes.
+
+    Raises:
+        MagicIDError: `identity-unfinished`, `photos-none-usable`, `gpu-missing`, `gpu-memory`, or what fetching and
+            reading the weights raises.
+    """
+    settings = resolved.settings
+    wish = _Wish(method, section, prompt, choose_photo(workspace, settings, events), place_of(method, settings))
+    first = secrets.randbelow(2**31) if settings.seed is None else settings.seed
+    seeds = [first + number for number in range(settings.generate.count)]
+    known = {} if force or output else made_before(workspace)
+    done = {seed: known[wish.key(seed)] for seed in seeds if wish.key(seed) in known}
+    for seed, path in done.items():
+        events.notice(f"The video of seed {seed} is there already: {path}. To make it again: --force")
+    todo = [seed for seed in seeds if seed not in done]
+    if todo:
+        paths = destinations(workspace, prompt, todo, output, force)
+        with models.gpu_memory("generating", "Free the GPU, or use a larger one."):
+            maker = open_maker(wish.photo, wish.place)
+            for number, (seed, path) in enumerate(zip(todo, paths, strict=True), 1):
+                about = {"stage": "generate", "of": section.steps, "video": number, "videos": len(todo)}
+                done[seed] = _make(workspace, settings, wish, maker, seed, path, about, force=force, events=events)
+    return [Made(done[seed], seed, prompt) for seed in seeds]
+
+
+@dataclass(frozen=True)
+class _Wish:
+    """What is asked for, apart from the seed."""
+
+    method: Method
+    section: Any
+    prompt: str
+    photo: Photo
+    place: Place
+
+    def key(self, seed: int) -> str:
+        """A digest of everything that makes a video; how fast it plays is no part of it."""
+        values = {name: value for name, value in asdict(self.section).items() if name != "fps"}
+        made_with = [self.method.name, commits(self.method), version("diffusers"), asdict(self.place)]
+        return digest([made_with, values, self.prompt, seed, self.photo.sha256])
+
+
+def _make(
+    workspace: Workspace,
+    settings: Settings,
+    wish: _Wish,
+    maker: Maker,
+    seed: int,
+    path: Path,
+    about: Mapping[str, Any],
+    *,
+    force: bool,
+    events: Events,
+) -> Path:
+    """One video, with its record."""
+    begun, method = time.monotonic(), wish.method
+    frames = maker.frames(wish.prompt, seed, lambda step: events.emit("step", step=step, **about))
+    with events.finishing():
+        written = path if force else free_name(path)
+        comment = f"AI-generated video (magicid {__version__}, {method.name}, seed {seed})"
+        video.write_video(written, frames, wish.section.fps, comment=comment)
+        written.chmod(0o644)  # written private; what a user asked for is theirs to share
+        weights = commits(method)
+        record = {
+            "model": method.name,
+            "method": method.name,
+            "commit": next(iter(weights.values())),
+            "weights": weights,
+            **maker.facts,
+            **asdict(wish.place),
+            "versions": {name: version(name) for name in ("magicid", "torch", "diffusers", "transformers")},
+            "settings": asdict(wish.section),
+            "file": str(written.absolute()),
+            "prompt": wish.prompt,
+            "seed": seed,
+            "adapter": None,
+            "photo": {"file": wish.photo.path.name, "sha256": wish.photo.sha256},
+            "key": wish.key(seed),
+            "time": time.time(),
+            "seconds": round(time.monotonic() - begun, 3),
+        }
+        append_line(workspace.videos / "videos.jsonl", record)
+        facts = {"method": method.name, "licence": method.licence, "weights": weights}
+        workspace.update(**facts, model=settings.model.name)
+    return written
+
+
+def choose_photo(workspace: Workspace, settings: Settings, events: Events) -> Photo:
+    """The identity's photo with the largest face; the first of equals.
+
+    Raises:
+        MagicIDError: `identity-unfinished` if no photo was looked at yet, `photos-none-usable` if no crop shows a face,
+            or what opening the face finder raises.
+    """
+    from PIL import Image
+
+    from magicid_cli.conditioning import references
+    from magicid_cli.faces import open_faces
+
+    if not (workspace.references / "captions.jsonl").is_file():
+        raise MagicIDError(
+            "identity-unfinished",
+            f"No photo of '{workspace.name}' was looked at yet.",
+            f"Run or resume: magicid customize PHOTOS --name {workspace.name}",
+        )
+    detector = open_faces(
+        settings.rewards, video_model(settings.model.name), offline=settings.model.offline, events=events
+    ).detector
+    seen = []
+    for reference in references(workspace):
+        picture = np.asarray(Image.open(reference.crop).convert("RGB"))
+        seen += [Photo(reference.crop, reference.sha256, picture, face) for face in detector.find(picture)[:1]]
+    if not seen:
+        raise MagicIDError(
+            "photos-none-usable",
+            f"{detector.name} finds no face in the crops of '{workspace.name}'.",
+            "Customize again with other photos, or with another --face-detector.",
+        )
+    return max(seen, key=lambda photo: photo.face.area)
+
+
+def place_of(method: Method, settings: Settings) -> Place:
+    """The device and the number type that the settings mean for a method with a model of its own.
+
+    Raises:
+        MagicIDError: `gpu-missing` if there is no GPU and a CPU was not asked for by name.
+    """
+    import torch
+
+    wanted = settings.model
+    device = "cuda" if wanted.device != "cpu" and torch.cuda.is_available() else "cpu"
+    if device != wanted.device and device == "cpu":
+        raise MagicIDError(
+            "gpu-missing",
+            f"No CUDA GPU is usable here, and {method.title} on a CPU takes hours for one video, or days.",
+            "To insist on the CPU: --device cpu",
+        )
+    automatic = {"cuda": "bfloat16", "cpu": "float32"}[device]
+    return Place(device, automatic if wanted.dtype == "auto" else wanted.dtype)
+
+
+def announce(method: Method, events: Events) -> None:
+    """Say whose weights are about to be fetched and under which licence; nothing if all of them are here.
+
+    The method's own licence is the command line's to say, before it asks whether to go on.
+    """
+    for one in METHOD_WEIGHTS[method.name]:
+        if hub.state(one.source, one.files) != "cached":
+            use = "" if one.source.commercial else " Not for commercial use."
+            size = f"{one.source.gigabytes:g} GB"
+            events.notice(f"{one.what}: {one.source.repo}, about {size}. Licence: {one.source.licence}.{use}")
+
+
+def fetch(method: Method, settings: Settings, events: Events) -> list[Path]:
+    """The method's weights on this machine, a verified folder for each entry of the catalog, in its order."""
+    announce(method, events)
+    return [
+        hub.fetch_repo(one.source, patterns=one.files, offline=settings.model.offline, events=events).path
+        for one in METHOD_WEIGHTS[method.name]
+    ]
+
+
+def commits(method: Method) -> dict[str, str | None]:
+    """Which commit of each repository is meant, as far as this machine knows."""
+    return {one.source.repo: hub.known_commit(one.source) for one in METHOD_WEIGHTS[method.name]}
+
+
+def downloads(method: Method) -> dict[str, float]:
+    """GB still to fetch, by repository; the catalog's figure where the Hub was not asked yet."""
+    found: dict[str, float] = {}
+    for one in METHOD_WEIGHTS[method.name]:
+        if hub.state(one.source, one.files) != "cached":
+            missing = hub.missing_bytes(one.source, one.files)
+            found[one.source.repo] = one.source.gigabytes if missing is None else missing / 1e9
+    return found
+
+
+def made_before(workspace: Workspace) -> dict[str, Path]:
+    """The videos of a method's folder that are still there, by what made them."""
+    rows = [row for row in read_lines(workspace.videos / "videos.jsonl") if "key" in row]
+    return {row["key"]: Path(row["file"]) for row in rows if Path(row["file"]).is_file()}
+
+
+def content(path: Path, what: str, events: Events, *, first: bool) -> str:
+    """The SHA-256 of a checkpoint, announced when it has just been fetched for the first time."""
+    found = file_digest(path)
+    if first:
+        events.notice(f"{what} was fetched; its content (SHA-256) is {found}. It is recorded with every video.")
+    return found

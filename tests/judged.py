@@ -1,0 +1,80 @@
+"""An identity whose selected pairs have clips that a browser can play, and the review page of it."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+
+from album import drawn_photos
+from magicid_cli import video
+from magicid_cli.workspace import Workspace, file_digest, read_lines, write_lines
+from small_repository import scored
+
+FPS, FRAMES = 8, 9
+
+
+def judged(*, side: int = 64, name: str = "alice") -> Workspace:
+    """`small_repository.scored` with a clip for every video, each of another colour, and photos of the person."""
+    workspace = scored(name, prompts=3, videos=3, statics=2)
+    rows = read_lines(workspace.repository / "videos.jsonl")
+    for number, row in enumerate(rows):
+        path = workspace.repository / row["clip"]
+        video.write_video(path, clip(number, side, moves=row["origin"] != "static"), FPS)
+        row["clip_sha256"] = file_digest(path)
+        if row["prompt_id"] is not None:
+            row["prompt"] = f"A person in a red coat walks along street {row['prompt_id']}, <b>smiling</b> & waving"
+    write_lines(workspace.repository / "videos.jsonl", rows)
+    for number, photo in enumerate(drawn_photos(workspace.references / "from", 2)):
+        photo.rename(workspace.references / f"{number:03d}.png")
+    return workspace
+
+
+def clip(number: int, side: int = 64, *, moves: bool = True) -> np.ndarray:
+    """A bright square that crosses a ground whose colour tells the clip."""
+    ground = np.array([40 + 23 * (number % 8), 200 - 17 * (number % 11), 60 + 31 * (number % 5)], np.uint8)
+    frames = np.tile(ground, (FRAMES, side, side * 16 // 9 // 16 * 16 if side > 64 else side, 1))
+    size = side // 4
+    for index in range(FRAMES):
+        left = index * size // 3 if moves else size
+        frames[index, size : 2 * size, left : left + size] = 240
+    return frames
+
+
+@contextmanager
+def reviewing(*arguments: str) -> Iterator[tuple[str, "subprocess.Popen[str]"]]:
+    """`magicid review` as a process of its own, and the address that it printed; ended as Ctrl-C does."""
+    command = [sys.executable, "-m", "magicid_cli", "review", "alice", "--json", "--no-browser", *arguments]
+    environment = {**os.environ, "PYTHONUNBUFFERED": "1"}
+    process = subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment, process_group=0
+    )
+    try:
+        yield announced(process), process
+    finally:
+        if process.poll() is None:
+            process.send_signal(signal.SIGINT)
+        process.communicate(timeout=30)
+
+
+def announced(process: "subprocess.Popen[str]") -> str:
+    """The address in the JSON object that the process prints first."""
+    lines = []
+    assert process.stdout is not None
+    for line in process.stdout:
+        lines.append(line)
+        if line == "}\n":
+            url = json.loads("".join(lines))["data"]["url"]
+            assert isinstance(url, str)
+            return url
+    raise AssertionError(f"no address: {process.communicate()}")
+
+
+def browser_path() -> Path:
+    """Where Debian's Chromium is."""
+    return Path(os.environ.get("MAGICID_CHROMIUM", "/usr/bin/chromium"))

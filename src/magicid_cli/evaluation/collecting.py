@@ -14,6 +14,7 @@ The rule for a folder of anybody's videos, the first of these that is there:
 """
 
 import csv
+import io
 import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
@@ -154,7 +155,7 @@ def _from_file(path: Path, videos: Sequence[Path]) -> dict[str, str]:
     if kind == ".jsonl":
         return _pairs(path, [_json(path, line) for line in text.split("\n") if line.strip()])
     if kind == ".csv":
-        return _pairs(path, list(csv.DictReader(text.splitlines())))
+        return _pairs(path, list(csv.DictReader(io.StringIO(text, newline=""))))
     lines = (line.strip() for line in text.splitlines())
     return _in_order(path, [line for line in lines if line and not line.startswith("#")], videos)
 

@@ -10,6 +10,8 @@ from magicid_cli.evaluation.records import METRICS, Evaluation
 
 PAPER = ("face_sim", "dynamic_degree", "consistency", "clip_t", "clip_i", "fvd")
 """The columns of the paper's table."""
+_ROWS = ("face_sim", "face_found", "dynamic_degree", "dynamic_rate", "consistency", "clip_t", "clip_i")
+_ROW_TITLES = tuple(METRICS[name].title.upper() for name in _ROWS)
 _ARROWS = {"more": "↑", "less": "↓", "": ""}
 _LATEX_ARROWS = {"more": r" $\uparrow$", "less": r" $\downarrow$", "": ""}
 _ESCAPES = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
@@ -32,13 +34,18 @@ def by_metric(evaluations: Evaluations) -> tuple[tuple[str, ...], Rows]:
 
 
 def by_prompt(evaluation: Evaluation) -> tuple[tuple[str, ...], Rows]:
-    """A header and a row for every prompt, without FVD, which is of a whole set."""
-    return _listed(evaluation.prompts, "videos", "PROMPT", lambda row: row["prompt"] or "(no prompt)")
+    """A header and a row for every prompt, which comes last because it is long."""
+    rows = [
+        (str(row["videos"]), *(number(row[name], name) for name in _ROWS), row["prompt"] or "(none is known)")
+        for row in evaluation.prompts
+    ]
+    return ("VIDEOS", *_ROW_TITLES, "PROMPT"), rows
 
 
 def by_video(evaluation: Evaluation) -> tuple[tuple[str, ...], Rows]:
     """A header and a row for every video."""
-    return _listed(evaluation.videos, None, "VIDEO", lambda row: str(row["video"]))
+    rows = [(*(number(row[name], name) for name in _ROWS), str(row["video"])) for row in evaluation.videos]
+    return (*_ROW_TITLES, "VIDEO"), rows
 
 
 def title(name: str) -> str:
@@ -58,19 +65,6 @@ def judges(evaluation: Evaluation) -> list[tuple[str, str]]:
     for name, made_by in evaluation.made_by.items():
         found.setdefault(made_by, []).append(METRICS[name].title)
     return [(", ".join(names), made_by) for made_by, names in found.items()]
-
-
-def _listed(
-    rows: Sequence[dict[str, Any]], count: str | None, first: str, called: Callable[[dict[str, Any]], str]
-) -> tuple[tuple[str, ...], Rows]:
-    names = [name for name in METRICS if name != "fvd"]
-    counts = ("VIDEOS",) if count else ()
-    header = (first, *counts, *(METRICS[name].title for name in names))
-    cells = [
-        (called(row), *([str(row[count])] if count else []), *(number(row[name], name) for name in names))
-        for row in rows
-    ]
-    return header, cells
 
 
 def number(value: float | None, name: str) -> str:

@@ -76,7 +76,7 @@ def compare(
 
 def _own_values(identity: "Workspace", flags: Mapping[str, Any]) -> dict[str, Any]:
     """Each method's own settings as it was trained with them, but for what a flag says: else it would train anew."""
-    found = {}
+    found: dict[str, Any] = {}
     for space in identity.methods():
         section = str(space.method).replace("-", "_")
         values = space.manifest().get("settings", {}).get("values", {}).get(section, {})

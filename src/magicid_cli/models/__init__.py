@@ -61,7 +61,18 @@ def open_family(model: "ModelSettings", events: "Events", execution: "Execution 
         torch.set_num_threads(1)
     name = model.dtype if model.dtype != "auto" else {"cuda": "bfloat16", "cpu": "float32"}[device]
     folder, commit = _weights(model, events)
-    return Hunyuan(folder, commit=commit, device=device, dtype=getattr(torch, name), execution=execution)
+
+    def announce(message: str) -> None:
+        events.emit("fallback", message=message)
+
+    return Hunyuan(
+        folder,
+        commit=commit,
+        device=device,
+        dtype=getattr(torch, name),
+        execution=execution,
+        announce=announce,
+    )
 
 
 def device_for(model: "ModelSettings") -> str:

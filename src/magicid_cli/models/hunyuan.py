@@ -22,24 +22,25 @@ from diffusers import (
     HunyuanVideoPipeline,
     HunyuanVideoTransformer3DModel,
 )
-from diffusers.pipelines.hunyuan_video.pipeline_hunyuan_video import DEFAULT_PROMPT_TEMPLATE
 from diffusers.video_processor import VideoProcessor
-from transformers import CLIPTextModel, CLIPTokenizer, LlamaModel, PreTrainedTokenizerFast
+from transformers import PreTrainedTokenizerFast
 
 from magicid_cli import hpo
-from magicid_cli.errors import MagicIDError
+from magicid_cli.models.arranging import Arrangement
 from magicid_cli.models.base import Part, Shape
 from magicid_cli.models.execution import Execution
-from magicid_cli.models.hunyuan_attention import attend_without_mask
-from magicid_cli.models.loading import load_weights, reading, silence_libraries
+from magicid_cli.models.hunyuan_checks import check_guidance, check_shape
+from magicid_cli.models.hunyuan_text import (
+    PROMPT_TEMPLATE,
+    TEMPLATE_TOKENS,
+    TEXT_TOKENS,
+    Text,
+    read_encoders,
+    read_tokenizer,
+)
+from magicid_cli.models.loading import check_classes, load_weights, reading, silence_libraries
+from magicid_cli.models.storage import store
 
-Text = dict[str, torch.Tensor]
-
-# The pipeline drops this many tokens of every prompt, the template's beginning, and then keeps this many.
-TEMPLATE_TOKENS: int = DEFAULT_PROMPT_TEMPLATE["crop_start"]
-TEXT_TOKENS = 256
-
-PROMPT_TEMPLATE: str = DEFAULT_PROMPT_TEMPLATE["template"]
 _CLASSES = {
     "text_encoder": "LlamaModel",
     "text_encoder_2": "CLIPTextModel",
@@ -71,6 +72,7 @@ class Hunyuan:
         device: torch.device | str,
         dtype: torch.dtype,
         execution: Execution | None = None,
+        announce: Callable[[str], None] = lambda _: None,
     ) -> None:
         """Look at the checkpoint; no weights are read.
 
@@ -80,6 +82,7 @@ class Hunyuan:
             device: where parts are loaded.
             dtype: of the transformer and the text encoders.
             execution: how parts are held and computed; by default the plainest way that fits the device.
+            announce: told in one sentence of every second-best way that is taken.
 
         Raises:
             MagicIDError: `model-unusable` if the folder holds something else.
@@ -90,17 +93,11 @@ class Hunyuan:
         self.device = torch.device(device)
         self.dtype = dtype
         self.execution = execution or Execution(vae_tiling=self.device.type == "cuda")
+        self._announce = announce
+        self._arrangement: Arrangement | None = None
         self._text: HunyuanVideoPipeline | None = None
         self._vae: AutoencoderKLHunyuanVideo | None = None
-        self._check_classes()
-
-    def _check_classes(self) -> None:
-        with reading(self.folder, "model_index.json"):
-            index = json.loads((self.folder / "model_index.json").read_text(encoding="utf-8"))
-            for part, name in _CLASSES.items():
-                found = index[part][1]
-                if found != name:
-                    raise ValueError(f"{part} is a {found}, a {name} is expected")
+        check_classes(folder, _CLASSES)
 
     @cached_property
     def transformer_config(self) -> dict[str, Any]:
@@ -120,13 +117,23 @@ class Hunyuan:
             MagicIDError: `model-unusable` (files missing, damaged or of another model) or `model-tokenizer`.
         """
         if part == "text" and self._text is None:
-            self._text = self._load_text()
+            self._text = read_encoders(
+                self.folder, self.tokenizer, self._scheduler(), self._text_device, self.dtype, self.execution
+            )
         elif part == "vae" and self._vae is None:
             self._vae = self._load_vae()
         elif part == "transformer" and not hasattr(self, "transformer"):
-            model = load_weights(HunyuanVideoTransformer3DModel, self.folder, "transformer", self.dtype)
-            self.transformer = model.to(self.device)
-            attend_without_mask(self.transformer)
+            self.take(load_weights(HunyuanVideoTransformer3DModel, self.folder, "transformer", self.dtype))
+
+    def take(self, transformer: Any) -> None:
+        """Use this frozen transformer: its base is stored as `execution` says and goes to the device.
+
+        Blocks that shall come and go stay where they are until `arrange`.
+        """
+        store(transformer.transformer_blocks, self.execution.base, self.device)
+        store(transformer.single_transformer_blocks, self.execution.base, self.device)
+        self.transformer = transformer if self.execution.offload == "blocks" else transformer.to(self.device)
+        self._arranged().attend(self.execution)
 
     def unload(self, part: Part) -> None:
         """Drop a part and give its memory back; nothing happens if it is not there."""
@@ -136,29 +143,31 @@ class Hunyuan:
             self._vae = None
         elif hasattr(self, "transformer"):
             del self.transformer
+            self._arrangement = None
         gc.collect()
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
 
     def arrange(self) -> None:
-        """Hold and compute the transformer as `execution` says. Needs `transformer`, its adapters attached."""
+        """Hold and compute the transformer as `execution` says. Needs `transformer`, its adapters attached.
+
+        Raises:
+            MagicIDError: `attention-kernel` if the kernel that was asked for, or every fast one, is refused; `memory`
+                if main memory cannot be page-locked.
+        """
+        self._arranged().apply(self.execution)
+
+    def _arranged(self) -> Arrangement:
+        if self._arrangement is None or self._arrangement.transformer is not self.transformer:
+            self._arrangement = Arrangement(self.transformer, self.device, self.dtype, self._announce)
+        return self._arrangement
+
+    def _require_ready(self) -> None:
+        assert self._arranged().ready, "call arrange() first: the blocks are not where they compute"
 
     def report(self) -> dict[str, Any]:
-        """What is in effect, as plain data."""
-        return asdict(self.execution)
-
-    def _load_text(self) -> HunyuanVideoPipeline:
-        with reading(self.folder, "tokenizer_2"):
-            tokenizer_2 = CLIPTokenizer.from_pretrained(self.folder, subfolder="tokenizer_2", local_files_only=True)
-        return HunyuanVideoPipeline(
-            tokenizer=self.tokenizer,
-            tokenizer_2=tokenizer_2,
-            text_encoder=load_weights(LlamaModel, self.folder, "text_encoder", self.dtype).to(self.device),
-            text_encoder_2=load_weights(CLIPTextModel, self.folder, "text_encoder_2", self.dtype).to(self.device),
-            transformer=None,
-            vae=None,
-            scheduler=self._scheduler(),
-        )
+        """What is in effect, as plain data: the execution; kernel and refusals once a transformer was loaded."""
+        return {**asdict(self.execution), **(self._arrangement.report() if self._arrangement else {})}
 
     def _load_vae(self) -> AutoencoderKLHunyuanVideo:
         on_gpu = self.device.type == "cuda"
@@ -178,24 +187,12 @@ class Hunyuan:
 
     @cached_property
     def tokenizer(self) -> PreTrainedTokenizerFast:
-        """Llama's tokenizer, by its file.
+        """Llama's tokenizer, checked against the prompt template."""
+        return read_tokenizer(self.folder)
 
-        The class that `model_index.json` names replaces the file's byte-level splitting since transformers 5, silently;
-        the template's length, on which the pipeline's cropping rests, shows it.
-        """
-        with reading(self.folder, "tokenizer"):
-            tokenizer = PreTrainedTokenizerFast.from_pretrained(
-                self.folder, subfolder="tokenizer", local_files_only=True
-            )
-        count = len(tokenizer(PROMPT_TEMPLATE.split("{}")[0]).input_ids)
-        if count != TEMPLATE_TOKENS or tokenizer.padding_side != "right":
-            raise MagicIDError(
-                "model-tokenizer",
-                f"The prompt template is {count} tokens padded on the {tokenizer.padding_side}; HunyuanVideo needs "
-                f"{TEMPLATE_TOKENS}, padded on the right. Prompts would be cut at the wrong place.",
-                "Install the tested versions (see the README), then fetch the model again: magicid prepare",
-            )
-        return tokenizer
+    @property
+    def _text_device(self) -> torch.device:
+        return torch.device("cpu") if self.execution.text_encoder == "cpu" else self.device
 
     def text_overflow(self, prompt: str) -> int:
         """How many tokens of `prompt` the text encoder will not see; reads only the tokenizer."""
@@ -210,7 +207,9 @@ class Hunyuan:
         """
         assert self._text is not None, "load the part 'text' first"
         with torch.no_grad():
-            embeds, pooled, mask = self._text.encode_prompt(prompt, device=self.device, max_sequence_length=TEXT_TOKENS)
+            embeds, pooled, mask = self._text.encode_prompt(
+                prompt, device=self._text_device, max_sequence_length=TEXT_TOKENS
+            )
         found = {"prompt_embeds": embeds, "prompt_attention_mask": mask, "pooled_prompt_embeds": pooled}
         return {name: value[0].cpu().contiguous() for name, value in found.items()}
 
@@ -222,7 +221,7 @@ class Hunyuan:
         Raises:
             MagicIDError: `settings-invalid` for a shape that the model would cut silently.
         """
-        _check_shape(Shape(*frames.shape[:3]))
+        check_shape(Shape(*frames.shape[:3]))
         vae = self._loaded_vae()
         video = torch.from_numpy(np.ascontiguousarray(frames)).to(self.device).permute(3, 0, 1, 2)
         video = video.float() / 127.5 - 1
@@ -235,7 +234,7 @@ class Hunyuan:
 
         Exact: the VAE is causal in time and pads with the first frame, so every latent frame of a static clip is equal.
         """
-        _check_shape(Shape(frames, *photo.shape[:2]))
+        check_shape(Shape(frames, *photo.shape[:2]))
         return self.encode_video(photo[None]).repeat(1, (frames - 1) // 4 + 1, 1, 1)
 
     def decode(self, latents: torch.Tensor) -> np.ndarray:
@@ -295,6 +294,7 @@ class Hunyuan:
             text: from `encode_text`.
             guidance: value fed to the guidance embedding; it and `t` reach the model times 1000, as in sampling.
         """
+        self._require_ready()
         condition = self._conditions(text)
         velocity = self.transformer(
             hidden_states=x_t[None].to(self.device, self.dtype),
@@ -308,11 +308,8 @@ class Hunyuan:
         return velocity[0].float()
 
     def gradient_checkpointing(self, enabled: bool) -> None:
-        """Recompute block activations in the backward pass or keep them. Needs `transformer`."""
-        if enabled:
-            self.transformer.enable_gradient_checkpointing()
-        else:
-            self.transformer.disable_gradient_checkpointing()
+        """Recompute block activations in the backward pass or keep them, until `arrange` decides."""
+        self._arranged().checkpoint(self.execution if enabled else None)
 
     def _conditions(self, text: Text) -> Text:
         """A batch of one without padding, which `hunyuan_attention` takes for granted."""
@@ -350,8 +347,9 @@ class Hunyuan:
         Raises:
             MagicIDError: `settings-invalid` for a shape or a guidance that the pipeline would ignore silently.
         """
-        _check_shape(shape)
-        _check_guidance(true_guidance, negative)
+        check_shape(shape)
+        check_guidance(true_guidance, negative)
+        self._require_ready()
         conditions = self._conditions(text)
         if negative is not None:
             conditions |= {f"negative_{name}": value for name, value in self._conditions(negative).items()}
@@ -393,22 +391,3 @@ class Hunyuan:
             yield
         finally:
             self.transformer.train(training)
-
-
-def _check_shape(shape: Shape) -> None:
-    """Refuse what diffusers would floor silently or the transformer cannot patch."""
-    if shape.frames < 1 or shape.frames % 4 != 1 or shape.height % 16 or shape.width % 16:
-        raise MagicIDError(
-            "settings-invalid",
-            f"A video of {shape} cannot be made: frames must be 4k + 1, height and width multiples of 16.",
-            "Try 61 frames at 544x320.",
-        )
-
-
-def _check_guidance(true_guidance: float, negative: Text | None) -> None:
-    if (true_guidance > 1) != (negative is not None):
-        raise MagicIDError(
-            "settings-invalid",
-            "True guidance above 1 and a negative prompt have an effect only together.",
-            "Add --true-guidance 6 to the negative prompt, or leave both out.",
-        )

@@ -1,5 +1,6 @@
 """Reading checkpoints of diffusers and transformers so that nothing is silent: no random weights, no half messages."""
 
+import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.resources import files
@@ -46,6 +47,24 @@ def reading(folder: Path, what: str) -> Iterator[None]:
             if folder.is_relative_to(str(files("magicid_cli")))
             else "Remove that folder (`magicid cache` lists what is cached), then fetch it again: magicid prepare",
         ) from error
+
+
+def check_classes(folder: Path, expected: dict[str, str]) -> None:
+    """Refuse a checkpoint whose `model_index.json` names other classes.
+
+    Args:
+        folder: of the checkpoint.
+        expected: class name by part.
+
+    Raises:
+        MagicIDError: `model-unusable`.
+    """
+    with reading(folder, "model_index.json"):
+        index = json.loads((folder / "model_index.json").read_text(encoding="utf-8"))
+        for part, name in expected.items():
+            found = index[part][1]
+            if found != name:
+                raise ValueError(f"{part} is a {found}, a {name} is expected")
 
 
 def load_weights(kind: Any, folder: Path, part: str, dtype: torch.dtype) -> Any:

@@ -1,0 +1,152 @@
+"""Frozen linear layers in fewer bytes: their weights are unpacked when they are used, and only then.
+
+A layer saves the packed weight for its backward, and unpacks it again there: with or without recomputation, no more
+than one layer's weight exists in full. Adapters may be attached before or after; they are float32 either way. Both is
+why this is not diffusers' layerwise casting, whose hooks leave a layer unpacked when a recomputation stops early, and
+which casts an adapter that is there, or comes later, with the rest.
+
+    fp8    float8 e4m3, a power of two for every row brings the largest number of the row to 224 ... 448
+    int8   -127 ... 127, a scale for every row
+    nf4    16 levels that are equally likely for normal numbers, a scale for every 64 weights (QLoRA, Dettmers 2023)
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any, cast
+
+import torch
+from torch import nn
+from torch.nn.functional import linear
+
+from magicid_cli.models.execution import Storage
+
+_FP8 = torch.float8_e4m3fn
+_FP8_LARGEST = 448.0
+_NF4_GROUP = 64
+# The outermost quantile of the 16 levels, from QLoRA's reference implementation.
+_NF4_OUTERMOST = 0.9677083
+
+
+@dataclass(frozen=True)
+class Packing:
+    """A way to store a weight.
+
+    Attributes:
+        pack: (out, in) → packed numbers and scales.
+        unpack: the reverse, given number type and shape.
+        bytes_each: of a weight, without its scales.
+    """
+
+    pack: Callable[[torch.Tensor], tuple[torch.Tensor, torch.Tensor]]
+    unpack: Callable[[torch.Tensor, torch.Tensor, torch.dtype, tuple[int, int]], torch.Tensor]
+    bytes_each: float
+
+
+def _pack_fp8(weight: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    largest = weight.abs().amax(dim=1, keepdim=True).float()
+    exponent = (_FP8_LARGEST / largest).log2().floor().nan_to_num(0.0, posinf=0.0)
+    # Powers of two: unpacking rounds nothing.
+    return (weight.float() * exponent.exp2()).to(_FP8), (-exponent).exp2().to(weight.dtype)
+
+
+def _pack_int8(weight: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    scale = (weight.abs().amax(dim=1, keepdim=True) / 127).clamp(min=torch.finfo(torch.float16).tiny)
+    return (weight.float() / scale.float()).round().clamp(-127, 127).to(torch.int8), scale
+
+
+def _unpack_rows(packed: torch.Tensor, scale: torch.Tensor, dtype: torch.dtype, shape: tuple[int, int]) -> torch.Tensor:
+    return packed.to(dtype) * scale.to(dtype)
+
+
+def nf4_levels() -> torch.Tensor:
+    """The 16 levels, float32, ascending from -1 to 1."""
+
+    def outer(count: int) -> torch.Tensor:
+        return torch.special.ndtri(torch.linspace(_NF4_OUTERMOST, 0.5, count, dtype=torch.float64))[:-1]
+
+    levels = torch.cat([-outer(8), torch.zeros(1, dtype=torch.float64), outer(9).flip(0)])
+    return (levels / levels.max()).float()
+
+
+@lru_cache
+def _nf4_pairs(dtype: torch.dtype, device: torch.device) -> torch.Tensor:
+    """What each of the 256 bytes stands for: two levels."""
+    levels = nf4_levels()
+    high, low = torch.meshgrid(levels, levels, indexing="ij")
+    return torch.stack([high.flatten(), low.flatten()], dim=1).to(device, dtype)
+
+
+def _pack_nf4(weight: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    groups = weight.reshape(-1, _NF4_GROUP)
+    scale = groups.abs().amax(dim=1, keepdim=True).clamp(min=torch.finfo(torch.float16).tiny)
+    levels = nf4_levels().to(weight.device)
+    between = (levels[1:] + levels[:-1]) / 2
+    codes = torch.bucketize(groups.float() / scale.float(), between, out_int32=True).to(torch.uint8).view(-1, 2)
+    return codes[:, 0] << 4 | codes[:, 1], scale
+
+
+def _unpack_nf4(packed: torch.Tensor, scale: torch.Tensor, dtype: torch.dtype, shape: tuple[int, int]) -> torch.Tensor:
+    values = _nf4_pairs(dtype, packed.device).index_select(0, packed.int())
+    return (values.view(-1, _NF4_GROUP) * scale.to(dtype)).view(shape)
+
+
+PACKINGS: dict[Storage, Packing] = {
+    "fp8": Packing(_pack_fp8, _unpack_rows, 1.0),
+    "int8": Packing(_pack_int8, _unpack_rows, 1.0),
+    "nf4": Packing(_pack_nf4, _unpack_nf4, 0.5),
+}
+
+
+class _Product(torch.autograd.Function):
+    """`x @ unpack(weight).T + bias`; gradients reach `x` alone."""
+
+    @staticmethod
+    def forward(ctx: Any, x: torch.Tensor, layer: "PackedLinear", weight: torch.Tensor) -> torch.Tensor:
+        ctx.save_for_backward(weight, layer.scale)
+        ctx.packing, ctx.shape = layer.packing, (layer.out_features, layer.in_features)
+        return linear(x, ctx.packing.unpack(weight, layer.scale, x.dtype, ctx.shape), layer.bias)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: torch.Tensor) -> Any:
+        weight, scale = ctx.saved_tensors
+        (gradient,) = gradients
+        return gradient @ ctx.packing.unpack(weight, scale, gradient.dtype, ctx.shape), None, None
+
+
+class PackedLinear(nn.Linear):
+    """A frozen linear layer whose weight is packed; made by `store`."""
+
+    packing: Packing
+    scale: torch.Tensor
+
+    def forward(self, input: torch.Tensor) -> torch.Tensor:
+        """As `nn.Linear`, in the input's number type."""
+        return cast(torch.Tensor, _Product.apply(input, self, self.weight))
+
+
+def store(module: nn.Module, storage: Storage, device: torch.device) -> None:
+    """Pack every linear layer of a frozen module, one after another, and put it on the device.
+
+    Adapters, and weights that do not divide into groups of 64 for `nf4`, stay as they are.
+
+    Args:
+        module: its linear layers are changed in place; nothing else of it is.
+        storage: how; `full` does nothing.
+        device: where the packed layers go; a full layer is there only while it is packed.
+    """
+    if storage == "full":
+        return
+    for name, layer in module.named_modules():
+        if type(layer) is not nn.Linear or ".lora_" in name:
+            continue
+        if storage == "nf4" and layer.weight.numel() % _NF4_GROUP:
+            continue
+        with torch.no_grad():
+            packed, scale = PACKINGS[storage].pack(layer.weight.to(device))
+        layer.weight = nn.Parameter(packed, requires_grad=False)
+        layer.register_buffer("scale", scale, persistent=False)
+        if layer.bias is not None:
+            layer.bias.data = layer.bias.data.to(device)
+        layer.__class__ = PackedLinear
+        cast(PackedLinear, layer).packing = PACKINGS[storage]

@@ -95,6 +95,7 @@ MIDDLE_EDGES = {
     ("models", "family"): "meets the Protocol",
     ("models", "hpo"): "noises as its parametrisation does",
     ("models", "hub"): "fetches weights",
+    ("pages", "photos"): "puts photos beside a study's videos",
     ("pages", "video"): "makes previews",
     ("pages", "votes"): "the page of review shows and takes them",
     ("plan", "catalog"): "sizes and licences",

@@ -33,6 +33,7 @@ from magicid_cli.cli import (
     rm,
     score,
     status,
+    study,
 )
 from magicid_cli.cli.interrupt import obeyed
 from magicid_cli.cli.output import Result, Terminal, write_line
@@ -63,6 +64,7 @@ app.command("evaluate", rich_help_panel=_CLOSER)(evaluate.evaluate)
 app.command("compare", rich_help_panel=_CLOSER)(compare.compare)
 app.command("report", rich_help_panel=_CLOSER)(report.report)
 app.add_typer(baseline.app, name="baseline", rich_help_panel=_UPKEEP)
+app.add_typer(study.app, name="study", rich_help_panel=_CLOSER)
 app.add_typer(mini.app, name="mini", rich_help_panel=_CLOSER)
 
 

@@ -45,6 +45,7 @@ def test_nothing_runs_twice(alice: Path) -> None:
         ({"rewards.flow": "raft"}, "score"),
         ({"pairs.tau": 2.0}, "select"),
         ({"pairs.fronts": "global"}, "select"),
+        ({"model.base": "nf4"}, "reconstruct"),
         ({"prefer.beta": 100.0}, "prefer"),
         ({"prefer.reference": "base"}, "prefer"),
     ],
@@ -66,6 +67,9 @@ def test_a_setting_that_cannot_change_a_result_makes_nothing_stale(alice: Path, 
     values: dict[str, Any] = {
         "model.device": "cpu",
         "model.offline": True,
+        "model.memory_plan": "24gb",
+        "model.attention": "math",
+        "model.compile": True,
         "training.gradient_checkpointing": False,
         "rewards.evaluation_face_model": "sface",
     }

@@ -15,7 +15,7 @@ import pytest
 import torch
 
 from album import SMALL
-from magicid_cli import conditioning, config, models, pipeline
+from magicid_cli import checkpoints, conditioning, config, models, pipeline, training
 from magicid_cli.errors import MagicIDError
 from magicid_cli.events import Events
 from magicid_cli.models.base import Shape
@@ -295,7 +295,7 @@ def test_sampling_says_what_a_video_took_and_how_much_of_it_was_not_denoising(al
     assert sample.timing_of(4, 40.0, 50.0) == {"denoised": 4, "seconds_per_video": 12.5, "outside_share": 0.2}
     assert sample.timing_of(0, 0.0, 3.0) == {}
     record = Workspace("alice").manifest()["stages"]["sample"]["result"]["timing"]
-    assert record["denoised"] == SMALL["repository.tuned"] + SMALL["repository.initial"]
+    assert record["denoised"] == 8 + 4
     assert 0 < record["outside_share"] < 1
 
 
@@ -352,3 +352,48 @@ def test_a_crash_between_any_two_writes_leaves_a_run_that_ends_the_same(
     assert len(set(where)) >= 4, where
     assert results(bob) == results(Workspace("alice"))
     assert not list(bob.path.rglob(".tmp-*"))
+
+
+@pytest.mark.parametrize(("stage", "step"), [("reconstruct", 4), ("prefer", 5)])
+def test_out_of_memory_in_a_step_goes_on_with_the_next_plan(
+    alice: Path, monkeypatch: pytest.MonkeyPatch, stage: str, step: int
+) -> None:
+    """The end is that of the run without it, bit for bit; no step is computed twice, and the manifest says it."""
+    workspace, seen = Workspace("alice"), list[int]()
+    adapter = workspace.path / stage / "adapter.safetensors"
+    whole = file_digest(adapter)
+    adapter.unlink()
+    checkpoints.discard(workspace.path / stage / "checkpoints")
+    module = pipeline.stage(stage)
+    real = module.accumulate
+
+    def accumulate(*arguments: Any) -> Any:
+        batch = next(one for one in arguments if isinstance(one, training.Batch))
+        found = real(*arguments)
+        seen.append(batch.step)
+        if seen.count(step) == 1 and batch.step == step:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return found
+
+    monkeypatch.setattr(module, "accumulate", accumulate)
+    run(alice)
+    assert file_digest(adapter) == whole
+    assert seen == [*range(step + 1), *range(step, 8)]
+    (told,) = workspace.manifest()["fallbacks"]
+    assert f"Memory ran out at '{stage}'" in told and "memory plan 48gb" in told
+    assert workspace.manifest()["held"][stage]["memory_plan"] == "48gb"
+    assert workspace.manifest()["held"]["reconstruct" if stage == "prefer" else "prefer"]["memory_plan"] == "none"
+
+
+def test_out_of_memory_twice_is_an_error_that_says_what_to_do(alice: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls = []
+
+    def full(*_: Any) -> None:
+        calls.append(1)
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB")
+
+    monkeypatch.setattr(pipeline.stage("reconstruct"), "accumulate", full)
+    with pytest.raises(MagicIDError) as caught:
+        run(alice, **{"reconstruct.learning_rate": 1e-4})
+    assert (caught.value.code, len(calls)) == ("gpu-memory", 2)
+    assert "--size" in caught.value.hint

@@ -23,6 +23,7 @@ from magicid_cli.errors import MagicIDError
 from magicid_cli.events import Event, Events
 from magicid_cli.models.catalog import DRAWN, FACE_MODELS
 from magicid_cli.photos import content_digest
+from magicid_cli.plan.running import with_next_plan
 from magicid_cli.rounds import FIRST, named, number_of, rounds_done, stage_of
 from magicid_cli.workspace import Workspace, digest, file_digest
 
@@ -179,8 +180,8 @@ def state_of(
     return "cached", "nothing it reads has changed"
 
 
-def plan(workspace: Workspace, resolved: Resolved, photos: list[Path]) -> RunPlan:
-    """What a run would do and cost, before it starts.
+def plan(workspace: Workspace, resolved: Resolved, photos: list[Path], gpu: str | None = None) -> RunPlan:
+    """What a run would do and cost, before it starts, here or on another GPU of that short name.
 
     Raises:
         MagicIDError: a setting that a later stage could only refuse hours later.
@@ -194,6 +195,7 @@ def plan(workspace: Workspace, resolved: Resolved, photos: list[Path]) -> RunPla
         todo=todo,
         home=workspace.path,
         judging=_left_to_judge(workspace, resolved.settings, found),
+        gpu=gpu,
     )
     return RunPlan(found, estimate, planning.check(estimate))
 
@@ -270,7 +272,7 @@ def run(workspace: Workspace, resolved: Resolved, photos: list[Path], events: Ev
     begun = time.monotonic()
     with workspace.lock():
         events.path = workspace.events
-        events.listen(lambda event: _record_fallback(workspace, event))
+        events.listen(lambda event: _record(workspace, event))
         settings = seeded(workspace, resolved.settings)
         _prepare(workspace, settings, photos, events)
         names = needed(settings)
@@ -329,7 +331,7 @@ def score(workspace: Workspace, settings: Settings, events: Events, *, again: Co
     module, name = stage("score"), named("score", workspace.number)
     with workspace.lock():
         events.path = workspace.events
-        events.listen(lambda event: _record_fallback(workspace, event))
+        events.listen(lambda event: _record(workspace, event))
         before = module.outputs(workspace)
         state, why = state_of(name, workspace, settings, [], workspace.manifest()["stages"].get(name))
         if state == "cached" and not again:
@@ -367,18 +369,18 @@ def run_stage(name: str, workspace: Workspace, settings: Settings, photos: list[
     module, workspace = stage(name), workspace.round(number_of(name))
     smaller = "Train smaller (--size 544x320 --frames 33), or free the GPU; the same command resumes."
     with room_to_write(workspace.path), models.gpu_memory(f"working on stage '{name}'", smaller):
-        if name == "ingest":
-            result = module.run(workspace, settings, events, photos=photos)
-        else:
-            result = module.run(workspace, settings, events)
+        given = {"photos": photos} if name == "ingest" else {}
+        result = with_next_plan(lambda now: module.run(workspace, now, events, **given), settings, name, events)
     finished = {"state": "done", "finished": time.time(), "outputs": module.outputs(workspace)}
     _keep(workspace, name, {**record, **finished, "result": _plain(result)})
 
 
-def _record_fallback(workspace: Workspace, event: Event) -> None:
-    """A second-best way that was taken is announced by its event and kept in the manifest."""
+def _record(workspace: Workspace, event: Event) -> None:
+    """Second-best ways that were taken, and how each stage held the model, are kept in the manifest."""
     if event.kind == "fallback":
         workspace.record_fallback(event.data["message"])
+    elif event.kind == "held":
+        workspace.record_held(**event.data)
 
 
 def _keep(workspace: Workspace, name: str, record: dict[str, Any]) -> None:

@@ -310,6 +310,11 @@ class Workspace:
         if what not in known:
             self.update(fallbacks=[*known, what])
 
+    def record_held(self, stage: str, **how: Any) -> None:
+        """Keep in the manifest how a stage held the model: nothing of it decides what a run makes."""
+        before = self.manifest().get("held", {})
+        self.update(held={**before, stage: {**before.get(stage, {}), **how}})
+
     @contextmanager
     def lock(self) -> Iterator[None]:
         """Hold the identity for this process; the kernel frees it when the process ends, however it ends.

@@ -50,6 +50,7 @@ def customize(
     method: options.Method = None,
     consent: Consent = False,
     dry_run: options.DryRun = False,
+    gpu: options.Gpu = None,
     yes: options.Yes = False,
 ) -> Result:
     """Teach the model one person, from a few photos.
@@ -65,6 +66,7 @@ def customize(
     # What is misspelled is told at once, before anything heavy is imported.
     video_model(resolved.settings.model.name)
     other = None if method in (None, MAGICID) else trained_method(method)
+    options.require_dry_run(gpu, dry_run, other)
     from magicid_cli import methods, pipeline
     from magicid_cli.cli import estimate
     from magicid_cli.cli.identity import require_free
@@ -74,7 +76,10 @@ def customize(
         require_free(workspace)
     if everyday(workspace.name):
         terminal.warn(f"'{workspace.name}' is also a word: a prompt with it then always means the person.")
-    planned = methods.plan(workspace, other, resolved, files) if other else pipeline.plan(workspace, resolved, files)
+    if other:
+        planned = methods.plan(workspace, other, resolved, files)
+    else:
+        planned = pipeline.plan(workspace, resolved, files, gpu)
     shown = estimate.blocks(planned.estimate, planned.stages)
     problem = next(iter(planned.problems), None)
     if dry_run:

@@ -54,7 +54,7 @@ def _totals(estimate: "Estimate", *, at_most: bool) -> list[tuple[str, str, str]
     bases = {row.basis for row in estimate.rows}
     time_basis = "unknown" if estimate.seconds is None else "measured" if bases == {"measured"} else "estimated"
     machine = estimate.machine
-    free = "of one; none is here" if machine.assumed else "free"
+    free = "in all" if machine.asked else "of one; none is here" if machine.assumed else "free"
     where = (
         f"GPU memory ({machine.gpu}, {machine.gpu_memory_gb:.0f} GB {free})"
         if machine.gpu
@@ -64,9 +64,29 @@ def _totals(estimate: "Estimate", *, at_most: bool) -> list[tuple[str, str, str]
     return [
         ("time, at most" if at_most and estimate.seconds is not None else "time", spoken(estimate.seconds), time_basis),
         (where, gigabytes(estimate.memory_gb * 1e9), "estimated"),
-        (f"disk ({machine.data_disk_gb:.0f} GB free)", gigabytes(estimate.data_gb * 1e9), "estimated"),
+        *_plans(estimate),
+        (
+            "disk" if machine.asked else f"disk ({machine.data_disk_gb:.0f} GB free)",
+            gigabytes(estimate.data_gb * 1e9),
+            "estimated",
+        ),
         *(downloads or [("downloads", "none", "measured")]),
     ]
+
+
+def _plans(estimate: "Estimate") -> list[tuple[str, str, str]]:
+    """How the model is held on the GPU: the memory plan, for each stage if they differ, and what it locks elsewhere."""
+    from magicid_cli.cli.identity import gigabytes
+
+    plans = estimate.memory_plans
+    if not plans:
+        return []
+    same = len(set(plans.values())) == 1
+    names = next(iter(plans.values())) if same else ", ".join(f"{stage} {plan}" for stage, plan in plans.items())
+    rows = [("memory plan", names, "chosen" if estimate.settings.model.memory_plan == "auto" else "set")]
+    if estimate.pinned_gb:
+        rows.append(("main memory for what leaves the GPU", gigabytes(estimate.pinned_gb * 1e9), "estimated"))
+    return rows
 
 
 def approve(terminal: Terminal, estimate: "Estimate", *, yes: bool) -> None:

@@ -20,6 +20,7 @@ import typer
 from magicid_cli.baselines.registry import METHODS
 from magicid_cli.cli.output import Result, Terminal
 from magicid_cli.config import KNOBS, PRESETS, Knob
+from magicid_cli.errors import MagicIDError
 
 PANELS = {
     "seed": "Model, machine and seed",
@@ -57,6 +58,10 @@ SomeIdentity = Annotated[
     str | None, typer.Argument(metavar="NAME", help="The identity; not needed where there is only one")
 ]
 DryRun = Annotated[bool, typer.Option("--dry-run", "-n", help="Print what would be done and stop")]
+Gpu = Annotated[
+    str | None,
+    typer.Option("--gpu", help="Plan for another GPU, e.g. h100, a100, 4090, whatever is here; with --dry-run"),
+]
 Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask whether to go on")]
 Force = Annotated[bool, typer.Option("--force", help="Overwrite what is there")]
 Output = Annotated[Path | None, typer.Option("--output", "-o", help="Where to write; a free name by default")]
@@ -85,6 +90,23 @@ Debug = Annotated[
     ),
 ]
 _COMMON: dict[str, Any] = {"json": Json, "quiet": Quiet, "no_color": NoColor, "debug": Debug}
+
+
+def require_dry_run(gpu: str | None, dry_run: bool, method: str | None = None) -> None:
+    """Refuse to plan for another GPU and then run on this one, or another method's run.
+
+    Raises:
+        MagicIDError: `usage`; `settings-unknown` for a GPU that is not known.
+    """
+    if gpu is None:
+        return
+    from magicid_cli.plan.machine import gpu_called
+
+    gpu_called(gpu)
+    if not dry_run:
+        raise MagicIDError("usage", "--gpu only plans, for a GPU that need not be here.", "Add --dry-run.")
+    if method is not None:
+        raise MagicIDError("usage", f"--gpu plans MagicID, not {method}.", "Leave --method out.")
 
 
 @dataclass(frozen=True)

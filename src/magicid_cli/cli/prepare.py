@@ -25,6 +25,7 @@ def prepare(
     output: options.Output = None,
     sheet: verdicts.Sheet = None,
     dry_run: options.DryRun = False,
+    gpu: options.Gpu = None,
 ) -> Result:
     """Bring the weights into the cache and check machine, disk and licences; with photos, judge each of them.
 
@@ -40,6 +41,7 @@ def prepare(
     from magicid_cli.workspace import data_home
 
     settings = resolve(flags.values, preset=flags.preset).settings
+    options.require_dry_run(gpu, dry_run)
     require_names(settings.rewards, video_model(settings.model.name))
     invention.check(settings, write_prompts, output)
     files = expand(photos, terminal.warn) if photos else []
@@ -50,7 +52,7 @@ def prepare(
         place = verdicts.destination(sheet, terminal)
     chosen = weights.chosen(settings)
     todo = plan.STAGES if files else plan.STAGES[1:]  # without photos there are none to look at
-    estimated = plan.for_run(settings, photos=len(files), todo=todo, home=data_home())
+    estimated = plan.for_run(settings, photos=len(files), todo=todo, home=data_home(), gpu=gpu)
     problem = next(iter(plan.check(estimated)), None)
     shown = [weights.table(chosen), *estimate.blocks(estimated)]
     data: dict[str, Any] = {"weights": [one.as_dict() for one in chosen], "estimate": estimated.as_dict()}

@@ -84,6 +84,15 @@ def choose(settings: Settings, machine: Machine, need: Callable[[Execution], Nee
     return found[-1]
 
 
+def without_gpu(settings: Settings) -> tuple[str, Execution]:
+    """Plan and way of being held where there is no GPU: the plan that was asked for, else none."""
+    wanted = settings.model.memory_plan
+    if wanted != "auto":
+        return wanted, _with_settings(PLANS[wanted][-1], settings)
+    kept = not settings.training.gradient_checkpointing
+    return "", _with_settings(Execution(keep="everything" if kept else "nothing"), settings)
+
+
 def _fits(need: Need, machine: Machine) -> bool:
     if machine.gpu is None:
         return need.gpu_gb <= machine.ram_gb
@@ -93,11 +102,10 @@ def _fits(need: Need, machine: Machine) -> bool:
 
 def _ways(settings: Settings, machine: Machine) -> Iterator[tuple[str, Execution]]:
     """Memory plans and how each holds the model, in the order in which they are tried."""
-    wanted = settings.model.memory_plan
-    keeps_all = not settings.training.gradient_checkpointing
-    if machine.gpu is None and wanted == "auto":
-        yield "", _with_settings(Execution(keep="everything" if keeps_all else "nothing"), settings)
+    if machine.gpu is None:
+        yield without_gpu(settings)
         return
+    wanted, keeps_all = settings.model.memory_plan, not settings.training.gradient_checkpointing
     for plan, ways in PLANS.items():
         if wanted not in ("auto", plan):
             continue

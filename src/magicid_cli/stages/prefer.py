@@ -24,6 +24,7 @@ from magicid_cli.events import Events
 from magicid_cli.faces import open_faces
 from magicid_cli.models.base import Family
 from magicid_cli.models.catalog import video_model
+from magicid_cli.plan import running
 from magicid_cli.rounds import FIRST
 from magicid_cli.workspace import Workspace, digest, file_digest, read_json, read_lines, write_json
 
@@ -34,6 +35,7 @@ READS = (
     "seed",
     "model.name",
     "model.dtype",
+    "model.base",
     "training.guidance",
     "training.timesteps",
     "training.max_grad_norm",
@@ -124,7 +126,7 @@ def run(workspace: Workspace, settings: Settings, events: Events) -> PreferResul
     Raises:
         MagicIDError: `beta-undetermined` if no strength can be solved for; else as `training.train`.
     """
-    family = models.open_family(settings.model, events)
+    family = running.open_family(settings, NAME, events)
     train_pairs, held_out = load_pairs(workspace, family, events)
     if settings.prefer.guards:
         prompts = [wish.prompt for wish in guards.wishes(workspace, settings)]
@@ -136,6 +138,7 @@ def run(workspace: Workspace, settings: Settings, events: Events) -> PreferResul
         adapters.attach(family.transformer, name, spec, seed=0)
         adapters.load_tensors(family.transformer, name, tensors)
     adapters.select(family.transformer, "policy", trainable=True)
+    running.arrange(family, NAME, events)
 
     probed = {name: value for name, value in subset(settings, READS).items() if name not in _AFTER_PROBE}
     probe_key = digest([FORMAT, probed, [trained_on(workspace), family.commit]])

@@ -13,6 +13,7 @@ from magicid_cli import adapters, conditioning, models, training
 from magicid_cli.config import Settings, subset
 from magicid_cli.events import Events
 from magicid_cli.models.base import Family
+from magicid_cli.plan import running
 from magicid_cli.reconstruction import accumulate, attach_policy, clips_of, schedule
 from magicid_cli.workspace import Workspace, digest, file_digest
 
@@ -23,6 +24,7 @@ READS = (
     "seed",
     "model.name",
     "model.dtype",
+    "model.base",
     "shape.frames",
     "shape.size",
     "adapter",
@@ -70,9 +72,10 @@ def run(workspace: Workspace, settings: Settings, events: Events) -> Reconstruct
     Raises:
         MagicIDError: weights, memory or training failed; the code says which.
     """
-    family = models.open_family(settings.model, events)
+    family = running.open_family(settings, NAME, events)
     clips = clips_of(workspace, settings, family, events, NAME)
     spec = attach_policy(family, settings)
+    running.arrange(family, NAME, events)
     result = training.train(
         stage=NAME,
         parameters=adapters.parameters(family.transformer, "policy"),

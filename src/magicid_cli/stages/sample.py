@@ -20,6 +20,7 @@ from magicid_cli.events import Events
 from magicid_cli.models.base import Family, Shape
 from magicid_cli.models.catalog import video_model
 from magicid_cli.photos import decode
+from magicid_cli.plan import running
 from magicid_cli.prompts import choose, drawn
 from magicid_cli.workspace import Workspace, append_line, digest, file_digest, read_lines, write_lines
 
@@ -30,6 +31,7 @@ READS = (
     "seed",
     "model.name",
     "model.dtype",
+    "model.base",
     "photos.class_word",
     "shape",
     "repository",
@@ -120,7 +122,7 @@ def run(workspace: Workspace, settings: Settings, events: Events) -> SampleResul
         MagicIDError: weights, prompts or memory failed; the code says which.
     """
     begun = time.monotonic()
-    family = models.open_family(settings.model, events)
+    family = running.open_family(settings, NAME, events)
     folder = workspace.repository
     prompts = chosen_prompts(settings)
     write_lines(folder / "prompts.jsonl", [{"id": number, "text": text} for number, text in enumerate(prompts)])
@@ -197,6 +199,8 @@ def work(
         "shape": str(shape),
         "fps": settings.shape.fps,
     }
+    # Only where it makes other videos: those of a base stored in full were always made so.
+    stored = {} if settings.model.base == "full" else {"base": settings.model.base}
     adapter = file_digest(workspace.start)
     items = []
     for origin, count in (("tuned", settings.repository.tuned), ("initial", settings.repository.initial)):
@@ -205,6 +209,7 @@ def work(
             name = f"{origin}-{prompt_id:03d}-{copy}"
             made_by = {
                 **common,
+                **stored,
                 "adapter": adapter if origin == "tuned" else None,
                 "sampler": "euler",
                 "steps": settings.repository.steps,
@@ -257,6 +262,7 @@ def denoise(
     tensors, spec = adapters.load(workspace.start)
     adapters.attach(family.transformer, "reference", spec, seed=0)
     adapters.load_tensors(family.transformer, "reference", tensors)
+    running.arrange(family, NAME, events)
     denoising_s = 0.0
     for number, item in enumerate(items, 1):
         begun = time.monotonic()

@@ -1,0 +1,93 @@
+"""Opening a model the way the memory plan says, and going on with the next plan where that was too much."""
+
+import gc
+from collections.abc import Callable
+from dataclasses import asdict
+from typing import TYPE_CHECKING, TypeVar
+
+from magicid_cli import models
+from magicid_cli.config import Settings, with_values
+from magicid_cli.events import Events
+from magicid_cli.models.catalog import video_model
+from magicid_cli.models.execution import Execution
+from magicid_cli.plan.machine import this_machine
+from magicid_cli.plan.memory import following, without_gpu
+from magicid_cli.plan.workload import HOLDING, chosen
+from magicid_cli.rounds import stage_of
+
+if TYPE_CHECKING:
+    from magicid_cli.models.base import Family
+
+Result = TypeVar("Result")
+
+
+def open_family(settings: Settings, stage: str, events: Events) -> "Family":
+    """A family that will be held as the memory plan of this stage says; the choice is told as an event `held`.
+
+    Args:
+        settings: of the run.
+        stage: one of `workload.HOLDING`.
+        events: told which plan was chosen.
+
+    Raises:
+        MagicIDError: as `models.open_family`.
+    """
+    plan, execution = held(settings, stage)
+    family = models.open_family(settings.model, events, execution)
+    events.emit("held", stage=stage, memory_plan=plan or "none", **asdict(execution))
+    return family
+
+
+def arrange(family: "Family", stage: str, events: Events) -> None:
+    """Let the loaded transformer, its adapters attached, be held as was chosen, and tell what is in effect.
+
+    Raises:
+        MagicIDError: as `Family.arrange`.
+    """
+    family.arrange()
+    events.emit("held", stage=stage, **family.report())
+
+
+def held(settings: Settings, stage: str) -> tuple[str, Execution]:
+    """Memory plan (empty for none) and way of being held of a stage, on this machine as it is now."""
+    machine = this_machine(settings.model.device)
+    if machine.gpu is None:
+        return without_gpu(settings)
+    choice = chosen(settings, video_model(settings.model.name), machine, stage)
+    return choice.plan, choice.execution
+
+
+def with_next_plan(work: Callable[[Settings], Result], settings: Settings, name: str, events: Events) -> Result:
+    """Do a stage's work; where the GPU runs out of memory, once more with the next memory plan.
+
+    The work must keep what it has finished, so that the second call goes on where the first one failed.
+
+    Args:
+        work: of the stage, with the settings it is given; memory plan apart, they are always the same.
+        settings: of the run.
+        name: of the stage, as the manifest calls it.
+        events: told of a second try, as a fallback.
+
+    Raises:
+        torch.OutOfMemoryError: there is no next plan, or it was too much, too.
+    """
+    stage = stage_of(name)
+    if stage not in HOLDING:
+        return work(settings)
+    import torch
+
+    plan, _ = held(settings, stage)
+    after = following(plan)
+    try:
+        return work(with_values(settings, {"model.memory_plan": plan}) if plan else settings)
+    except torch.OutOfMemoryError:
+        if after is None:
+            raise
+    # Outside the handler: the exception held the frames, and with them the graph.
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+    tried = f"memory plan {plan}" if plan else "all of the model in memory"
+    message = f"Memory ran out at '{name}' with {tried}: it goes on with memory plan {after}, from what was finished."
+    events.emit("fallback", message=message, stage=name)
+    return work(with_values(settings, {"model.memory_plan": after}))

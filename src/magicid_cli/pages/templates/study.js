@@ -88,7 +88,7 @@
     });
     $("stage").replaceChildren(...videos.map((video, n) =>
       element("figure", {}, video, element("b", { className: "letter", textContent: letter(n) }))));
-    $("stage").classList.toggle("four", videos.length === 4);
+    $("stage").classList.toggle("two", videos.length === 2);
     $("questions").replaceChildren(...study.questions.map((question) => field(set, question, order)));
     $("back").disabled = at === 0;
     show("set");

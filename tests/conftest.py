@@ -11,8 +11,11 @@ from typing import TYPE_CHECKING
 import pytest
 
 if TYPE_CHECKING:
+    from _pytest.terminal import TerminalReporter
     from hub_server import HubServer
+    from playwright.sync_api import Browser
 
+NO_BROWSER = "no Chromium: apt-get install chromium (Debian), or any Chromium on the PATH"
 NOWHERE = "http://127.0.0.1:9"  # the discard port: a connection is refused at once
 
 
@@ -134,3 +137,26 @@ def alice(finished_home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     shutil.copytree(finished_home, home)
     monkeypatch.setenv("MAGICID_HOME", str(home))
     return home
+
+
+@pytest.fixture(scope="session")
+def chromium() -> "Iterator[Browser]":
+    """A headless Chromium that is on this machine; tests of pages are skipped, and counted, where there is none."""
+    names = ("chromium", "chromium-browser", "google-chrome-stable", "google-chrome")
+    found = next((path for name in names if (path := shutil.which(name))), None)
+    if found is None:
+        pytest.skip(NO_BROWSER)
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        # As root, in a container, Chromium starts only without its own sandbox.
+        browser = playwright.chromium.launch(executable_path=found, args=["--no-sandbox", "--disable-dev-shm-usage"])
+        yield browser
+        browser.close()
+
+
+def pytest_terminal_summary(terminalreporter: "TerminalReporter") -> None:
+    """Say how many tests of pages nobody ran."""
+    skipped = [one for one in terminalreporter.stats.get("skipped", []) if NO_BROWSER in str(one.longrepr)]
+    if skipped:
+        terminalreporter.write_line(f"{len(skipped)} browser tests were skipped: {NO_BROWSER}")

@@ -1,8 +1,8 @@
 """The same prompts and seeds with the untouched model, with stage 1 and with the final adapter: what the report shows.
 
 The prompts and seeds are those that the guards watch, at the repository's shape and sampling; so the values of stage 1
-can be held against `prefer/looks.jsonl`. Everything lies in the identity's `comparison/` and is made once: a video
-again only if what made it has changed, a score only if its video or its judge has.
+are those of `prefer/looks.jsonl`, up to what a video file loses. Everything lies in the identity's `comparison/` and is
+made once: a video again only if what made it has changed, a score only if its video or its judge has.
 """
 
 from collections.abc import Mapping
@@ -12,6 +12,7 @@ from typing import Any
 
 from magicid_cli import generation, models, video
 from magicid_cli.config import GenerateSettings, Settings
+from magicid_cli.errors import MagicIDError
 from magicid_cli.events import Events
 from magicid_cli.guards.watching import Wish, wishes
 from magicid_cli.models.base import Family
@@ -184,6 +185,13 @@ def _sample(workspace: Workspace, settings: Settings, todo: list[Item], events: 
     from magicid_cli import adapters, conditioning
 
     family = models.open_family(settings.model, events)
+    known = workspace.manifest()["stages"]["reconstruct"].get("result", {}).get("commit")
+    if family.commit != known:
+        raise MagicIDError(
+            "model-mismatch",
+            f"'{workspace.name}' was trained on weights that are not here any more ({known}; here: {family.commit}).",
+            f"Customize again: magicid customize PHOTOS --name {workspace.name}",
+        )
     texts = workspace.path / "texts"
     conditioning.encode_texts(family, texts, [item.wish.prompt for item in todo], events, STAGE)
     wanted = replace(sampling(settings), count=len(todo))

@@ -54,7 +54,7 @@ def report(
     estimate, without = _plan(workspace, settings, wanted=not no_videos)
     if dry_run:
         shown = estimates.blocks(estimate) if estimate else [without or "No video has to be made."]
-        data = {"report": target, "estimate": estimate.as_dict() if estimate else None}
+        data: dict[str, Any] = {"report": target, "estimate": estimate.as_dict() if estimate else None}
         return Result(data, [*shown, f"page: {target}"], [target])
     made = 0
     if estimate is not None:
@@ -92,7 +92,7 @@ def _target(workspace: "Workspace", output: Path | None, *, force: bool, share: 
     Raises:
         MagicIDError: `output-exists`, `output-invalid`: before the work and not after it.
     """
-    from magicid_cli.generation import require_writable
+    from magicid_cli.destinations import require_writable
 
     own = _SHAREABLE if share else "report.html"
     if output is None:
@@ -136,7 +136,7 @@ def _make(terminal: Terminal, workspace: "Workspace", settings: "Settings") -> t
     try:
         return comparison.make(workspace, settings, terminal.events), ""
     except MagicIDError as error:
-        if error.exit_code not in (MACHINE, WEIGHTS):
+        if error.exit_code not in (MACHINE, WEIGHTS) and error.code != "model-mismatch":
             raise
         return 0, f"No videos were made to compare. {error.message} {error.hint}"
 

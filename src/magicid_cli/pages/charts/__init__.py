@@ -57,6 +57,8 @@ class Chart:
         rows: of that table.
         linked: whether its marks are links to elements of the page called as they are.
         wide: whether it takes a whole row.
+        still: the specification of the PNG, where that lacks what the page hides at first.
+        hidden: marks that the page hides at first.
     """
 
     id: str
@@ -67,6 +69,8 @@ class Chart:
     rows: Sequence[Sequence[str]] = field(default_factory=list)
     linked: bool = False
     wide: bool = False
+    still: Spec | None = None
+    hidden: frozenset[str] = frozenset()
 
     @property
     def svg(self) -> Markup:
@@ -127,7 +131,12 @@ def _themed(chart: Chart, *, title: bool = False) -> Spec:
         "title": {"color": COLOURS["ink"], "anchor": "start", "fontSize": 15},
     }
     named = {"title": chart.title} if title else {}
-    return {"$schema": "https://vega.github.io/schema/vega-lite/v6.json", **named, **chart.spec, "config": theme}
+    return {
+        "$schema": "https://vega.github.io/schema/vega-lite/v6.json",
+        **named,
+        **(chart.still if title and chart.still else chart.spec),
+        "config": theme,
+    }
 
 
 def _for_page(svg: str, chart: Chart) -> Markup:
@@ -167,6 +176,8 @@ def _focusable(link: ElementTree.Element, chart: Chart) -> None:
             shape.attrib.pop(name, None)
     link.set("data-mark", target)
     link.set("aria-label", said)
+    if target in chart.hidden:
+        link.set("class", "off")
     if chart.linked:
         link.set("href", f"#{target}")
     else:

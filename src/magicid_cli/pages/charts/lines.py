@@ -21,10 +21,12 @@ class Curve:
     Attributes:
         name: for the legend.
         points: (x, y), in order of x.
+        colour: name of its colour; by its place among the curves where there is none.
     """
 
     name: str
     points: Sequence[tuple[float, float]]
+    colour: str = ""
 
 
 @dataclass(frozen=True)
@@ -94,7 +96,10 @@ def chart(
         "type": "nominal",
         "title": None,
         "sort": names,
-        "scale": {"domain": names, "range": colours(_COLOURS[: len(names)])},
+        "scale": {
+            "domain": names,
+            "range": colours([curve.colour or own for curve, own in zip(curves, _COLOURS, strict=False)]),
+        },
         "legend": None if len(names) == 1 else {},
     }
     place = {
@@ -110,14 +115,14 @@ def chart(
             {
                 "data": values(raw),
                 "mark": {"type": "line", "strokeWidth": 1, "opacity": 0.35, "aria": False},
-                "encoding": {**place, "color": colour},
+                "encoding": {**place, "color": {**colour, "legend": None}},
             }
         )
     layers.append(
         {
             "data": values(shown),
             "mark": {"type": "line", "strokeWidth": 2, "aria": False},
-            "encoding": {**place, "color": colour, "strokeDash": dash},
+            "encoding": {**place, "color": {**colour, "legend": None}, "strokeDash": dash},
         }
     )
     points = {"href": {"field": "href"}, "description": {"field": "said"}}
@@ -131,7 +136,8 @@ def chart(
     layers += [_labels(marks, shown)] if marks else []
     rows = [(row["curve"], row["at"], number(row["y"])) for row in shown]
     rows += [("alarm" if one.alarm else "mark", f"{one.x:g}", one.said) for one in marks]
-    spec = {"width": NARROW, "height": _HEIGHT, "layer": layers}
+    own = {"legend": {"color": "independent", "shape": "independent"}}  # that of the points is enough
+    spec = {"width": NARROW, "height": _HEIGHT, "layer": layers, "resolve": own}
     return Chart(id, title, caption, spec, ("Curve", axis.x, axis.y), rows)
 
 
@@ -182,7 +188,7 @@ def _rules(marks: Sequence[Mark]) -> Spec:
         "mark": {"type": "rule", "strokeWidth": 1.5, "strokeDash": [3, 3], "aria": False},
         "encoding": {
             "x": {"field": "x", "type": "quantitative"},
-            "color": {"field": "colour", "type": "nominal", "scale": None},
+            "color": {"field": "colour", "type": "nominal", "scale": None, "legend": None},
         },
     }
 
@@ -216,7 +222,7 @@ def _labels(marks: Sequence[Mark], shown: Sequence[dict[str, Any]]) -> Spec:
                 "x": {"field": "x", "type": "quantitative"},
                 "y": {"field": "line", "type": "quantitative", "scale": None},
                 "text": {"field": "text"},
-                "color": {"field": "colour", "type": "nominal", "scale": None},
+                "color": {"field": "colour", "type": "nominal", "scale": None, "legend": None},
                 "href": {"field": "href"},
                 "description": {"field": "said"},
             },

@@ -62,13 +62,12 @@ class Pair:
     why: str
 
 
-def chart(points: Sequence[Point], pairs: Sequence[Pair], *, per_prompt: bool = True) -> Chart:
-    """The scatter.
+def chart(points: Sequence[Point], pairs: Sequence[Pair]) -> Chart:
+    """The scatter, with the frontiers of every single prompt, hidden at first, for the page to show one by one.
 
     Args:
         points: the scored videos, at least one.
         pairs: those whose videos are both among the points.
-        per_prompt: whether the frontiers of every single prompt are there, too, for the page to show one by one.
     """
     place: Spec = {
         "x": {
@@ -85,8 +84,10 @@ def chart(points: Sequence[Point], pairs: Sequence[Pair], *, per_prompt: bool = 
             "axis": {"tickCount": 7},
         },
     }
-    layers = [_pairs(points, pairs, place)] if pairs else []
-    layers += [_fronts(points, place, per_prompt=per_prompt), _dots(points, place)]
+    below, above = [_pairs(points, pairs, place)] if pairs else [], _dots(points, place)
+    prompts = sorted({one.prompt for one in points if one.prompt is not None})
+    layers = [*below, _fronts(points, place, prompts), above]
+    size = {"width": WIDE, "height": _HEIGHT}
     table = [
         (one.id, ORIGINS[one.origin], number(one.likeness), number(one.motion), number(one.following)) for one in points
     ]
@@ -94,13 +95,15 @@ def chart(points: Sequence[Point], pairs: Sequence[Pair], *, per_prompt: bool = 
         "repository",
         "Likeness and motion of every video in the repository",
         "Each point is a video; its size is how well it follows its prompt. The upper frontier joins videos that no "
-        "other one beats in both likeness and motion, the lower frontier those that beat none in both; with one prompt "
-        "chosen they are that prompt's. Lines are preference pairs: the ring is the winner.",
-        {"width": WIDE, "height": _HEIGHT, "layer": layers},
+        "other one beats in both likeness and motion, the lower frontier (dashed) those that beat none in both; with "
+        "one prompt chosen they are that prompt's. Grey lines are preference pairs: the ring is the winner.",
+        {**size, "layer": layers},
         ("Video", "Origin", "Likeness", "Motion", "Prompt following"),
         table,
         linked=True,
         wide=True,
+        still={**size, "layer": [*below, _fronts(points, place, []), above]},
+        hidden=frozenset(f"front-{side}-{prompt}" for side in ("upper", "lower") for prompt in prompts),
     )
 
 
@@ -185,12 +188,11 @@ def _pairs(points: Sequence[Point], pairs: Sequence[Pair], place: Spec) -> Spec:
     return {"data": values(rows), "layer": [lines, rings]}
 
 
-def _fronts(points: Sequence[Point], place: Spec, *, per_prompt: bool) -> Spec:
-    prompts = sorted({one.prompt for one in points if one.prompt is not None}) if per_prompt else []
+def _fronts(points: Sequence[Point], place: Spec, prompts: Sequence[int]) -> Spec:
     groups: dict[str, list[Point]] = {ALL: list(points)}
     groups |= {str(prompt): [one for one in points if one.prompt == prompt] for prompt in prompts}
     layers = []
-    for side, step, width in (("upper", "step-before", 2.2), ("lower", "step-after", 1.4)):
+    for side, step, dash in (("upper", "step-before", [1, 0]), ("lower", "step-after", [6, 4])):
         rows: list[dict[str, Any]] = []
         for name, some in groups.items():
             whose = "all videos" if name == ALL else f"prompt {int(name) + 1}"
@@ -203,7 +205,8 @@ def _fronts(points: Sequence[Point], place: Spec, *, per_prompt: bool) -> Spec:
                 "mark": {
                     "type": "line",
                     "interpolate": step,
-                    "strokeWidth": width,
+                    "strokeWidth": 2,
+                    "strokeDash": dash,
                     "color": COLOURS["c4"],
                     "opacity": 0.85,
                 },

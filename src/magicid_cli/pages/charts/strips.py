@@ -1,6 +1,6 @@
 """One value of several methods on the same prompts and seeds: a point a video, a line a prompt, a bar the mean."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean
 from typing import Any
@@ -8,7 +8,6 @@ from typing import Any
 from magicid_cli.pages.charts import COLOURS, Chart, Spec, colours, mark, number, values
 
 _WIDTH, _HEIGHT = 260, 200
-_COLOURS = ("mark", "c2", "c1")
 
 
 @dataclass(frozen=True)
@@ -26,7 +25,7 @@ class Value:
     value: float
 
 
-def chart(id: str, title: str, caption: str, found: Sequence[Value], methods: Sequence[str], unit: str) -> Chart:
+def chart(id: str, title: str, caption: str, found: Sequence[Value], methods: Mapping[str, str], unit: str) -> Chart:
     """The values of up to three methods beside each other.
 
     Args:
@@ -34,7 +33,7 @@ def chart(id: str, title: str, caption: str, found: Sequence[Value], methods: Se
         title: of the chart.
         caption: of the chart.
         found: the values.
-        methods: in order, as they are called.
+        methods: what they are called, in order, and the name of their colour.
         unit: title of the vertical axis.
     """
     rows: list[dict[str, Any]] = [
@@ -47,7 +46,7 @@ def chart(id: str, title: str, caption: str, found: Sequence[Value], methods: Se
         }
         for one in found
     ]
-    means = [
+    means: list[dict[str, Any]] = [
         {"method": name, "y": fmean(one.value for one in found if one.method == name)}
         for name in methods
         if any(one.method == name for one in found)
@@ -58,7 +57,7 @@ def chart(id: str, title: str, caption: str, found: Sequence[Value], methods: Se
         "field": "method",
         "type": "nominal",
         "legend": None,
-        "scale": {"domain": list(methods), "range": colours(_COLOURS[-len(methods) :])},
+        "scale": {"domain": list(methods), "range": colours(list(methods.values()))},
     }
     lines: Spec = {
         "data": values(rows),

@@ -19,6 +19,7 @@ from magicid_cli.pages.charts import Chart, number
 from magicid_cli.pages.report import answer, making, photos, repository, training
 from magicid_cli.pages.report.answer import CALLED, Compared
 from magicid_cli.pages.report.repository import Listed
+from magicid_cli.rounds import FIRST, recorded
 from magicid_cli.workspace import Workspace
 
 ROOM_FOR_PREVIEWS = 11_000_000
@@ -89,13 +90,14 @@ def build(
         without: why there is no comparison, a sentence; empty if there is one.
     """
     manifest = workspace.manifest()
-    listed = repository.videos(workspace, settings)
+    newest = workspace.round(_newest(workspace, manifest))
+    listed = repository.videos(newest, settings)
     sections: dict[str, Any] = {
         "answer": answer.section(workspace, manifest, compared),
         "photos": photos.section(workspace, photos=show),
-        "repository": repository.section(workspace, listed, prompts=show),
-        "training": training.section(workspace, manifest),
-        "making": making.section(workspace, manifest, gpu, private=show),
+        "repository": repository.section(newest, listed, prompts=show),
+        "training": training.section(newest, manifest),
+        "making": making.section(newest, manifest, gpu, private=show),
     }
     by_frame = answer.by_frame(_along(compared, listed))
     if by_frame is not None:
@@ -110,6 +112,8 @@ def build(
         show=show,
         shown=shown,
         without=without,
+        rounds=recorded(manifest),
+        round=newest.number,
         finished=bool(manifest.get("finished")),
         number=number,
         data=_data(shown, compared, listed, sections["repository"]["pairs"]) if show else _data({}, (), listed, ()),
@@ -118,6 +122,14 @@ def build(
     charts = [chart for name in ("answer", "repository", "training") for chart in sections[name]["charts"]]
     embedded = sum(bool(one.preview) for one in shown.values())
     return Built(page, charts, embedded, sum(bool(one.href) for one in shown.values()))
+
+
+def _newest(workspace: Workspace, manifest: Mapping[str, Any]) -> int:
+    """The last round of the run that has a repository: that one is shown."""
+    begun = [
+        n for n in range(FIRST, recorded(manifest) + 1) if (workspace.round(n).repository / "videos.jsonl").is_file()
+    ]
+    return max(begun, default=FIRST)
 
 
 def _along(
@@ -129,7 +141,7 @@ def _along(
             label: [(one.frames, one.cosines) for one in compared if one.method == method and one.cosines]
             for method, label in CALLED.items()
         }
-    origins = {"tuned": "repository, stage 1", "initial": "repository, untouched model"}
+    origins = {"initial": "repository, untouched model", "tuned": "repository, stage 1"}
     return {
         label: [(one.frames, one.cosines) for one in listed if one.origin == origin and one.cosines]
         for origin, label in origins.items()

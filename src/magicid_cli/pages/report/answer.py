@@ -10,6 +10,9 @@ from magicid_cli.pages.charts import Chart, lines, number, strips
 from magicid_cli.workspace import Workspace, read_json
 
 CALLED = {"base": "untouched model", "stage-1": "stage 1", "final": "final adapter"}
+COLOURS = {"base": "mark", "stage-1": "c2", "final": "c1"}
+"""What a method's videos are drawn in, in every chart."""
+
 _MEASURES = (
     ("likeness", "Likeness", "Cosine of the faces to the photos, mean over frames; a frame without a face counts 0."),
     ("motion", "Motion", "Optical flow of the fastest 5 % of the picture, in pixels per 1/8 s."),
@@ -84,9 +87,9 @@ def chosen(workspace: Workspace, manifest: Mapping[str, Any]) -> str:
     adapter = str(manifest.get("adapter") or "")
     if not adapter:
         return "The customization is not finished, so there is no adapter to judge yet."
-    if not adapter.startswith("prefer"):
+    if not adapter.endswith("prefer/adapter.safetensors"):
         return "The adapter is that of stage 1: this run has no preference optimization."
-    path = workspace.prefer / "guards.json"
+    path = (workspace.path / adapter).with_name("guards.json")
     if not path.is_file():
         return "The adapter is that of the last step of stage 2; the guards were off."
     found = read_json(path)
@@ -136,7 +139,7 @@ def _share(before: Mapping[str, Any], after: Mapping[str, Any], measure: str) ->
 
 
 def _charts(compared: Sequence[Compared], methods: Sequence[str], wishes: Sequence[tuple[str, int]]) -> list[Chart]:
-    called = [CALLED[name] for name in methods]
+    called = {CALLED[name]: COLOURS[name] for name in methods}
     charts = []
     for measure, title, caption in _MEASURES:
         found = [
@@ -158,13 +161,15 @@ def by_frame(groups: Mapping[str, Sequence[tuple[Sequence[int], Sequence[float |
             with a cosine below 0, counts 0, as in the reward.
     """
     curves = []
-    for name, videos in groups.items():
+    for (name, videos), colour in zip(groups.items(), COLOURS.values(), strict=False):
         found: dict[int, list[float]] = {}
         for frames, cosines in videos:
             for frame, cosine in zip(frames, cosines, strict=True):
                 found.setdefault(frame, []).append(max(0.0, cosine or 0.0))
         if found:
-            curves.append(lines.Curve(name, [(float(frame), fmean(some)) for frame, some in sorted(found.items())]))
+            curves.append(
+                lines.Curve(name, [(float(frame), fmean(some)) for frame, some in sorted(found.items())], colour)
+            )
     if not curves:
         return None
     return lines.chart(

@@ -68,7 +68,7 @@ def _seconds(workspace: Workspace) -> dict[str, float]:
             continue
         stage = row.get("stage")
         if row.get("kind") == "stage":
-            titles[row["stage"]] = row.get("title", row["stage"])
+            titles[str(stage)] = str(row.get("title", stage))
         begins = row.get("kind") == "stage" and row.get("state") != "finished"
         if before is not None and not begins:
             passed = row["time"] - before["time"]

@@ -119,7 +119,7 @@ def section(workspace: Workspace, listed: Sequence[Listed], *, prompts: bool) ->
         }
         for origin, label in scatter.ORIGINS.items()
     }
-    report = workspace.path / "pairs.json"
+    report = workspace.pairs_report
     return {
         "charts": charts,
         "videos": listed,

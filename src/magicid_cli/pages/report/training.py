@@ -115,7 +115,7 @@ def _watched(looks: Rows, guards: Mapping[str, Any] | None) -> list[Chart]:
         return []
     said = (
         "Mean over the watched videos, the same prompts and seeds at every look (the paper's figure 2b). Step 0 is the "
-        "stage-1 model, whose value is the dashed line."
+        "model that stage 2 started from, whose value is the dashed line."
     )
     found = []
     for key, title in (("likeness", "Likeness"), ("motion", "Motion")):

@@ -73,8 +73,3 @@ def announced(process: "subprocess.Popen[str]") -> str:
             assert isinstance(url, str)
             return url
     raise AssertionError(f"no address: {process.communicate()}")
-
-
-def browser_path() -> Path:
-    """Where Debian's Chromium is."""
-    return Path(os.environ.get("MAGICID_CHROMIUM", "/usr/bin/chromium"))

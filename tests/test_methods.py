@@ -1,0 +1,362 @@
+"""Other methods on an identity, against: MagicID's own stage 1 gone on with, the uninterrupted run, the weights before,
+a plain computation of the masked error, and the identity's results, which nothing may touch.
+"""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from album import SMALL, drawn_photos
+from magicid_cli import competition, config, generation, keywords, methods, models, pipeline
+from magicid_cli.baselines import dreambooth, magic_me
+from magicid_cli.baselines.person_mask import at_latents, masked_error, outline
+from magicid_cli.cli.app import main
+from magicid_cli.conditioning import load_tensors, references
+from magicid_cli.errors import MagicIDError
+from magicid_cli.events import Event, Events
+from magicid_cli.models.hunyuan import Hunyuan
+from magicid_cli.training import Batch
+from magicid_cli.workspace import Workspace, file_digest, read_lines
+
+pytestmark = pytest.mark.xdist_group("finished")
+
+STEPS = 16  # of SMALL's two stages
+
+
+def resolved(home: Path, **changes: Any) -> config.Resolved:
+    return config.resolve({**SMALL, **changes}, project=home)
+
+
+def run(home: Path, name: str, events: Events | None = None, **changes: Any) -> pipeline.CustomizeResult:
+    return methods.run(Workspace("alice"), name, resolved(home, **changes), None, events or Events())
+
+
+def everything(workspace: Workspace) -> dict[str, str]:
+    """Content of all that is the identity's own."""
+    apart = ("methods", "lock", "events.jsonl", "evaluation", "compare")
+    files = (path for path in workspace.path.rglob("*") if path.is_file())
+    named = {str(path.relative_to(workspace.path)): path for path in files}
+    return {name: file_digest(path) for name, path in named.items() if name.partition("/")[0] not in apart}
+
+
+class Stop:
+    """Asks for a stop once training has done some steps."""
+
+    def __init__(self, after: int) -> None:
+        self.events, self.after = Events(self.hear), after
+
+    def hear(self, event: Event) -> None:
+        if event.kind == "step" and event.data.get("step") == self.after and "loss" in event.data:
+            self.events.request_stop()
+
+
+# --------------------------------------------------------------------------------------------------------- dreambooth
+
+
+def test_dreambooth_is_stage_1_gone_on_with(alice: Path, tmp_path: Path) -> None:
+    """Bit for bit the adapter of `customize --reconstruct-steps <all> --prefer-steps 0`; the identity stays."""
+    workspace = Workspace("alice")
+    before = everything(workspace)
+    done = run(alice, "dreambooth")
+    assert everything(workspace) == before
+    assert [one.state for one in pipeline.states(workspace, resolved(alice).settings, photos(alice))] == ["cached"] * 6
+    alone = resolved(alice, **{"reconstruct.steps": STEPS, "prefer.steps": 0})
+    longer = pipeline.run(workspace, alone, photos(alice), Events())
+    assert file_digest(longer.adapter) == file_digest(done.adapter)
+    metrics = read_lines(workspace.of_method("dreambooth").reconstruct / "metrics.jsonl")
+    assert len(metrics) == STEPS and "class_loss" not in metrics[0]
+    assert run(alice, "dreambooth").stages_run == []
+
+
+def photos(home: Path) -> list[Path]:
+    return sorted((home / "photos").glob("*.png"))
+
+
+def test_a_class_clip_adds_its_own_error_times_its_weight(alice: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The gradient is that of photo error + weight * class error, each computed alone with the same draws."""
+    settings = resolved(alice, **{"dreambooth.class_clips": 1, "dreambooth.class_weight": 0.25}).settings
+    space, kept = Workspace("alice").of_method("dreambooth"), dict[str, Any]()
+    real = dreambooth._accumulate
+
+    def spy(family: Any, clips: Any, class_clips: Any, batch: Batch, given: Any) -> dict[str, float]:
+        kept.update(family=family, clips=clips, class_clips=class_clips)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(dreambooth, "_accumulate", spy)
+    with pytest.raises(KeyboardInterrupt):
+        dreambooth.run(space, settings, Events())
+    family, clips, others = (kept[name] for name in ("family", "clips", "class_clips"))
+    from magicid_cli import adapters
+    from magicid_cli.reconstruction import error
+
+    own = adapters.parameters(family.transformer, "policy")
+
+    def gradient() -> dict[str, torch.Tensor]:
+        found = {name: p.grad.clone() for name, p in own.items() if p.grad is not None}
+        for parameter in own.values():
+            parameter.grad = None
+        return found
+
+    metrics = real(family, clips, others, Batch(0, (1,), torch.Generator().manual_seed(3)), settings)
+    whole = gradient()
+    generator = torch.Generator().manual_seed(3)
+    first, _ = error(family, clips[1], generator, settings)
+    torch.randint(1, (1,), generator=generator)
+    second, _ = error(family, others[0], generator, settings)
+    (first + 0.25 * second).backward()
+    plain = gradient()
+    assert metrics["class_loss"] == pytest.approx(second.item())
+    assert metrics["loss"] == pytest.approx(first.item())
+    assert whole.keys() == plain.keys() and len(whole) > 0
+    for name, value in plain.items():
+        torch.testing.assert_close(whole[name], value, rtol=1e-4, atol=1e-7, msg=name)
+    # The class clip is one that the untouched model made for a caption, and is there for the next run.
+    (file,) = (space.path / "class-clips").iterdir()
+    assert torch.equal(load_tensors(file)["latents"], others[0][0])
+
+
+# ----------------------------------------------------------------------------------------------------------- magic-me
+
+
+@pytest.mark.parametrize("kind", keywords.KINDS)
+def test_magic_me_cut_and_gone_on_with_ends_as_the_uninterrupted_run(alice: Path, kind: str) -> None:
+    about = {"magic_me.kind": kind, "magic_me.learning_rate": 1e-2}
+    workspace = Workspace("alice")
+    before = everything(workspace)
+    stop = Stop(5)
+    with pytest.raises(KeyboardInterrupt):
+        run(alice, "magic-me", stop.events, **about)
+    with pytest.raises(MagicIDError, match="not customized by 'magic-me'"):
+        generation.require(workspace.of_method("magic-me"), resolved(alice).settings, "x", output=None, force=False)
+    gone_on = file_digest(run(alice, "magic-me", **about).adapter)
+    space = workspace.of_method("magic-me")
+    rows = [row["step"] for row in read_lines(space.reconstruct / "metrics.jsonl")]
+    assert rows == list(range(1, STEPS + 1))
+    for path in sorted(space.path.rglob("*"), reverse=True):
+        path.unlink() if path.is_file() else path.rmdir()
+    assert file_digest(run(alice, "magic-me", **about).adapter) == gone_on
+    assert everything(workspace) == before
+
+
+def test_only_the_keywords_move_and_the_models_stay_in_every_bit(alice: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The weights in memory after training against the checkpoint's; each row moved, away from the class word's."""
+    kept = dict[str, Any]()
+    real, closing = magic_me.accumulate, Hunyuan.unload
+
+    def spy(family: Any, latents: Any, masks: Any, prompted: Any, rows: Any, *rest: Any) -> dict[str, float]:
+        kept.update(family=family, prompted=prompted, masks=masks)
+        return real(family, latents, masks, prompted, rows, *rest)
+
+    def unload(self: Hunyuan, part: Any) -> None:
+        if part == "transformer" and hasattr(self, "transformer"):
+            kept["after"] = {name: value.clone() for name, value in self.transformer.state_dict().items()}
+        closing(self, part)
+
+    opened = keywords.open_encoder
+    monkeypatch.setattr(magic_me, "accumulate", spy)
+    monkeypatch.setattr(Hunyuan, "unload", unload)
+    monkeypatch.setattr(keywords, "open_encoder", lambda *a, **k: kept.setdefault("encoder", opened(*a, **k)))
+    done = run(alice, "magic-me")
+    family, encoder = kept["family"], kept["encoder"]
+    fresh = opened(family)
+    family.load("transformer")
+    for now, then in (
+        (kept["after"], family.transformer.state_dict()),
+        (encoder.llama.state_dict(), fresh.llama.state_dict()),
+        (encoder.clip.state_dict(), fresh.clip.state_dict()),
+    ):
+        assert now.keys() == then.keys() and all(torch.equal(now[name], then[name]) for name in then)
+    assert not any(parameter.grad is not None for parameter in encoder.llama.parameters())
+    trained = keywords.load(done.adapter)
+    start = keywords.beginning(fresh, "input", [], "person", 4)
+    assert (trained.rows - start).abs().amax(1).min() > 0
+    # What was trained, read back, encodes a caption as training last saw it.
+    captions = [photo.caption for photo in references(Workspace("alice"))]
+    loaded, _ = keywords.encode(fresh, captions[1], trained)
+    seen = kept["prompted"](1, trained.rows)
+    torch.testing.assert_close(loaded["prompt_embeds"], seen["prompt_embeds"].detach(), rtol=1e-5, atol=1e-6)
+    assert torch.equal(loaded["pooled_prompt_embeds"], seen["pooled_prompt_embeds"])
+    assert all(mask is not None and 0 < float(mask.mean()) < 1 for mask in kept["masks"])
+
+
+def test_weight_decay_is_that_of_the_keywords_alone(alice: Path) -> None:
+    """With a learning rate of 0.1, one step and no gradient to speak of: rows shrink by 1 - 0.1 * decay and no more."""
+    many = {"magic_me.learning_rate": 0.1, "training.max_grad_norm": 1e-30, "prefer.steps": 0, "reconstruct.steps": 1}
+    with_decay = keywords.load(run(alice, "magic-me", **many, **{"magic_me.weight_decay": 0.5}).adapter).rows
+    without = keywords.load(run(alice, "magic-me", **many, **{"magic_me.weight_decay": 0.0}).adapter).rows
+    family = models.open_family(resolved(alice).settings.model, Events())
+    start = keywords.beginning(keywords.open_encoder(family), "input", [], "person", 4)
+    torch.testing.assert_close(with_decay, start * (1 - 0.1 * 0.5), rtol=1e-5, atol=1e-7)
+    torch.testing.assert_close(without, start, rtol=1e-5, atol=1e-7)
+
+
+def test_a_share_of_the_samples_is_not_masked(alice: Path) -> None:
+    """All of them at 1, none at 0; in between the draw decides, and 8 steps at 0.5 have some of both."""
+    for share, wanted in ((0.0, {1.0}), (1.0, {0.0}), (0.5, {0.0, 1.0})):
+        run(alice, "magic-me", **{"magic_me.unmasked": share, "magic_me.kind": "output", "prefer.steps": 0})
+        rows = read_lines(Workspace("alice").of_method("magic-me").reconstruct / "metrics.jsonl")
+        assert {row["masked"] for row in rows} == wanted
+
+
+def test_the_masked_error_against_a_plain_computation() -> None:
+    draw = np.random.default_rng(0)
+    target, found = draw.normal(size=(2, 3, 2, 4, 5))
+    mask = draw.random((4, 5))
+    plain = [
+        [mask[y, x] * (target[c, f, y, x] - found[c, f, y, x]) ** 2 for y in range(4) for x in range(5)]
+        for c in range(3)
+        for f in range(2)
+    ]
+    expected = np.sum(plain) / (mask.sum() * 6)
+    given = [torch.from_numpy(value) for value in (target, found, mask)]
+    assert float(masked_error(*given)) == pytest.approx(expected)
+    assert float(masked_error(given[0], given[1], None)) == pytest.approx(np.mean((target - found) ** 2))
+    everywhere = masked_error(given[0], given[1], torch.full((4, 5), 0.3, dtype=torch.float64))
+    assert float(everywhere) == pytest.approx(float(masked_error(given[0], given[1], None)))
+
+
+def test_the_outline_has_the_face_and_the_shoulders_and_not_the_corners() -> None:
+    """A face box in the middle of a picture: points by hand; moved, the outline moves with it."""
+    mask = outline(100, 120, (50, 30, 20, 20))
+    assert mask.shape == (100, 120) and set(np.unique(mask)) == {0.0, 1.0}
+    inside = [(40, 60), (24, 60), (35, 52), (52, 60), (70, 60), (95, 40), (95, 80)]
+    outside = [(5, 60), (40, 20), (40, 100), (15, 40), (95, 10), (51, 76)]
+    assert all(mask[y, x] == 1 for y, x in inside) and all(mask[y, x] == 0 for y, x in outside)
+    assert np.array_equal(mask[:-5, :-10], outline(100, 120, (60, 35, 20, 20))[5:, 10:])
+    assert np.array_equal(mask[:, 1:60], mask[:, 61:120][:, ::-1][:, : mask[:, 1:60].shape[1]])
+
+
+def test_a_mask_at_the_latents_is_the_share_of_their_pixels() -> None:
+    mask = np.zeros((16, 24), np.float32)
+    mask[:8, :12] = 1
+    mask[8:, :4] = 1
+    assert at_latents(mask, 2, 3).tolist() == [[1.0, 0.5, 0.0], [0.5, 0.0, 0.0]]
+
+
+# ---------------------------------------------------------------------------------------------------- plan and refusal
+
+
+def test_other_photos_or_settings_are_refused_and_the_same_are_not(alice: Path) -> None:
+    workspace = Workspace("alice")
+    same = methods.states(workspace, "dreambooth", resolved(alice).settings, photos(alice))
+    assert [(one.name, one.state) for one in same] == [("ingest", "cached"), ("dreambooth", "todo")]
+    for given, changes in ((photos(alice)[:2], {}), (photos(alice), {"shape.size": "32x32"})):
+        with pytest.raises(MagicIDError) as caught:
+            methods.states(workspace, "dreambooth", resolved(alice, **changes).settings, given)
+        assert caught.value.code == "identity-other-photos"
+
+
+def test_the_plan_counts_all_of_magicids_steps_and_what_is_in_memory_beside(alice: Path) -> None:
+    workspace, wanted = Workspace("alice"), {"rounds": 2, "dreambooth.class_clips": 3}
+    rows = methods.plan(workspace, "dreambooth", resolved(alice, **wanted), None).estimate.rows
+    assert [(row.stage, row.items) for row in rows] == [("dreambooth", 8 + 2 * 8)] and "3 class clips" in rows[0].note
+    large = config.resolve({"model.name": "hunyuan-video", "model.device": "cpu"}, project=alice).settings
+    memory = [
+        methods.estimate_of(workspace, "magic-me", config.with_values(large, {"magic_me.kind": kind}), 0, ["magic-me"])
+        for kind in keywords.KINDS
+    ]
+    # 7.07 billion values of Llama that are used and 0.12 of CLIP, four bytes each on a CPU.
+    assert memory[0].memory_gb - memory[1].memory_gb == pytest.approx(4 * 7.192, abs=0.01)
+
+
+def test_a_method_can_begin_an_identity(tmp_path: Path) -> None:
+    """Photos are looked at first; then MagicID's own run finds them looked at."""
+    workspace, given = Workspace("bob"), drawn_photos(tmp_path / "photos")
+    wanted = config.resolve({**SMALL, "prefer.steps": 0, "reconstruct.steps": 2}, project=tmp_path)
+    done = methods.run(workspace, "dreambooth", wanted, given, Events())
+    assert done.stages_run == ["ingest", "dreambooth"]
+    assert workspace.manifest()["class_word"] == "person" and workspace.of_method("dreambooth").manifest()["licence"]
+    assert pipeline.states(workspace, wanted.settings, given)[0].state == "cached"
+    assert workspace.methods()[0].method == "dreambooth"
+
+
+# ------------------------------------------------------------------------------------------------ commands and compare
+
+
+def test_methods_are_generated_with_compared_and_removed(alice: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """One pass through the commands: the same prompts and seeds for all, nothing made twice, one table, one page."""
+    workspace = Workspace("alice")
+    before = everything(workspace)
+    asked = ["compare", "alice", "--methods", "magicid,dreambooth,magic-me", "--test-prompts", "2", "--json"]
+    assert main(asked) == 0
+    data = json.loads(capsys.readouterr().out)["data"]
+    assert data["trained"] == ["dreambooth", "magic-me"] and data["videos_made"] == 6
+    rows = {
+        name: read_lines(methods.folder(workspace, name).videos / "videos.jsonl")
+        for name in ("magicid", "dreambooth", "magic-me")
+    }
+    told = {name: [(row["prompt"], row["seed"]) for row in found] for name, found in rows.items()}
+    assert told["magicid"] == told["dreambooth"] == told["magic-me"] and len(told["magicid"]) == 2
+    practised = {row["text"] for row in read_lines(workspace.repository / "prompts.jsonl")}
+    assert not practised & {prompt for prompt, _ in told["magicid"]}
+    words = keywords.load(workspace.of_method("magic-me").reconstruct / "keywords.safetensors")
+    assert words.spec.count == 4
+    assert {row["method"] for row in rows["magic-me"]} == {"magic-me"} and "method" not in rows["magicid"][0]
+    assert {row["keywords"] for row in rows["magic-me"]} == {
+        file_digest(magic_me.path_of(workspace.of_method("magic-me")))
+    }
+    assert list(data["evaluations"]) == ["MagicID", "DreamBooth-LoRA", "Magic-Me"]
+    page = (workspace.path / "compare" / "videos.html").read_text()
+    assert page.count("<video ") == 6 and "Magic-Me" in page and str(alice) not in page
+    for ending in ("csv", "md", "tex", "json"):
+        assert "Magic-Me" in (workspace.path / "compare" / f"table.{ending}").read_text()
+    changed = {name for name, content in everything(workspace).items() if before.get(name) != content}
+    assert {name.partition("/")[0] for name in changed} == {"videos"}
+    assert main(asked) == 0
+    again = json.loads(capsys.readouterr().out)["data"]
+    assert again["trained"] == [] and again["videos_made"] == 0 and again["videos"] == data["videos"]
+    assert again["estimate"]["stages"] == []
+    assert main(["rm", "alice", "--method", "magic-me", "--yes", "-q"]) == 0
+    assert [space.method for space in workspace.methods()] == ["dreambooth"] and workspace.exists
+
+
+def test_keywords_that_were_trained_anew_make_videos_anew(alice: Path) -> None:
+    """A video counts only for the very keywords that made it."""
+    workspace, short = Workspace("alice"), {"compare.prompts": 1, "prefer.steps": 0, "reconstruct.steps": 1}
+    first = resolved(alice, **short)
+    run(alice, "magic-me", **short)
+    assert competition.made_before(workspace, "magic-me", first.settings) == [None]
+    made = methods.generate(
+        workspace,
+        "magic-me",
+        resolved(alice, **short, **{"seed": 1}),
+        competition.wanted(workspace, first.settings)[0].prompt,
+        output=None,
+        force=False,
+        events=Events(),
+    )
+    assert competition.made_before(workspace, "magic-me", first.settings) == [made[0].path]
+    other = resolved(alice, **short, **{"magic_me.learning_rate": 0.5})
+    assert competition.made_before(workspace, "magic-me", other.settings) == [None]
+    methods.run(workspace, "magic-me", other, None, Events())
+    assert competition.made_before(workspace, "magic-me", other.settings) == [None]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code"),
+    [
+        (["customize", "{photos}", "--name", "alice", "--method", "nobody"], "settings-unknown"),
+        (["customize", "{photos}", "--name", "alice", "--method", "consisid"], "settings-invalid"),
+        (["generate", "--prompt", "alice runs", "--method", "dreambooth"], "identity-unfinished"),
+        (["rm", "alice", "--method", "dreambooth", "--yes"], "identity-unfinished"),
+        (["rm", "alice", "--method", "magicid", "--yes"], "settings-invalid"),
+        (["compare", "alice", "--methods", ","], "usage"),
+    ],
+)
+def test_what_cannot_be_done_is_refused(
+    alice: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], code: str
+) -> None:
+    given = [argument.format(photos=alice / "photos") for argument in arguments]
+    assert main([*given, "--json"]) != 0
+    assert json.loads(capsys.readouterr().out)["error"]["code"] == code
+
+
+def test_the_untouched_model_is_not_a_method_s(alice: Path) -> None:
+    run(alice, "dreambooth", **{"prefer.steps": 0, "reconstruct.steps": 1})
+    space = Workspace("alice").of_method("dreambooth")
+    with pytest.raises(MagicIDError, match="is of MagicID"):
+        generation.chosen_adapter(space, resolved(alice, **{"generate.adapter": "none"}).settings)

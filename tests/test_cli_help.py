@@ -19,7 +19,7 @@ from magicid_cli.config import KNOBS
 
 COMMANDS = (
     *("prepare", "customize", "generate", "export", "status", "ls", "rm", "cache", "config", "doctor"),
-    *("score", "pairs", "mini photos", "mini train"),
+    *("score", "pairs", "evaluate", "mini photos", "mini train"),
 )
 HEAVY = (
     "torch",

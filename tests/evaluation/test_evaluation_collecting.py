@@ -151,8 +151,8 @@ def test_an_identitys_videos_by_what_made_them() -> None:
         collecting.STAGE_1: ["early.mp4"],
     }
     assert found[collecting.OWN].notes == (
-        "1 videos of an earlier adapter are left out.",
-        "1 videos are not where they were made, and are left out.",
+        "Videos of an earlier adapter, left out: 1.",
+        "Videos that are not where they were made, left out: 1.",
     )
     assert found[collecting.OWN].items[0].prompt == "prompt of a.mp4"
 

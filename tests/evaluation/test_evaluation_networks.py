@@ -308,7 +308,7 @@ def test_truncation_is_reported_over_prompts(tmp_path: Path, monkeypatch: pytest
     ]
     found = evaluate(items, [photo], settings(model__name="tiny"), store=tmp_path / "store", events=Events())
     assert any("1 of 2 prompts are longer" in note for note in found.notes)
-    assert any("1 of 4 videos have no prompt" in note for note in found.notes)
+    assert any("without CLIP-T: 1 of 4" in note for note in found.notes)
     assert found.figures["clip_t"].videos == 3
     assert any("stand-ins" in note for note in found.notes)
 

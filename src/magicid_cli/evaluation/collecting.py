@@ -123,9 +123,9 @@ def _newest(rows: Sequence[dict[str, Any]]) -> Collected:
     here = [row for row in own if Path(row["file"]).is_file()]
     notes = []
     if len(own) < len(latest):
-        notes.append(f"{len(latest) - len(own)} videos of an earlier adapter are left out.")
+        notes.append(f"Videos of an earlier adapter, left out: {len(latest) - len(own)}.")
     if len(here) < len(own):
-        notes.append(f"{len(own) - len(here)} videos are not where they were made, and are left out.")
+        notes.append(f"Videos that are not where they were made, left out: {len(own) - len(here)}.")
     names = _unique([Path(row["file"]) for row in here])
     return Collected(
         tuple(Item(Path(row["file"]), name, row["prompt"]) for row, name in zip(here, names, strict=True)), tuple(notes)

@@ -54,7 +54,7 @@ def evaluation(
         *_of_judges(measures, settings),
         *_of_photos(photos),
         *_of_videos(videos),
-        *([f"{len(aside)} videos could not be read and count nowhere."] if aside else []),
+        *([f"Videos that could not be read, and count nowhere: {len(aside)}."] if aside else []),
         *_of_fvd(fvd),
     ]
     return Evaluation(
@@ -170,7 +170,7 @@ def _of_photos(photos: Mapping[str, Any]) -> list[str]:
     notes = [f"{name} cannot be read: {why}." for name, why in photos["unreadable"].items()]
     faceless = photos["photos"] - photos["with_face"] - len(photos["unreadable"])
     if faceless:
-        notes.append(f"{faceless} of {photos['photos']} photos show no face: they count for CLIP-I only.")
+        notes.append(f"Photos without a face, which count for CLIP-I only: {faceless} of {photos['photos']}.")
     return notes
 
 
@@ -178,7 +178,7 @@ def _of_videos(videos: Sequence[dict[str, Any]]) -> list[str]:
     notes = []
     known = [row for row in videos if row["prompt"] is not None]
     if 0 < len(known) < len(videos):
-        notes.append(f"{len(videos) - len(known)} of {len(videos)} videos have no prompt and no CLIP-T.")
+        notes.append(f"Videos without a prompt, and so without CLIP-T: {len(videos) - len(known)} of {len(videos)}.")
     cut = {row["prompt"] for row in known if row["details"].get("cut")}
     if cut:
         of = len({row["prompt"] for row in known})
@@ -207,7 +207,7 @@ def _of_fvd(fvd: Mapping[str, Any]) -> list[str]:
             f"square error {infinite['error']:.2g})."
         )
     said: dict[str, Callable[[int], str]] = {
-        "too_short": lambda number: f"{number} videos are too short for FVD.",
-        "in_both": lambda number: f"{number} videos are also in the reference set: FVD is too small.",
+        "too_short": lambda number: f"Videos too short for FVD: {number}.",
+        "in_both": lambda number: f"Videos that are also in the reference set: {number}. FVD is too small.",
     }
     return notes + [text(fvd[name]) for name, text in said.items() if fvd[name]]

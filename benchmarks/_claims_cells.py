@@ -24,6 +24,7 @@ from magicid_cli import adapters, config, generation, models, pipeline, video
 from magicid_cli.config import Resolved, Settings, subset, with_values
 from magicid_cli.errors import MagicIDError
 from magicid_cli.events import Event, Events, Listener
+from magicid_cli.rounds import FIRST, named, number_of
 from magicid_cli.workspace import Workspace, append_line, digest, read_json, read_lines, write_text
 from magicid_cli.world.albums import write_album
 from magicid_cli.world.people import person
@@ -184,7 +185,8 @@ def customize(bench: Bench, cell: Cell) -> Workspace:
     events = bench.new_events()
     keep_points(events, workspace, settings.settings)
     pipeline.run(workspace, settings, photos, events)
-    for stage in (workspace.reconstruct, workspace.prefer):
+    rounds = range(FIRST, settings.settings.rounds + 1)
+    for stage in (workspace.reconstruct, *(workspace.round(number).prefer for number in rounds)):
         shutil.rmtree(stage / "checkpoints", ignore_errors=True)  # large, and of no more use
     return workspace
 
@@ -211,7 +213,7 @@ def start_from_another(bench: Bench, cell: Cell, workspace: Workspace, photos: l
         leave = shutil.ignore_patterns("checkpoints", "snapshots", "videos", "lock", "events.jsonl", ".tmp-*")
         copy = shutil.copytree(folder / best, temporary / workspace.name, ignore=leave)
         if known[best] < len(pipeline.needed(settings)):
-            for point in (copy / "points").glob("prefer-*"):
+            for point in (copy / "points").glob("prefer*"):
                 point.unlink()
         os.rename(temporary / workspace.name, workspace.path)
     finally:
@@ -228,11 +230,16 @@ def _in_common(other: Workspace, settings: Settings, photos: list[Path]) -> int:
 def keep_points(events: Events, workspace: Workspace, settings: Settings) -> None:
     """Keep the adapters of the curve's points as they are passed; a checkpoint is made at each of them."""
     wanted = points_of(settings)
+    later = {workspace.round(number).prefer: number for number in range(FIRST + 1, settings.rounds + 1)}
 
     def listen(event: Event) -> None:
-        point = (event.data.get("stage"), event.data.get("step"))
-        if event.kind == "checkpoint" and point in wanted:
-            values = load_file(Path(event.data["path"]) / "adapter.safetensors")
+        if event.kind != "checkpoint":
+            return
+        path = Path(event.data["path"])
+        number = next((later[folder] for folder in path.parents if folder in later), FIRST)
+        point = (named(event.data["stage"], number), event.data["step"])
+        if point in wanted:
+            values = load_file(path / "adapter.safetensors")
             adapters.save(point_path(workspace, *point), values, spec_of(settings))
 
     events.listen(listen)
@@ -259,7 +266,7 @@ def at_point(bench: Bench, workspace: Workspace, settings: Settings, point: int)
     source = point_path(workspace, stage, step)
     if not source.is_file():
         raise LookupError(f"the customization never came to step {step} of {stage}")
-    view = Workspace(f"{workspace.name}-{stage}-{step}", bench.work / "points")
+    view = Workspace(f"{workspace.name}-{stage.replace('@', '-')}-{step}", bench.work / "points")
     view.create()
     shutil.copyfile(source, view.path / "adapter.safetensors")
     known = workspace.manifest()
@@ -342,13 +349,15 @@ def measured(bench: Bench, cell: Cell, workspace: Workspace) -> list[dict[str, A
 
 def steps_done(settings: Settings, point: int | None) -> dict[str, int]:
     """Optimizer steps of each stage behind what is shown, as they are planned; a guard may end stage 2 earlier."""
-    first, second = settings.reconstruct.steps, settings.prefer.steps
+    first, second = settings.reconstruct.steps, settings.prefer.steps * settings.rounds
     if settings.generate.adapter != "final":
         return {"reconstruct": 0 if settings.generate.adapter == "none" else first, "prefer": 0}
     if point is None:
         return {"reconstruct": first, "prefer": second}
     stage, step = points_of(settings)[point]
-    return {"reconstruct": step, "prefer": 0} if stage == "reconstruct" else {"reconstruct": first, "prefer": step}
+    if stage == "reconstruct":
+        return {"reconstruct": step, "prefer": 0}
+    return {"reconstruct": first, "prefer": (number_of(stage) - FIRST) * settings.prefer.steps + step}
 
 
 def _relevant(stages: dict[str, Any]) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from typing import Any
 
 from magicid_cli.config import KNOBS, PRESETS, Settings
 from magicid_cli.prompts import drawn
+from magicid_cli.rounds import FIRST, named
 from magicid_cli.world.people import person
 
 CURVE_POINTS = 7
@@ -159,6 +160,7 @@ class Table:
 
 
 BASE, DREAMBOOTH, MAGICID, STAGE_1 = "untouched base", "DreamBooth-LoRA", "MagicID", "stage 1 alone"
+ROUNDS = "MagicID, two rounds"
 PAPER = "MagicID, the paper's rules"
 PAPER_DOSES = "MagicID, the paper's rules and doses"
 LOW_STAGE_1, LOW_DREAMBOOTH, LOW_MAGICID = "stage 1 alone, low", "DreamBooth-LoRA, low", "MagicID, low"
@@ -199,6 +201,7 @@ TABLES: dict[str, Table] = {
             (*(Probe(f"point {point + 1}", point=point) for point in range(CURVE_POINTS)), Probe()),
             seeds=1,
         ),
+        Table("rounds", "On-policy rounds at equal total steps", (BASE, STAGE_1, MAGICID, ROUNDS), MAGICID),
         Table("paper-doses", "The paper's own doses, many more steps", (PAPER_DOSES,), PAPER_DOSES),
         Table("decisions", "Decisions", (), MAGICID, screened=True),
     )
@@ -220,6 +223,7 @@ def methods(base: Settings) -> dict[str, Method]:
         Method(STAGE_1, {"generate.adapter": "stage-1"}, about="MagicID's start and reference; fewer steps"),
         Method(DREAMBOOTH, dreambooth, about="stage 1 for the total number of steps"),
         Method(MAGICID, about="the default recipe"),
+        Method(ROUNDS, two_rounds(base), about="the second samples from the first one's adapter; half the steps each"),
         Method(
             PAPER,
             _paper_rules(base, total),
@@ -245,6 +249,14 @@ def _paper_rules(base: Settings, total: int) -> dict[str, Any]:
     return {"reconstruct.steps": stage_1, "prefer.steps": total - stage_1}
 
 
+def two_rounds(base: Settings) -> dict[str, Any]:
+    """Two rounds that take stage 2's steps together (one less where they are odd), after the same stage 1.
+
+    Optimizer steps are what is equal: the second round samples and judges a repository of its own on top.
+    """
+    return {"rounds": 2, "prefer.steps": base.prefer.steps * base.rounds // 2}
+
+
 def of_table(table: Table, base: Settings) -> Sequence[str]:
     """Names of a table's methods, from top to bottom."""
     if table.name != "decisions":
@@ -264,6 +276,12 @@ def variations(base: Settings) -> list[tuple[str, dict[str, Any]]]:
     total, steps = base.reconstruct.steps + base.prefer.steps, base.prefer.steps
     rate, rate_1 = base.prefer.learning_rate, base.reconstruct.learning_rate
     half = max(1, base.reconstruct.steps // 2)
+    repository = base.repository
+    fewer = {
+        "repository.tuned": max(1, repository.tuned // 2),
+        "repository.initial": repository.initial // 2,
+        "pairs.count": max(1, base.pairs.count // 2),
+    }
     found: list[tuple[str, dict[str, Any]]] = [
         ("pair prompt: static", {"pairs.prompt": "static"}),
         ("pair prompt: rejected", {"pairs.prompt": "rejected"}),
@@ -293,6 +311,9 @@ def variations(base: Settings) -> list[tuple[str, dict[str, Any]]]:
         *((f"stage 1 rate x{by:g}", {"reconstruct.learning_rate": rate_1 * by}) for by in (0.3, 0.5)),
         ("half of stage 1, more of stage 2", {"reconstruct.steps": half, "prefer.steps": total - half}),
         ("stage 2 twice as long (more steps)", {"prefer.steps": 2 * steps}),
+        ("two rounds", two_rounds(base)),
+        ("two rounds, half the videos and pairs each", {**two_rounds(base), **fewer}),
+        ("two rounds, motion gap", {**two_rounds(base), "pairs.dynamic_rule": "motion-gap"}),
         (
             "twice the videos and pairs",
             {
@@ -307,12 +328,13 @@ def variations(base: Settings) -> list[tuple[str, dict[str, Any]]]:
 
 def points_of(settings: Settings) -> list[tuple[str, int]]:
     """(stage, its step) of figure 2b's points before the last step: every so many steps, and the end of stage 1."""
-    stages = {"reconstruct": settings.reconstruct.steps, "prefer": settings.prefer.steps}
-    apart = _apart(settings)
+    stages = {"reconstruct": settings.reconstruct.steps}
+    stages |= {named("prefer", number): settings.prefer.steps for number in range(FIRST, settings.rounds + 1)}
+    apart, order = _apart(settings), list(stages)
     found = [(stage, step) for stage, steps in stages.items() for step in range(apart, steps, apart)]
     if settings.prefer.steps:
         found.append(("reconstruct", settings.reconstruct.steps))
-    return sorted(found, key=lambda point: (point[0] == "prefer", point[1]))[:CURVE_POINTS]
+    return sorted(found, key=lambda point: (order.index(point[0]), point[1]))[:CURVE_POINTS]
 
 
 def save_every(settings: Settings) -> int:
@@ -323,7 +345,7 @@ def save_every(settings: Settings) -> int:
 
 def _apart(settings: Settings) -> int:
     """Steps between points: a multiple of ten where there are enough."""
-    exact = (settings.reconstruct.steps + settings.prefer.steps) / CURVE_POINTS
+    exact = (settings.reconstruct.steps + settings.prefer.steps * settings.rounds) / CURVE_POINTS
     return max(1, round(exact / 10) * 10 if exact >= 10 else round(exact))
 
 

@@ -20,6 +20,7 @@ from benchmarks._claims_recipes import (
     LOW_STAGE_1,
     MAGICID,
     PAPER,
+    ROUNDS,
     STAGE_1,
     TWO_REWARDS,
     Amounts,
@@ -33,6 +34,7 @@ from benchmarks._claims_recipes import (
     unknown,
 )
 from benchmarks._claims_stats import Claim, Values
+from magicid_cli.rounds import FIRST, named
 
 OPEN_TABLES = ("table-1", "decisions")
 """Those that take methods of one's own."""
@@ -142,9 +144,15 @@ def row_figures(results: Sequence[Mapping[str, Any]], against: Sequence[Mapping[
         "figures": figures,
         "differences": differences,
         "curve": np.mean(curves, axis=0).round(4).tolist() if curves else [],
-        "pairs": [result["stages"].get("select") for result in good],
-        "stage_2": [result["stages"].get("prefer") for result in good],
+        "pairs": [_of_rounds(result, "select") for result in good],
+        "stage_2": [_of_rounds(result, "prefer") for result in good],
     }
+
+
+def _of_rounds(result: Mapping[str, Any], stage: str) -> list[Any]:
+    """What a stage reported, in each round of a cell."""
+    rounds = range(FIRST, result.get("settings", {}).get("rounds", FIRST) + 1)
+    return [result["stages"].get(named(stage, number)) for number in rounds]
 
 
 def about(method: Method) -> str:
@@ -200,12 +208,21 @@ def claims(measured: Measured, *, encoder: str = "likeness", own: Sequence[str] 
     found += [
         stats.ordered(text, of(one, metric), of(other, metric), (one, other)) for text, metric, one, other in orders
     ]
+    for text, metric in (("likeness", encoder), ("motion", "motion")):
+        both = of(ROUNDS, metric), of(MAGICID, metric)
+        found.append(stats.above(f"rounds: {text} of two is above one round's", *both, (ROUNDS, MAGICID)))
     first, second = (of(DREAMBOOTH, half) for half in ("first_half", "second_half"))
     fades = "figure 2a: DreamBooth's likeness fades in the clip"
     found.append(stats.above(fades, first, second, ("first half", "second half")))
     fading = of(MAGICID, "fading"), of(DREAMBOOTH, "fading")
     found.append(stats.above("figure 2a: MagicID's likeness fades less", *fading, (MAGICID, DREAMBOOTH)))
-    starts = {MAGICID: STAGE_1, PAPER: STAGE_1, LOW_MAGICID: LOW_STAGE_1, **dict.fromkeys(own, STAGE_1)}
+    starts = {
+        MAGICID: STAGE_1,
+        ROUNDS: STAGE_1,
+        PAPER: STAGE_1,
+        LOW_MAGICID: LOW_STAGE_1,
+        **dict.fromkeys(own, STAGE_1),
+    }
     return [*found, *(moonshot(measured, name, start, encoder) for name, start in starts.items())]
 
 

@@ -151,6 +151,7 @@ def test_claims_on_a_world_in_which_the_paper_is_right() -> None:
             recipes.IDENTITY_REWARD: (0.9, 6, 0.75),
             recipes.TWO_REWARDS: (0.9, 9, 0.75),
             recipes.MAGICID: (0.9, 9.8, 0.85),
+            recipes.ROUNDS: (0.95, 9.9, 0.85),
         }
     )
     found = {claim.claim: claim.verdict for claim in report.claims(measured)}

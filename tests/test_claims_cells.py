@@ -89,7 +89,7 @@ def test_all_methods_of_a_table_take_the_same_number_of_steps(tmp_path: Path) ->
     for table in recipes.TABLES.values():
         for name in {*table.methods} - fewer - {recipes.PAPER_DOSES}:
             settings = cells.resolved(recipes.methods(BASE)[name], recipes.Amounts(), tmp_path).settings
-            assert settings.reconstruct.steps + settings.prefer.steps == total, name
+            assert settings.reconstruct.steps + settings.rounds * settings.prefer.steps == total, name
     paper = cells.resolved(recipes.methods(BASE)[recipes.PAPER], recipes.Amounts(), tmp_path).settings
     assert paper.prefer.steps == pytest.approx(5 * paper.reconstruct.steps, rel=0.05)
     assert (paper.repository.tuned, paper.pairs.held_out) == (100, 0)
@@ -359,6 +359,46 @@ def test_the_adapters_of_the_curve_s_points_are_kept(tmp_path: Path, small: cell
     assert (float(tensors["a.lora_A.weight"]), spec.rank) == (60.0, settings.adapter.rank)
     with pytest.raises(LookupError, match="step 120 of reconstruct"):
         cells.at_point(small, workspace, settings, points.index(("reconstruct", 120)))
+
+
+def test_points_of_a_later_round_are_its_own(tmp_path: Path, small: cells.Bench) -> None:
+    """300 steps, then twice 120: 540, a seventh of them is 80. The rounds' adapters of one step are two adapters."""
+    import torch
+    from safetensors.torch import save_file
+
+    from magicid_cli import adapters
+
+    settings = config.with_values(BASE, {"reconstruct.steps": 300, "prefer.steps": 120, "rounds": 2})
+    points = recipes.points_of(settings)
+    assert points == [("reconstruct", step) for step in (80, 160, 240, 300)] + [("prefer", 80), ("prefer@2", 80)]
+    assert cells.steps_done(settings, points.index(("prefer@2", 80))) == {"reconstruct": 300, "prefer": 200}
+    assert cells.steps_done(settings, points.index(("prefer", 80))) == {"reconstruct": 300, "prefer": 80}
+    assert cells.steps_done(settings, None) == {"reconstruct": 300, "prefer": 240}
+    workspace, events = Workspace("p1", tmp_path / "home"), Events()
+    workspace.update(model="mini", class_word="man", seed=1)
+    cells.keep_points(events, workspace, settings)
+    for number in (1, 2):
+        folder = workspace.round(number).prefer / "checkpoints" / "step-80"
+        folder.mkdir(parents=True)
+        save_file({"a.lora_A.weight": torch.full((1,), float(number))}, folder / "adapter.safetensors")
+        events.emit("checkpoint", stage="prefer", step=80, path=str(folder))
+    for number, point in ((1, ("prefer", 80)), (2, ("prefer@2", 80))):
+        view = cells.at_point(small, workspace, settings, points.index(point))
+        tensors, _ = adapters.load(view.path / view.manifest()["adapter"])
+        assert float(tensors["a.lora_A.weight"]) == number
+
+
+def test_a_cell_of_rounds_is_a_cell_of_its_own(bench: cells.Bench) -> None:
+    """One round or two: another key; both start from the same repository. What both rounds did is reported."""
+    one, two = cell_of(bench), cell_of(bench, recipes.ROUNDS)
+    assert bench.key(one) != bench.key(two) and bench.workspace(one).name != bench.workspace(two).name
+    settings = [bench.settings(cell).settings for cell in (one, two)]
+    shared = ("ingest", "reconstruct", "sample", "score", "select")
+    assert cells.training_key(settings[0], shared) == cells.training_key(settings[1], shared)
+    assert settings[0].prefer.steps == 2 * settings[1].prefer.steps == 8
+    result = {"settings": {"rounds": 2}, "stages": {"select": 1, "prefer": 2, "select@2": 3, "prefer@2": 4}}
+    row = report.row_figures([{**result, "person": 1, "steps": {}, "figures": {"curve": [0.5]}}], [])
+    assert (row["pairs"], row["stage_2"]) == ([[1, 3]], [[2, 4]])
 
 
 def test_a_figure_has_one_seed_and_a_table_all(bench: cells.Bench) -> None:

@@ -7,10 +7,12 @@ import torch
 
 from magicid_cli import adapters
 from magicid_cli.models import tiny
+from magicid_cli.models.base import Shape
 from magicid_cli.models.execution import Execution
 from magicid_cli.models.hunyuan import Hunyuan
 
 SPEC = adapters.AdapterSpec(rank=4, alpha=4.0, targets="attention+mlp", double_blocks_only=False)
+SHAPE = Shape(9, 64, 48)
 TOKENS = 9
 TIME = torch.tensor([0.6])
 

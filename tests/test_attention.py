@@ -143,8 +143,9 @@ def test_a_trial_on_this_cpu(dtype: torch.dtype) -> None:
 
 def test_a_kernel_that_computes_something_else_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     def causal(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
-        states = (one.transpose(1, 2) for one in (query, key, value))
-        return torch.nn.functional.scaled_dot_product_attention(*states, is_causal=True).transpose(1, 2)
+        query, key, value = (one.transpose(1, 2) for one in (query, key, value))
+        out = torch.nn.functional.scaled_dot_product_attention(query, key, value, is_causal=True)
+        return out.transpose(1, 2)
 
     monkeypatch.setattr(hunyuan_attention, "kernel", lambda _: causal)
     why = hunyuan_attention.refusal("torch-flash", CPU, torch.float32, 32)

@@ -25,7 +25,7 @@ class ModelSettings:
     )
     base: str = setting(
         "full",
-        "How the frozen base is stored: full, or smaller and with other numbers; int8 and nf4 need a package",
+        "How the frozen base is stored: full, or in fewer bytes and with other numbers",
         flag="--base",
         choices=("full", "fp8", "int8", "nf4"),
     )

@@ -51,8 +51,12 @@ def _pack_fp8(weight: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 def _pack_int8(weight: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    scale = (weight.abs().amax(dim=1, keepdim=True) / 127).clamp(min=torch.finfo(torch.float16).tiny)
+    scale = _nonzero(weight.abs().amax(dim=1, keepdim=True) / 127)
     return (weight.float() / scale.float()).round().clamp(-127, 127).to(torch.int8), scale
+
+
+def _nonzero(scale: torch.Tensor) -> torch.Tensor:
+    return scale.masked_fill(scale == 0, 1.0)
 
 
 def _unpack_rows(packed: torch.Tensor, scale: torch.Tensor, dtype: torch.dtype, shape: tuple[int, int]) -> torch.Tensor:
@@ -79,7 +83,7 @@ def _nf4_pairs(dtype: torch.dtype, device: torch.device) -> torch.Tensor:
 
 def _pack_nf4(weight: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     groups = weight.reshape(-1, _NF4_GROUP)
-    scale = groups.abs().amax(dim=1, keepdim=True).clamp(min=torch.finfo(torch.float16).tiny)
+    scale = _nonzero(groups.abs().amax(dim=1, keepdim=True))
     levels = nf4_levels().to(weight.device)
     between = (levels[1:] + levels[:-1]) / 2
     codes = torch.bucketize(groups.float() / scale.float(), between, out_int32=True).to(torch.uint8).view(-1, 2)

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from album import SMALL
-from magicid_cli import config, generation, guards, pipeline
+from magicid_cli import config, generation, guards, pipeline, plan
 from magicid_cli.cli.app import main
 from magicid_cli.errors import MagicIDError
 from magicid_cli.events import Event, Events
@@ -127,7 +127,8 @@ def test_what_came_of_rounds_is_read_from_their_records() -> None:
     """The record of a version without guards has neither a chosen step nor a reason."""
     old: dict[str, Any] = {"pairs": 3, "steps": 8}
     new: dict[str, Any] = {"pairs": 4, "chosen": 6, "stopped": "saturation", "why": "because"}
-    records: dict[str, Any] = {"prefer": {"result": old}, "prefer@2": {"result": new}, "select": {"result": {"pairs": 9}}}
+    found = {"prefer": old, "prefer@2": new, "select": {"pairs": 9}}
+    records = {name: {"result": result} for name, result in found.items()}
     assert rounds_done(records, ["select", "prefer", "prefer@2"]) == (
         {"round": 1, "pairs": 3, "chosen": None, "stopped": None, "why": ""},
         {"round": 2, **new},
@@ -280,6 +281,62 @@ def test_what_is_damaged_in_one_round_leaves_the_other_alone(twice: Path) -> Non
     assert stale(twice, rounds=2) == ["prefer", *SECOND]
 
 
+# the plan
+
+
+def test_the_plan_has_every_round_and_says_whose_steps_they_are(twice: Path) -> None:
+    """Hours are those of one round twice, disk too; what is measured in one round counts for the others."""
+    workspace = Workspace("alice")
+    photos = sorted((twice / "photos").glob("*.png"))
+    large = {**SMALL, "model.name": "hunyuan-video", "repository.steps": 10}
+    once, thrice = (
+        plan.for_run(
+            config.resolve({**large, "rounds": rounds}, project=twice).settings,
+            photos=3,
+            todo=pipeline.order(8, rounds),
+            home=twice / "nobody",
+        )
+        for rounds in (1, 3)
+    )
+    assert [row.stage for row in thrice.rows] == list(pipeline.order(8, 3))
+    seconds = {row.stage: row.seconds for row in thrice.rows}
+    assert once.seconds is not None and thrice.seconds == pytest.approx(
+        once.seconds + 2 * sum(seconds[name] or 0.0 for name in pipeline.PREFERENCE)
+    )
+    assert [seconds["sample@3"], seconds["prefer@2"]] == [seconds["sample"], seconds["prefer"]]
+    assert thrice.memory_gb == once.memory_gb and thrice.data_gb > once.data_gb
+    assert "--prefer-steps is of each round; 3 rounds of 8 steps are 24 in all" in thrice.assumptions[-1]
+    assert not any("each round" in text for text in once.assumptions)
+
+    planned = pipeline.plan(workspace, config.resolve({**SMALL, "rounds": 3}, project=twice), photos)
+    assert [state.name for state in planned.stages if state.state == "todo"] == [name[:-1] + "3" for name in SECOND]
+    rows = {row.stage: row for row in planned.estimate.rows}
+    assert rows["prefer@3"].basis == "measured" and rows["prefer@3"].items == 8
+    # A part of one round's scores is missing: that round's clips are counted, those of the round after it are all.
+    scores = read_lines(workspace.round(2).scores)
+    write_lines(workspace.round(2).scores, [row for row in scores if row["id"] != "tuned-000-0"])
+    planned = pipeline.plan(workspace, config.resolve({**SMALL, "rounds": 3}, project=twice), photos)
+    assert {row.stage: row.items for row in planned.estimate.rows if "score" in row.stage} == {
+        "score@2": 1,
+        "score@3": 15,
+    }
+
+
+def test_weights_are_asked_for_once_however_many_rounds_there_are(twice: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of the judges only those with something to do, while no later round has all of its scores to come."""
+    workspace = Workspace("alice")
+    scores = read_lines(workspace.round(2).scores)
+    write_lines(workspace.round(2).scores, [row for row in scores if row["reward"] != "dynamics"])
+    photos = sorted((twice / "photos").glob("*.png"))
+    asked: list[tuple[str, Any]] = []
+    for name in ("sample", "score", "prefer"):
+        monkeypatch.setattr(pipeline.stage(name), "prepare", lambda *given, name=name: asked.append((name, given[2:])))
+    for rounds in (2, 3):
+        settings = config.resolve({**SMALL, "rounds": rounds}, project=twice).settings
+        pipeline._prepare(workspace, settings, photos, Events())
+    assert asked == [("score", (("dynamics",),)), ("prefer", ()), ("score", ()), ("prefer", ()), ("sample", ())]
+
+
 # guards
 
 
@@ -299,6 +356,7 @@ def test_each_round_is_guarded_against_its_own_start(twice: Path) -> None:
 
 def test_a_later_round_that_loses_names_the_way_back(twice: Path, tmp_path: Path) -> None:
     """A guard of the third round whose every look lost half of the motion."""
+
     def save(path: Path) -> None:
         path.parent.mkdir(exist_ok=True)
         path.write_bytes(b"adapter")

@@ -33,7 +33,7 @@ def prepare(
     run the model, photos are judged all the same, and the weights are not fetched. With
     `--write-prompts`, the model of `--vlm` also writes new prompts, into `--output` or a file of a free name.
     """
-    from magicid_cli import plan
+    from magicid_cli import pipeline, plan
     from magicid_cli.cli import estimate, weights
     from magicid_cli.faces import require_names
     from magicid_cli.models.catalog import video_model
@@ -51,7 +51,7 @@ def prepare(
     if files and not dry_run:
         place = verdicts.destination(sheet, terminal)
     chosen = weights.chosen(settings)
-    todo = plan.STAGES if files else plan.STAGES[1:]  # without photos there are none to look at
+    todo = (*pipeline.needed(settings), "generate")[0 if files else 1 :]  # without photos there are none to look at
     estimated = plan.for_run(settings, photos=len(files), todo=todo, home=data_home(), gpu=gpu)
     problem = next(iter(plan.check(estimated)), None)
     shown = [weights.table(chosen), *estimate.blocks(estimated)]

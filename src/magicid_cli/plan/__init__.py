@@ -32,7 +32,7 @@ from magicid_cli.plan.workload import (
     value_bytes_of,
     work_of,
 )
-from magicid_cli.rounds import number_of, stage_of
+from magicid_cli.rounds import FIRST, number_of, stage_of
 
 __all__ = [
     "STAGES",
@@ -272,10 +272,11 @@ def _assumptions(settings: Settings, model: VideoModel, machine: Machine, value_
 
 
 def _of_rounds(settings: Settings) -> tuple[str, ...]:
-    """What the figures take for granted of later rounds."""
-    if settings.rounds == 1:
+    """How many steps of stage 2 there are in all, where a setting's value is not that number."""
+    each, rounds = settings.prefer.steps, settings.rounds
+    if rounds == FIRST or not each:
         return ()
-    return ("Rounds: each later one takes what the first takes; the guards may end one early.",)
+    return (f"Stage 2: --prefer-steps is of each round; {rounds} rounds of {each} steps are {rounds * each} in all.",)
 
 
 def for_run(

@@ -146,6 +146,35 @@ def test_every_part_is_loaded_once_however_many_videos(
     assert [event.data["video"] for event in events if event.kind == "video"] == [1, 2, 3]
 
 
+def test_out_of_memory_goes_on_with_the_video_that_failed(
+    alice: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And ends with the videos of a call in which nothing failed; the next plan is told of."""
+    workspace, real, calls = Workspace("alice"), generation.sample, list[int]()
+    resolved = config.resolve({**SMALL, "generate.count": 2}, project=alice)
+
+    def made(folder: str, events: Events) -> list[bytes]:
+        (tmp_path / folder).mkdir()
+        found = generation.generate(workspace, resolved, "waves", output=tmp_path / folder, force=False, events=events)
+        return [one.path.read_bytes() for one in found]
+
+    def sample(*arguments: Any) -> torch.Tensor:
+        calls.append(arguments[5])
+        if len(calls) == 2:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return real(*arguments)
+
+    whole = made("whole", Events())
+    monkeypatch.setattr(generation, "sample", sample)
+    told = list[Event]()
+    assert made("failed", Events(told.append)) == whole
+    assert calls == [1, 2, 2]
+    assert [event.data["message"] for event in told if event.kind == "fallback"] == [
+        "Memory ran out at 'generate' with all of the model in memory: "
+        "it goes on with memory plan 48gb, from what was finished."
+    ]
+
+
 def test_generate_takes_the_adapter_that_is_named(alice: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The latents are those of that adapter; the record has its digest, or none."""
     workspace, latents = Workspace("alice"), dict[str, torch.Tensor]()

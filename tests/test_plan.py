@@ -3,6 +3,7 @@ published, and sums done by hand here."""
 
 import importlib.util
 import json
+import math
 from collections.abc import Collection
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -16,10 +17,14 @@ from torch.utils.flop_counter import FlopCounterMode
 from magicid_cli import adapters, hub, plan
 from magicid_cli.config import AdapterSettings, Settings, resolve, with_values
 from magicid_cli.errors import CODES, MACHINE, MagicIDError
+from magicid_cli.models import tiny
 from magicid_cli.models.base import Shape
 from magicid_cli.models.catalog import VIDEO_MODELS
 from magicid_cli.models.execution import Execution, Keep
-from magicid_cli.plan import costs, footprint, machine, measured, workload
+from magicid_cli.models.hunyuan import Hunyuan
+from magicid_cli.models.transfers import Transfers
+from magicid_cli.plan import costs, footprint, known, machine, measured, workload
+from magicid_cli.plan import memory as memory_plans
 
 RUN = ("ingest", "reconstruct", "sample", "score", "select", "prefer")
 LARGE = costs.ARCHITECTURES["hunyuan-video"]
@@ -240,6 +245,77 @@ def test_memory_of_both_adapters_of_the_second_stage() -> None:
     assert kept.kept == pytest.approx(26 * 4.10517504)
 
 
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny.build(tmp_path_factory.mktemp("tiny") / "tiny")
+
+
+def held(checkpoint: Path, **how: Any) -> Hunyuan:
+    """The tiny model with its trained adapter, held in some way on the CPU."""
+    execution = Execution(**how)
+    family = Hunyuan(checkpoint, commit="tiny", device="cpu", dtype=torch.float32, execution=execution)
+    family.load("transformer")
+    adapters.attach(family.transformer, "policy", adapters.AdapterSpec(4, 4.0, "attention", False), seed=0)
+    adapters.select(family.transformer, "policy", trainable=True)
+    family.arrange()
+    return family
+
+
+@pytest.mark.parametrize("base", ["full", "fp8", "int8", "nf4"])
+def test_a_stored_base_takes_the_bytes_that_are_counted_on_the_real_class(checkpoint: Path, base: Any) -> None:
+    """Weights, biases and scales of all blocks of the tiny model, in float32 where they are stored in full."""
+    model = held(checkpoint, base=base).transformer
+    blocks = [*model.transformer_blocks, *model.single_transformer_blocks]
+    tensors = [(n, t) for b in blocks for n, t in [*b.named_parameters(), *b.named_buffers()] if ".lora_" not in n]
+    counted = sum(tensor.numel() * tensor.element_size() for _, tensor in tensors)
+    expected = 2 * footprint.block_bytes(TINY, "dual", base, 4) + 2 * footprint.block_bytes(TINY, "single", base, 4)
+    assert counted == expected
+
+
+@pytest.mark.parametrize("keep", ["nothing", "attention"])
+def test_what_waits_in_main_memory_is_what_is_counted_on_the_real_class(
+    checkpoint: Path, keep: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every tensor that a training pass of the tiny model hands over; 48 video tokens and 256 of text."""
+    family, sizes = held(checkpoint, keep=keep, kept_in="pinned"), list[int]()
+    real = Transfers.to_host
+
+    def to_host(transfers: Transfers, tensor: torch.Tensor) -> Any:
+        sizes.append(tensor.numel() * tensor.element_size())
+        return real(transfers, tensor)
+
+    monkeypatch.setattr(Transfers, "to_host", to_host)
+    text = {
+        "prompt_embeds": torch.randn(256, 32),
+        "prompt_attention_mask": torch.ones(256, dtype=torch.int64),
+        "pooled_prompt_embeds": torch.randn(16),
+    }
+    family.predict(torch.randn(16, 3, 8, 8), torch.tensor([0.5]), text, 1.0).mean().backward()
+    here = Execution(keep=keep)
+    kept = footprint.memory(TINY, Shape(9, 64, 64), AdapterSettings(rank=4), value_bytes=4, execution=here).kept
+    # The normaliser stays on the device: for four blocks, 304 tokens and two heads a number of four bytes.
+    normaliser = 4 * 304 * 2 * 4 if keep == "attention" else 0
+    assert sum(sizes) == pytest.approx(kept * 1e9 - normaliser)
+
+
+def test_memory_of_the_13b_model_held_in_other_ways() -> None:
+    """By hand at 61x320x544: 11,136 tokens of width 3072 in bfloat16 are 0.0684 GB; a dual block is 0.680 GB."""
+    shape, hidden = Shape(61, 320, 544), 11_136 * 3072 * 2 / 1e9
+
+    def memory(**how: Any) -> footprint.Memory:
+        return footprint.memory(LARGE, shape, ATTENTION, execution=Execution(**how))
+
+    assert memory().kept == pytest.approx(60 * hidden)
+    assert memory(keep="attention").kept == pytest.approx(60 * (2 * hidden + 11_136 * 24 * 4 / 1e9))
+    out = memory(kept_in="pinned")
+    assert (out.kept, out.pinned) == pytest.approx((2 * hidden, 60 * 2**27 / 1e9)), "a power of two above 68 MB"
+    streamed = memory(offload="blocks", kept_in="pinned")
+    assert streamed.weights == pytest.approx(2 * 0.6797 + 0.7235, rel=0.01)
+    assert streamed.pinned == pytest.approx(out.pinned + 25.642 - 0.7235, rel=0.001)
+    assert [memory(base=base).weights for base in ("fp8", "int8")] == pytest.approx([13.2, 13.2], rel=0.01)
+    assert memory(base="nf4").weights == pytest.approx(7.35, rel=0.01)
+
+
 # --- a whole run: estimate ----------------------------------------------------------------------------------------
 
 
@@ -391,6 +467,124 @@ def test_plain_data_is_json_and_rows_are_text() -> None:
 )
 def test_durations_as_a_person_says_them(seconds: float | None, text: str) -> None:
     assert plan.duration(seconds) == text
+
+
+# --- times of known GPUs -------------------------------------------------------------------------------------------
+
+
+def step(kind: str, shape: Shape, seconds: float, *, gpu: str = "NVIDIA H200", **how: Any) -> known.Step:
+    cost = costs.preference_step(LARGE, shape, ATTENTION, keep=Execution(**how).keep)
+    return known.Step(gpu, kind, shape, known.held(Execution(**how)), seconds, cost.seconds(known.floor_rates(gpu)))
+
+
+def on(gpu: str) -> plan.Machine:
+    return replace(H100, gpu=gpu, rates=machine.usual_rates(gpu))
+
+
+def test_nothing_about_a_gpu_is_shipped_that_was_not_measured() -> None:
+    """The file that comes with magicid can be read; every row of it names a GPU that the plan knows."""
+    assert all(one.gpu in machine.KNOWN_GPUS and one.seconds > 0 for one in known.shipped())
+
+
+def test_a_measured_step_is_taken_as_it_is_and_others_follow_from_its_distance_to_the_floor() -> None:
+    """Twice the floor at 10,880 tokens, 1.5 times at 57,600: as it is there; at the geometric mean of both, 1.75."""
+    small, large, keep = Shape(61, 320, 544), Shape(61, 720, 1280), "attention"
+    floor = {shape: costs.preference_step(LARGE, shape, ATTENTION, keep=keep) for shape in (small, large)}
+    steps = [
+        step("preference step", shape, factor * floor[shape].seconds(costs.BEST_RATES), keep=keep)
+        for shape, factor in ((small, 2.0), (large, 1.5))
+    ]
+
+    def seconds(shape: Shape, gpu: str = "NVIDIA H200", kind: str = "preference step", **how: Any) -> Any:
+        execution = Execution(**{"keep": keep, **how})
+        cost = costs.preference_step(LARGE, shape, ATTENTION, keep=execution.keep)
+        return (*known.seconds(kind, cost, shape, execution, on(gpu), steps), cost)
+
+    assert seconds(small)[:2] == (steps[0].seconds, "measured")
+    between = Shape(73, 480, 800)  # 28,500 tokens
+    found, basis, cost = seconds(between)
+    share = math.log(28_500 / 10_880) / math.log(57_600 / 10_880)
+    assert (basis, costs.tokens(between)) == ("estimated", 28_500)
+    assert found == pytest.approx((2.0 - 0.5 * share) * cost.seconds(costs.BEST_RATES))
+    beyond, _, cost = seconds(Shape(129, 720, 1280))
+    assert beyond == pytest.approx(1.5 * cost.seconds(costs.BEST_RATES))
+    # Held otherwise, or on another GPU: its own floor, the same factor. An A100 has 312 of 989.
+    other, basis, cost = seconds(small, keep="nothing")
+    assert (other, basis) == (pytest.approx(2.0 * cost.seconds(costs.BEST_RATES)), "estimated")
+    slower, basis, cost = seconds(small, gpu="NVIDIA A100-SXM4-80GB")
+    assert (slower, basis) == (pytest.approx(2.0 * cost.seconds(costs.BEST_RATES) * 989 / 312), "estimated")
+    # Of another kind nothing is known but what others report; of another GPU not even that.
+    assert seconds(small, kind="decode")[0] == pytest.approx(
+        seconds(small)[2].seconds(machine.usual_rates("NVIDIA H200"))
+    )
+    assert seconds(small, gpu="NVIDIA H200 MIG 1g.18gb")[:2] == (None, "unknown")
+
+
+def test_a_stage_is_measured_only_if_every_part_of_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    shape, gpu = Shape(61, 320, 544), "NVIDIA H100 80GB HBM3"
+    steps = [step("preference step", shape, 4.0, gpu=gpu, keep="attention")]
+    monkeypatch.setattr(known, "shipped", lambda: tuple(steps))
+    alone = settings(prefer__beta=500.0, prefer__guards=False, pairs__held_out=0)
+    found = by_stage(estimated(alone))["prefer"]
+    assert (found.seconds, found.basis) == (4000 * 4.0, "measured")
+    assert by_stage(estimated(settings()))["prefer"].basis == "estimated", "looks and held-out pairs are not"
+
+
+def test_every_gpu_that_can_be_asked_for_is_planned_and_others_are_refused_with_the_list() -> None:
+    shorts = [gpu.short for gpu in machine.KNOWN_GPUS.values() if gpu.short]
+    assert len(set(shorts)) == len(shorts) and {"h100", "h200", "a100", "4090"} <= set(shorts)
+    for short in shorts:
+        there = machine.elsewhere(replace(H100, ram_gb=8.0, data_disk_gb=1.0), machine.gpu_called(short), asked=True)
+        found = estimated(settings(), on=there)
+        assert found.seconds and plan.check(found) == [], "what this machine lacks does not count"
+        assert found.assumptions[0].startswith("These figures are for one NVIDIA")
+    with pytest.raises(MagicIDError, match="'h1000'") as caught:
+        machine.gpu_called("h1000")
+    assert caught.value.code == "settings-unknown" and "4090, 5090, a100" in caught.value.hint
+
+
+@pytest.mark.parametrize(
+    ("memory", "size", "chosen", "kept_in", "offload"),
+    [
+        (84.9, "544x320", "80gb", "gpu", "none"),
+        (84.9, "1280x720", "80gb", "pinned", "none"),
+        (40.5, "1280x720", "48gb", "pinned", "none"),
+        (25.3, "544x320", "24gb", "pinned", "blocks"),
+        (25.3, "1280x720", "24gb", "pinned", "blocks"),
+    ],
+)
+def test_the_plan_follows_from_free_memory_and_shape(
+    memory: float, size: str, chosen: str, kept_in: str, offload: str
+) -> None:
+    found = by_stage(
+        estimated(settings(shape__size=size, prefer__guards=False), on=replace(H100, gpu_memory_gb=memory))
+    )
+    choice = found["reconstruct"].held
+    assert choice is not None and choice.fits
+    assert (choice.plan, choice.execution.kept_in, choice.execution.offload) == (chosen, kept_in, offload)
+    assert choice.need.gpu_gb + 1 <= memory
+    # The text encoders are 15.3 GB and a tenth.
+    assert choice.execution.text_encoder == "full"
+    small = by_stage(estimated(settings(), on=replace(H100, gpu_memory_gb=16.0)))["sample"].held
+    assert small is not None and small.execution.text_encoder == "cpu"
+
+
+@pytest.mark.parametrize("name", ["80gb", "48gb", "24gb"])
+def test_every_plan_does_every_stage_at_full_shape_on_its_card(name: str) -> None:
+    """76, 46 and 23 GB: the cards' own less what the driver takes and one to spare."""
+    for size in ("1280x720", "960x544", "544x320"):
+        wanted = settings(shape__size=size, model__memory_plan=name)
+        rows = estimated(wanted, todo=(*RUN, "generate")).rows
+        held = [row.held for row in rows if row.held]
+        assert len(held) == 4
+        assert all(one.plan == name and one.fits and one.need.gpu_gb <= memory_plans.MOST_GB[name] for one in held)
+
+
+def test_main_memory_that_does_not_suffice_is_named() -> None:
+    error = problem(estimated(settings(), on=replace(H100, gpu_memory_gb=25.3, ram_gb=32.0)))
+    assert error.code == "memory" and "--base nf4" in error.hint
+    assert "33 GB of main memory" in error.message
+    assert plan.check(estimated(settings(model__base="nf4"), on=replace(H100, gpu_memory_gb=25.3, ram_gb=32.0))) == []
 
 
 # --- what the machine lacks ---------------------------------------------------------------------------------------

@@ -17,6 +17,7 @@ from magicid_cli.destinations import destinations, free_name
 from magicid_cli.errors import MagicIDError
 from magicid_cli.events import Events
 from magicid_cli.models.base import Family, Shape
+from magicid_cli.plan import running
 from magicid_cli.workspace import Workspace, append_line, file_digest
 
 if TYPE_CHECKING:
@@ -164,46 +165,78 @@ def generate(
 
     settings = resolved.settings
     adapter, words = chosen_adapter(workspace, settings), keywords_of(workspace)
-    wanted = settings.generate
     first = secrets.randbelow(2**31) if settings.seed is None else settings.seed
-    seeds = [first + number for number in range(wanted.count)]
+    seeds = [first + number for number in range(settings.generate.count)]
     paths = destinations(workspace, prompt, seeds, output, force)
-    family = models.open_family(settings.model, events)
-    made = []
     smaller = "Make a smaller video (--size 960x544 --frames 33), or free the GPU."
     with models.gpu_memory("generating", smaller):
         # Read once: a customization that is running may replace a file at any time.
-        content, read = (file_digest(adapter), adapters.load(adapter)) if adapter else (None, None)
-        known, spoken = (file_digest(words), keywords.load(words)) if words else (None, None)
-        text, negative = encode(family, prompt, wanted, events, spoken)
-        if read:
-            put_on(family, *read)
-        else:
-            family.load("transformer")
-        for number, (seed, path) in enumerate(zip(seeds, paths, strict=True), 1):
-            clock = Clock()
-            if read:
-                adapters.select(family.transformer, WORN)  # the video before may have begun without it
-            latents = sample(family, wanted, text, negative, seed, number, events)
-            clock.denoised()
-            with events.finishing():
-                # The transformer stays: every video is a file before the next one is begun.
-                written = write(family, settings, latents, seed, path, force)
-                record = {
-                    **made_by(family, settings),
-                    "file": str(written.absolute()),
-                    "prompt": prompt,
-                    "seed": seed,
-                    "adapter": content,
-                    **({"method": workspace.method} if workspace.method else {}),
-                    **({"keywords": known} if known else {}),
-                    "time": time.time(),
-                    **clock.seconds(),
-                }
-                append_line(workspace.videos / "videos.jsonl", record)
-            events.emit("video", stage="generate", video=number, videos=wanted.count, **clock.seconds())
-            made.append(Made(written, seed, prompt))
+        wish = Wish(
+            prompt,
+            list(zip(seeds, paths, strict=True)),
+            force,
+            (file_digest(adapter), *adapters.load(adapter)) if adapter else None,
+            (file_digest(words), keywords.load(words)) if words else None,
+        )
+        made: list[Made] = []
+        running.with_next_plan(lambda now: _make(workspace, now, wish, made, events), settings, "generate", events)
     return made
+
+
+@dataclass(frozen=True)
+class Wish:
+    """What a call of `generate` is to make.
+
+    Attributes:
+        prompt: of all videos.
+        videos: seed and file of each.
+        force: whether a file may be replaced.
+        adapter: its digest, its tensors and what it is; None for the untouched model.
+        words: digest and content of the identity's keywords, if it has any.
+    """
+
+    prompt: str
+    videos: list[tuple[int, Path]]
+    force: bool
+    adapter: "tuple[str, dict[str, torch.Tensor], AdapterSpec] | None"
+    words: tuple[str, Any] | None
+
+
+def _make(workspace: Workspace, settings: Settings, wish: Wish, made: list[Made], events: Events) -> None:
+    """Make the videos that are not in `made` yet, and put them there; every part of the model is loaded once."""
+    from magicid_cli import adapters
+
+    wanted = settings.generate
+    family = running.open_family(settings, "generate", events)
+    text, negative = encode(family, wish.prompt, wanted, events, wish.words[1] if wish.words else None)
+    if wish.adapter:
+        put_on(family, *wish.adapter[1:])
+    else:
+        family.load("transformer")
+    running.arrange(family, "generate", events)
+    for number, (seed, path) in list(enumerate(wish.videos, 1))[len(made) :]:
+        clock = Clock()
+        if wish.adapter:
+            adapters.select(family.transformer, WORN)  # the video before may have begun without it
+        latents = sample(family, wanted, text, negative, seed, number, events)
+        clock.denoised()
+        with events.finishing():
+            # The transformer stays: every video is a file before the next one is begun.
+            written = write(family, settings, latents, seed, path, wish.force)
+            record = {
+                **made_by(family, settings),
+                "file": str(written.absolute()),
+                "prompt": wish.prompt,
+                "seed": seed,
+                "adapter": wish.adapter[0] if wish.adapter else None,
+                **({"method": workspace.method} if workspace.method else {}),
+                **({"keywords": wish.words[0]} if wish.words else {}),
+                "time": time.time(),
+                **clock.seconds(),
+            }
+            append_line(workspace.videos / "videos.jsonl", record)
+        made.append(Made(written, seed, wish.prompt))
+        events.emit("video", stage="generate", video=number, videos=wanted.count, **clock.seconds())
 
 
 class Clock:
@@ -334,6 +367,7 @@ def made_by(family: Family, settings: Settings) -> dict[str, Any]:
         "device": family.device.type,
         "versions": {name: version(name) for name in ("magicid", "torch", "diffusers", "peft")},
         "settings": asdict(settings.generate),
+        **({} if settings.model.base == "full" else {"base": settings.model.base}),
     }
 
 

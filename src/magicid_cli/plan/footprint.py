@@ -18,9 +18,9 @@ from magicid_cli.plan.costs import (
     tokens,
 )
 
-# Bytes of a weight of the blocks' linear layers that is not stored in full: fp8 is one; int8 is one and a float32 a
-# row, which is nothing; nf4 is half of one and a float32 for each 64.
-_STORED = {"fp8": 1.0, "int8": 1.0, "nf4": 0.5 + 4 / 64}
+# Of a weight of the blocks' linear layers that is not stored in full: its bytes, and of how many weights one shares a
+# scale of the full number type; 0 for a whole row.
+_STORED = {"fp8": (1.0, 0), "int8": (1.0, 0), "nf4": (0.5, 64)}
 # Tensors of a token's width that live at once inside one block: norm 1, q k v 3, after their norms 2, after rotation 2
 # and its float32 copies 4, attention output 1, MLP 8, concatenation 5, and in the backward gradients of the largest 5.
 _IN_BLOCK, _GRADIENTS = 31, 5
@@ -77,38 +77,26 @@ def memory(
         execution: how the model is held and what is kept; the plainest way by default.
     """
     execution = execution or Execution()
-    hidden = (tokens(shape, arch.token_side) + arch.text_tokens) * arch.width * value_bytes / GB
+    joint = tokens(shape, arch.token_side) + arch.text_tokens
+    hidden = joint * arch.width * value_bytes / GB
     copies = (4 if training else 1) + (3 if reference else 0)
     device, pinned = weights(arch, execution, value_bytes)
-    kept = _kept(arch, shape, execution, hidden) if training else 0.0
-    waits = execution.kept_in == "pinned" and execution.keep != "everything"
-    tensors = 2 if execution.keep == "attention" else 1
+    each = {"nothing": 1, "attention": 2, "everything": _IN_BLOCK - _GRADIENTS}[execution.keep] if training else 0
+    if each and execution.kept_in == "pinned" and execution.keep != "everything":
+        pinned += arch.blocks * each * _rounded(hidden)
+        kept = 2 * each * hidden  # on their way, one block's go or come while another's are used
+    else:
+        kept = arch.blocks * each * hidden
+    if training and execution.keep == "attention":
+        # With an attention output stays the float32 logarithm of its normaliser, a number for each token and head.
+        kept += arch.blocks * joint * arch.heads * 4 / GB
     return Memory(
         weights=device,
         adapters=adapter_parameters(arch, adapter) * 4 * copies / GB,
-        # On their way, one comes while another is used.
-        kept=min(kept, 2 * kept / arch.blocks) if waits else kept,
+        kept=kept,
         block=_IN_BLOCK * hidden,
-        pinned=pinned + (arch.blocks * tensors * _rounded(hidden) if training and waits else 0.0),
+        pinned=pinned,
     )
-
-
-def _kept(arch: Architecture, shape: Shape, execution: Execution, hidden: float) -> float:
-    """What the forward keeps for the backward, in GB.
-
-    Args:
-        arch: of the transformer.
-        shape: of the video.
-        execution: says what is kept.
-        hidden: GB of a tensor of the tokens' width.
-    """
-    if execution.keep == "everything":
-        return arch.blocks * (_IN_BLOCK - _GRADIENTS) * hidden
-    if execution.keep == "nothing":
-        return arch.blocks * hidden
-    # With an attention output goes the float32 logarithm of its normaliser, a number for each token and head.
-    normaliser = (tokens(shape, arch.token_side) + arch.text_tokens) * arch.heads * 4 / GB
-    return arch.blocks * (2 * hidden + normaliser)
 
 
 def _rounded(size_gb: float) -> float:
@@ -136,15 +124,18 @@ def block_bytes(arch: Architecture, kind: str, base: Storage, value_bytes: int) 
     Args:
         arch: of the transformer.
         kind: `dual` or `single`.
-        base: how the linear layers are stored; what modulates and normalises stays in full.
+        base: how the linear layers are stored; their biases and the norms stay in full.
         value_bytes: of a number that is stored in full.
     """
     number = block_parameters(arch)[0 if kind == "dual" else 1]
     if base == "full":
         return float(number * value_bytes)
-    square = arch.width**2
-    stored = (24 if kind == "dual" else 12) * square
-    return stored * _STORED[base] + (number - stored) * value_bytes
+    # In squares of the width: attention, both MLPs, modulation; rows in widths: the outputs of the same layers.
+    squares, rows = (8 + 16 + 12, 8 + 10 + 12) if kind == "dual" else (3 + 9 + 3, 3 + 5 + 3)
+    each, group = _STORED[base]
+    stored = squares * arch.width**2
+    scales = stored / group if group else rows * arch.width
+    return stored * each + (number - stored + scales) * value_bytes
 
 
 def text_memory(arch: Architecture, value_bytes: int) -> float:

@@ -16,6 +16,8 @@ A person can read it with `ls` and `cat`:
         rounds/N/       repository/, scores.jsonl, …, pairs.jsonl, pairs.json and prefer/ of round N, from 2 on
         texts/          prompts and captions, encoded
         videos/         what `generate` made
+        comparison/     what the report compares: videos.jsonl, clips/*.mp4, scores.jsonl
+        report/         the pages of `report`, previews/
         methods/<name>/ another method's results on the same photos, with children and records of the same names
         evaluation/     what `evaluate` measured, a file a video and measure
         events.jsonl    what happened

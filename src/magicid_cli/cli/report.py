@@ -72,6 +72,8 @@ def report(
         workspace, settings, found, target=target, show=not no_photos, gpu=gpu, without="" if found else without
     )
     shell.write_private(target, built.page)
+    if not no_photos:
+        _remember(workspace, target)
     pictures = _pictures(target, built.charts) if png else []
     data = {
         "identity": workspace.name,
@@ -139,6 +141,14 @@ def _make(terminal: Terminal, workspace: "Workspace", settings: "Settings") -> t
         if error.exit_code not in (MACHINE, WEIGHTS) and error.code != "model-mismatch":
             raise
         return 0, f"No videos were made to compare. {error.message} {error.hint}"
+
+
+def _remember(workspace: "Workspace", target: Path) -> None:
+    """Keep where a page that shows the person lies outside the identity's folder, so that `rm` can name it."""
+    inside = workspace.path.resolve() in target.resolve().parents
+    known = workspace.manifest().get("exports", [])
+    if not inside and str(target.resolve()) not in known:
+        workspace.update(exports=[*known, str(target.resolve())])
 
 
 def _pictures(target: Path, charts: list[Any]) -> list[Path]:

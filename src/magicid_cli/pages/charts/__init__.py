@@ -175,6 +175,10 @@ def _focusable(link: ElementTree.Element, chart: Chart) -> None:
         for name in ("role", "aria-label", "aria-roledescription"):
             shape.attrib.pop(name, None)
     link.set("data-mark", target)
+    if not said:  # the ring around a winner: its line says it
+        link.tag = f"{{{_SVG}}}g"
+        link.set("aria-hidden", "true")
+        return
     link.set("aria-label", said)
     if target in chart.hidden:
         link.set("class", "off")

@@ -178,6 +178,7 @@ def _pairs(points: Sequence[Point], pairs: Sequence[Pair], place: Spec) -> Spec:
         "mark": {
             "type": "point",
             "filled": False,
+            "aria": False,
             "size": 260,
             "color": COLOURS["mark"],
             "strokeWidth": 1.2,

@@ -51,8 +51,6 @@
   const shown = (mark) => !mark.classList.contains("off") && mark.getBoundingClientRect().width + mark.getBoundingClientRect().height > 0;
   for (const chart of document.querySelectorAll("[data-chart]")) {
     const marks = [...chart.querySelectorAll("[data-mark]")];
-    // The rings of winners say what their lines say.
-    for (const mark of marks) if (!mark.getAttribute("aria-label")) { mark.setAttribute("aria-hidden", "true"); mark.removeAttribute("href"); }
     const stops = marks.filter((mark) => mark.getAttribute("aria-label"));
     const left = (mark) => { const box = mark.getBoundingClientRect(); return box.x + box.width / 2; };
     let order = null;

@@ -2,17 +2,35 @@
 of the checkpoint alone; for the whole, repositories with the real ones' files on a local Hub.
 """
 
+import hashlib
+import json
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from diffusers import UNetMotionModel
 from diffusers.models.attention_processor import Attention
+from PIL import Image
+from transformers import CLIPImageProcessorPil
 
+import looked_at
 import tiny_animator
+from hub_server import HubServer
+from magicid_cli import config, video
+from magicid_cli.baselines import untrained
 from magicid_cli.baselines.id_animator import conversion
+from magicid_cli.baselines.id_animator.pipeline import Animator, pixels
+from magicid_cli.baselines.registry import METHODS
+from magicid_cli.cli.app import main
+from magicid_cli.errors import MagicIDError
+from magicid_cli.events import Events
+from magicid_cli.faces import TEMPLATE, Face
+from magicid_cli.models.catalog import METHOD_WEIGHTS
+from magicid_cli.workspace import Workspace, read_lines
 
 SCALE = 0.8
 
@@ -116,3 +134,162 @@ def test_the_converted_adapter_is_the_adapter(state: dict[str, torch.Tensor]) ->
     assert (found - expected).abs().max() <= 1e-5
     without = motion_unet()(noisy, 500, text.repeat_interleave(2, 0)).sample
     assert (without - expected).abs().max() > 1e-2
+
+
+# ------------------------------------------------------------------------------------------------------ the checkpoint
+
+
+def saved(folder: Path, content: Any) -> Path:
+    torch.save(content, folder / "animator.ckpt")
+    return folder / "animator.ckpt"
+
+
+def test_names_with_and_without_module_and_state_dict_are_read(tmp_path: Path, state: dict[str, torch.Tensor]) -> None:
+    """Both layouts that the authors' own loader takes give the same tensors."""
+    longer = {f"module.{name}": value for name, value in state.items()}
+    for content in (state, {"state_dict": state}, {"state_dict": longer}):
+        found = conversion.read(saved(tmp_path, content))
+        assert found.keys() == state.keys()
+        assert all(torch.equal(found[name], state[name]) for name in state)
+
+
+class Runs:
+    """What a pickle that runs something looks like."""
+
+    def __reduce__(self) -> Any:
+        return Path.touch, (Path("ran-it"),)
+
+
+@pytest.mark.parametrize("content", [{"state_dict": {"a": Runs()}}, {"state_dict": {"a": "text"}}, [torch.ones(1)]])
+def test_nothing_but_tensors_is_taken_and_nothing_is_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: Any
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(MagicIDError) as caught:
+        conversion.read(saved(tmp_path, content))
+    assert caught.value.code == "model-unusable"
+    assert not Path("ran-it").exists()
+
+
+def test_a_tensor_too_few_too_many_or_of_another_shape_is_told(state: dict[str, torch.Tensor]) -> None:
+    unet = motion_unet()
+    name = "adapter_modules.3.to_k_face.weight"
+    wrong = {
+        "to_k_face": {key: value for key, value in state.items() if key != name},
+        "no place": state | {"adapter_modules.33.to_k_face.weight": state[name]},
+        "is expected": state | {name: state[name][:, :-1]},
+    }
+    for said, content in wrong.items():
+        with pytest.raises(MagicIDError, match=said) as caught:
+            conversion.convert(content, unet, Path("animator.ckpt"))
+        assert caught.value.code == "model-unusable"
+
+
+# ----------------------------------------------------------------------------------------------------------- the whole
+
+
+@pytest.fixture(scope="module")
+def repositories(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    return tiny_animator.write(tmp_path_factory.mktemp("animator"))
+
+
+@pytest.fixture
+def served(hub: HubServer, repositories: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> HubServer:
+    """The three repositories, at the commits that the catalog pins."""
+    pinned = {one.source.repo: one.source.revision for one in METHOD_WEIGHTS["id-animator"]}
+    for name, folder in repositories.items():
+        hub.add(name, folder, None if pinned[name] == "main" else pinned[name])
+    for name, value in {"FRAMES": "3", "STEPS": "2", "SIZE": "64x64"}.items():
+        monkeypatch.setenv(f"MAGICID_ID_ANIMATOR_{name}", value)
+    return hub
+
+
+@pytest.fixture
+def alice(tmp_path: Path) -> Workspace:
+    return looked_at.identity(tmp_path / "photos").of_method("id-animator")
+
+
+COMMAND = ["generate", "--method", "id-animator", "--prompt", "alice dances", "--seed", "3", "--device", "cpu"]
+
+
+def test_generate_makes_a_video_once(served: HubServer, alice: Workspace, capsys: pytest.CaptureFixture[str]) -> None:
+    """From the Hub to a video and its record; the second time nothing is made and nothing is asked."""
+    assert main([*COMMAND, "--json", "--yes"]) == 0
+    out, said = capsys.readouterr()
+    (made,) = json.loads(out)["data"]["videos"]
+    frames, fps = video.read_video(Path(made["path"]))
+    assert frames.shape == (3, 64, 64, 3) and fps == 8
+    assert Path(made["path"]).parent == alice.videos
+
+    # What was fetched is what is needed, and no other pickle.
+    asked = {Path(request.path).name for request in served.asked("/resolve/")}
+    needed = {"animator.ckpt", "realisticVisionV60B1_v51VAE.safetensors", "model.safetensors", "vocab.json"}
+    assert needed <= asked
+    assert not asked & {"mm_sd_v15_v2.ckpt", "app.py", "pytorch_model.bin", "model.bin"}
+    content = hashlib.sha256((served.repo(tiny_animator.SPACE).folder / "animator.ckpt").read_bytes()).hexdigest()
+    assert content in said
+    assert "Non-commercial: ID-Animator's face adapter" in said and "Licence: Apache-2.0" in said
+
+    (row,) = read_lines(alice.videos / "videos.jsonl")
+    assert (row["prompt"], row["seed"], row["method"]) == ("a person dances", 3, "id-animator")
+    assert row["checkpoint_sha256"] == content and row["settings"]["scale"] == 0.8
+    assert row["weights"][tiny_animator.SPACE] == served.repo(tiny_animator.SPACE).commit
+    assert (alice.references / row["photo"]["file"]).is_file()
+    assert alice.manifest()["method"] == "id-animator"
+
+    before = len(served.requests)
+    assert main([*COMMAND, "--json", "--yes"]) == 0
+    out, said = capsys.readouterr()
+    assert json.loads(out)["data"]["videos"] == [made] and "there already" in said
+    assert len(served.requests) == before and len(read_lines(alice.videos / "videos.jsonl")) == 1
+    # Another prompt is another video.
+    assert main([*COMMAND[:4], "alice sleeps", *COMMAND[5:], "-q", "--yes"]) == 0
+    assert capsys.readouterr().out.strip() != made["path"]
+
+
+def test_the_plan_names_downloads_and_memory_and_fetches_nothing(
+    served: HubServer, alice: Workspace, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([*COMMAND, "--json", "--dry-run"]) == 0
+    estimate = json.loads(capsys.readouterr().out)["data"]["estimate"]
+    assert set(estimate["downloads_gb"]) == {tiny_animator.SPACE, tiny_animator.MOTION, tiny_animator.ENCODER}
+    assert estimate["memory_gb"] == 10 and estimate["seconds"] is None
+    assert not served.requests
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_without_a_gpu_a_cpu_must_be_asked_for(
+    served: HubServer, alice: Workspace, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([*COMMAND[:-2], "--yes"]) == 3
+    assert "--device cpu" in capsys.readouterr().err and not served.requests
+
+
+def test_the_photo_takes_part(served: HubServer, alice: Workspace) -> None:
+    """Another photo, and a scale of 0, give other frames from the same noise; the same gives the same."""
+    settings, events = config.resolve({"model.name": "tiny", "model.device": "cpu"}).settings, Events()
+    photo = untrained.choose_photo(alice, settings, events)
+    place = untrained.place_of(METHODS["id-animator"], settings)
+    assert place == untrained.Place("cpu", "float32")
+    folders = untrained.fetch(METHODS["id-animator"], settings, events)
+
+    def animator(photo: untrained.Photo, scale: float) -> Animator:
+        return Animator(folders, replace(settings.id_animator, scale=scale), photo, place, events, "")
+
+    def made(animator: Animator) -> np.ndarray:
+        return animator.frames("a person", 1, lambda _step: None)
+
+    first = animator(photo, 0.8)
+    one = made(first)
+    assert np.array_equal(one, made(first))
+    assert not np.array_equal(one, made(animator(photo, 0.0)))
+    assert not np.array_equal(one, made(animator(replace(photo, picture=photo.picture[::-1].copy()), 0.8)))
+
+
+def test_the_image_encoder_sees_what_clip_was_trained_on() -> None:
+    """Against transformers' own processor of CLIP's pictures."""
+    picture = np.random.default_rng(0).integers(0, 256, (112, 112, 3), dtype=np.uint8)
+    photo = untrained.Photo(Path("0.png"), "", picture, Face((0, 0, 112, 112), TEMPLATE, 1.0))
+    processor = CLIPImageProcessorPil()
+    shown = processor(Image.fromarray(picture).resize((224, 224)), return_tensors="pt").pixel_values
+    assert (pixels(photo) - shown).abs().max() < 1e-5

@@ -256,9 +256,11 @@ def require(
     """Refuse in milliseconds what `generate` would refuse, with the same arguments, as far as that is known by then.
 
     Raises:
-        MagicIDError: `identity-unfinished`, `model-mismatch`, `output-exists`, `output-invalid`.
+        MagicIDError: `identity-unfinished`, `model-mismatch`, `output-exists`, `output-invalid`, or what the method's
+            own `require` raises.
     """
     if method(name).own_model:
+        pipeline.stage(name).require(identity.of_method(name), settings)
         destinations(identity.of_method(name), prompt, list(range(settings.generate.count)), output, force)
     else:
         generation.require(folder(identity, name), settings, prompt, output=output, force=force)

@@ -5,6 +5,7 @@ A method that trains has a module with the functions of a stage (`NAME`, `TITLE`
 `methods/<name>/` inside the identity's. A method that trains nothing has a module with
 
     plan_rows(settings) -> list[plan.Row]
+    require(workspace, settings) -> None, which refuses what `generate` would refuse, in milliseconds
     generate(workspace, resolved, prompt, *, output, force, events) -> list[generation.Made]
 
 where `workspace` is the method's folder (`Workspace(name, method=…)`), whose `references` are the identity's, and a

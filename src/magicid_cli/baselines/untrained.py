@@ -99,6 +99,7 @@ def generate(
             reading the weights raises.
     """
     settings = resolved.settings
+    require(workspace, method, settings)
     wish = _Wish(method, section, prompt, choose_photo(workspace, settings, events), place_of(method, settings))
     first = secrets.randbelow(2**31) if settings.seed is None else settings.seed
     seeds = [first + number for number in range(settings.generate.count)]
@@ -179,24 +180,32 @@ def _make(
     return written
 
 
-def choose_photo(workspace: Workspace, settings: Settings, events: Events) -> Photo:
-    """The identity's photo with the largest face; the first of equals.
+def require(workspace: Workspace, method: Method, settings: Settings) -> None:
+    """Refuse before anything takes long.
 
     Raises:
-        MagicIDError: `identity-unfinished` if no photo was looked at yet, `photos-none-usable` if no crop shows a face,
-            or what opening the face finder raises.
+        MagicIDError: `identity-unfinished` if no photo was looked at yet, `gpu-missing`.
     """
-    from PIL import Image
-
-    from magicid_cli.conditioning import references
-    from magicid_cli.faces import open_faces
-
     if not (workspace.references / "captions.jsonl").is_file():
         raise MagicIDError(
             "identity-unfinished",
             f"No photo of '{workspace.name}' was looked at yet.",
             f"Run or resume: magicid customize PHOTOS --name {workspace.name}",
         )
+    place_of(method, settings)
+
+
+def choose_photo(workspace: Workspace, settings: Settings, events: Events) -> Photo:
+    """The identity's photo with the largest face; the first of equals.
+
+    Raises:
+        MagicIDError: `photos-none-usable` if no crop shows a face, or what opening the face finder raises.
+    """
+    from PIL import Image
+
+    from magicid_cli.conditioning import references
+    from magicid_cli.faces import open_faces
+
     detector = open_faces(
         settings.rewards, video_model(settings.model.name), offline=settings.model.offline, events=events
     ).detector

@@ -37,6 +37,16 @@ def plan_rows(settings: Settings) -> list[Row]:
     return [Row("generate", count, None, "unknown", _MEMORY_GB, note)]
 
 
+def require(workspace: Workspace, settings: Settings) -> None:
+    """Refuse before anything takes long; see `untrained.require`.
+
+    Raises:
+        MagicIDError: also `baseline-missing` without the other environment.
+    """
+    environments.python_of(NAME)
+    untrained.require(workspace, METHODS[NAME], settings)
+
+
 def generate(
     workspace: Workspace, resolved: Resolved, prompt: str, *, output: Path | None, force: bool, events: Events
 ) -> "list[Made]":
@@ -46,7 +56,7 @@ def generate(
         MagicIDError: `baseline-missing` without the other environment, before anything is fetched; `baseline-failed`.
     """
     settings, method = resolved.settings, METHODS[NAME]
-    environments.python_of(NAME)
+    require(workspace, settings)
 
     def open_maker(photo: untrained.Photo, place: untrained.Place) -> untrained.Maker:
         (folder,) = untrained.fetch(method, settings, events)

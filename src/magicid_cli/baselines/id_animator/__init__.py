@@ -45,6 +45,11 @@ def plan_rows(settings: Settings) -> list[Row]:
     return [Row("generate", count, None, "unknown", _MEMORY_GB, note)]
 
 
+def require(workspace: Workspace, settings: Settings) -> None:
+    """Refuse before anything takes long; see `untrained.require`."""
+    untrained.require(workspace, METHODS[NAME], settings)
+
+
 def generate(
     workspace: Workspace, resolved: Resolved, prompt: str, *, output: Path | None, force: bool, events: Events
 ) -> "list[Made]":

@@ -360,3 +360,49 @@ def test_the_untouched_model_is_not_a_method_s(alice: Path) -> None:
     space = Workspace("alice").of_method("dreambooth")
     with pytest.raises(MagicIDError, match="is of MagicID"):
         generation.chosen_adapter(space, resolved(alice, **{"generate.adapter": "none"}).settings)
+
+
+# ------------------------------------------------------------------------------------------------------------- export
+
+
+@pytest.mark.parametrize("kind", keywords.KINDS)
+def test_the_card_s_program_encodes_a_prompt_as_we_do(
+    alice: Path, kind: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The function on the card of exported keywords, run on plain diffusers' pipeline, against our own encoding."""
+    run(alice, "magic-me", **{"prefer.steps": 0, "reconstruct.steps": 2, "magic_me.kind": kind})
+    assert main(["export", "alice", "--method", "magic-me", "--json"]) == 0
+    folder = Path(json.loads(capsys.readouterr().out)["data"]["folder"])
+    assert folder.name == "alice-magic-me-diffusers"
+    text = (folder / "README.md").read_text()
+    assert "alice" not in text and "2402.09368" in text
+    program = text[text.index("def spoken(") : text.index("\n\n\nvideo = ")]
+    family = models.open_family(resolved(alice).settings.model, Events())
+    assert isinstance(family, Hunyuan)
+    family.load("text")
+    from diffusers.pipelines.hunyuan_video.pipeline_hunyuan_video import DEFAULT_PROMPT_TEMPLATE
+
+    own = keywords.load(folder / "keywords.safetensors")
+    names = {
+        "torch": torch,
+        "pipe": family._text,
+        "keywords": own.rows,
+        "DEFAULT_PROMPT_TEMPLATE": DEFAULT_PROMPT_TEMPLATE,
+    }
+    exec(program, names)  # what a reader of the card would do
+    prompt = "A person walks in the city"
+    spoken: dict[str, torch.Tensor] = names["spoken"](prompt)  # type: ignore[operator]
+    ours, _ = keywords.encode(keywords.open_encoder(family), prompt, own)
+    for name, value in ours.items():
+        torch.testing.assert_close(spoken[name][0], value, rtol=1e-4, atol=1e-5, msg=name)
+    assert main(["export", "alice", "--method", "magic-me", "--format", "comfyui", "--json"]) == 2
+    assert "no weights of the video model" in json.loads(capsys.readouterr().out)["error"]["message"]
+
+
+def test_a_method_s_adapter_is_exported_under_its_own_name(alice: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run(alice, "dreambooth", **{"prefer.steps": 0, "reconstruct.steps": 1})
+    assert main(["export", "alice", "--method", "dreambooth", "--json"]) == 0
+    folder = Path(json.loads(capsys.readouterr().out)["data"]["folder"])
+    card = (folder / "README.md").read_text()
+    assert (folder / "pytorch_lora_weights.safetensors").is_file()
+    assert "DreamBooth-LoRA, arXiv 2208.12242" in card and "## Scores" not in card

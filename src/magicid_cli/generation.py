@@ -85,7 +85,7 @@ def chosen_adapter(workspace: Workspace, settings: Settings) -> Path | None:
         MagicIDError: `identity-unfinished`, `model-mismatch`, `settings-invalid`.
     """
     if workspace.method:
-        _require_method(workspace, settings)
+        require_method(workspace, settings)
         named = workspace.manifest().get("adapter")
         return workspace.path / named if named else None
     if settings.generate.adapter == "final":
@@ -108,8 +108,12 @@ def keywords_of(workspace: Workspace) -> Path | None:
     return workspace.path / named if named else None
 
 
-def _require_method(workspace: Workspace, settings: Settings) -> None:
-    """Refuse another method whose training has not ended, or that has no such adapter as is asked for."""
+def require_method(workspace: Workspace, settings: Settings) -> None:
+    """Refuse another method whose training has not ended, or that has no such adapter as is asked for.
+
+    Raises:
+        MagicIDError: `settings-invalid`, `identity-unfinished`, `model-mismatch`.
+    """
     if settings.generate.adapter != "final":
         raise MagicIDError(
             "settings-invalid",

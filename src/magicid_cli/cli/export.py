@@ -4,6 +4,8 @@ from typing import Annotated, Literal
 
 import typer
 
+from magicid_cli.baselines.registry import method as find_method
+from magicid_cli.baselines.registry import trained_method
 from magicid_cli.cli import options
 from magicid_cli.cli.output import Result, Table, Terminal
 from magicid_cli.config import resolve
@@ -19,15 +21,21 @@ def export(
     terminal: Terminal,
     flags: options.Flags,
     name: options.SomeIdentity = None,
+    method: options.Method = None,
     format: Format = "diffusers",
     output: options.Output = None,
     force: options.Force = False,
 ) -> Result:
-    """Write an identity's adapter for other tools, with a model card, and check it by loading it back."""
+    """Write an identity's adapter for other tools, with a model card, and check it by loading it back.
+
+    With --method, what that method trained: an adapter, or keywords, which have the format diffusers alone.
+    """
     from magicid_cli.cli.identity import choose, gigabytes
     from magicid_cli.export import export as write
 
     workspace = choose(name)
+    if method is not None and find_method(method).module:
+        workspace = workspace.of_method(trained_method(method))
     resolved = resolve(flags.values, preset=flags.preset, identity_model=workspace.manifest().get("model"))
     done = write(workspace, format, output, force=force, events=terminal.events, settings=resolved.settings)
     rows = [(file.relative_to(done.folder), gigabytes(file.stat().st_size)) for file in done.files]

@@ -21,7 +21,13 @@ if TYPE_CHECKING:
     from magicid_cli.models.base import Family
 
 KINDS = ("diffusers", "comfyui", "merged")
-_FILES = ("README.md", "pytorch_lora_weights.safetensors", "adapter-comfyui.safetensors", "transformer")
+_FILES = (
+    "README.md",
+    "keywords.safetensors",
+    "pytorch_lora_weights.safetensors",
+    "adapter-comfyui.safetensors",
+    "transformer",
+)
 
 
 @dataclass(frozen=True)
@@ -42,10 +48,10 @@ def export(
     events: "Events",
     settings: "Settings",
 ) -> Exported:
-    """Write an identity's adapter in a format of `KINDS`.
+    """Write an identity's adapter in a format of `KINDS`, or another method's adapter or keywords.
 
     Args:
-        workspace: a customized identity.
+        workspace: a customized identity, or the folder of a method that trains something.
         kind: the format.
         destination: the folder to make; by default `exports/<name>-<kind>` in magicid's data folder, with -2,
             -3, … where that is taken.
@@ -55,15 +61,15 @@ def export(
 
     Raises:
         MagicIDError: `output-exists`, `output-invalid`, `identity-unfinished`, `identity-busy`, `disk-full`,
-            `model-mismatch`, or `export-unfaithful`: nothing is left behind then.
+            `model-mismatch`, `settings-invalid` for keywords in another format than `diffusers`, or
+            `export-unfaithful`: nothing is left behind then.
     """
-    from magicid_cli import generation, models
+    from magicid_cli import models
 
-    generation.require_model(workspace, settings)
+    _require(workspace, kind, settings)
     # The lock: nothing may change the adapter while it is read, and nobody else has a temporary folder of this name.
     with workspace.lock(), models.gpu_memory("merging", "Export the adapter itself: --format diffusers"):
         folder = _folder(workspace, kind, destination, force)
-        adapter = generation.adapter_of(workspace)
         family = models.open_family(settings.model, events)
         folder.parent.mkdir(parents=True, exist_ok=True)
         prefix = f".tmp-magicid.{workspace.name}."  # a dot is in no name
@@ -72,7 +78,7 @@ def export(
         temporary = Path(tempfile.mkdtemp(prefix=prefix, dir=folder.parent))
         try:
             with room_to_write(folder):
-                checks = _fill(temporary, kind, workspace, family, adapter)
+                checks = _fill(temporary, kind, workspace, family)
                 _publish(temporary, folder)
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
@@ -81,11 +87,31 @@ def export(
     return Exported(folder, sorted(path for path in folder.rglob("*") if path.is_file()), checks)
 
 
-def _fill(temporary: Path, kind: str, workspace: Workspace, family: "Family", adapter: Path) -> dict[str, Any]:
-    """Write everything into the temporary folder; returns what loading it back found."""
-    from magicid_cli import adapters
-    from magicid_cli.export import card, comfyui, diffusers, merged
+def _require(workspace: Workspace, kind: str, settings: "Settings") -> None:
+    """Refuse what is not finished, belongs to another model, or has no such format."""
+    from magicid_cli import generation
 
+    if not workspace.method:
+        generation.require_model(workspace, settings)
+        return
+    generation.require_method(workspace, settings)
+    if generation.keywords_of(workspace) and kind != "diffusers":
+        raise MagicIDError(
+            "settings-invalid",
+            f"'{workspace.method}' trains keywords for the text encoder, no weights of the video model.",
+            "Export them with --format diffusers: the card says how a prompt is encoded with them.",
+        )
+
+
+def _fill(temporary: Path, kind: str, workspace: Workspace, family: "Family") -> dict[str, Any]:
+    """Write everything into the temporary folder; returns what loading it back found."""
+    from magicid_cli import adapters, generation
+    from magicid_cli.export import card, comfyui, diffusers, keywords, merged
+
+    words = generation.keywords_of(workspace)
+    if words:
+        return keywords.write(temporary, workspace, words, family)
+    adapter = generation.adapter_of(workspace)
     tensors, spec = adapters.load(adapter)
     if kind == "merged":
         _, checks = merged.write(temporary, family, adapter)
@@ -105,7 +131,8 @@ def _folder(workspace: Workspace, kind: str, destination: Path | None, force: bo
     """
     from magicid_cli.destinations import free_name, require_writable
 
-    folder = (destination or data_home() / "exports" / f"{workspace.name}-{kind}").absolute()
+    parts = [workspace.name, *([workspace.method] if workspace.method else []), kind]
+    folder = (destination or data_home() / "exports" / "-".join(parts)).absolute()
     if destination is None and not force:
         folder = free_name(folder)
     require_writable(folder)

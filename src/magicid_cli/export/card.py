@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from magicid_cli import __version__, generation
+from magicid_cli.baselines.registry import MAGICID, METHODS
 from magicid_cli.models.catalog import DRAWN, FACE_MODELS, STAND_INS, VIDEO_MODELS, VideoModel
 from magicid_cli.rounds import FIRST, recorded
 from magicid_cli.workspace import Workspace, read_lines
@@ -101,23 +102,36 @@ def text(workspace: Workspace, kind: str) -> str:
     photos = sum(row["verdict"] == "used" for row in read_lines(workspace.references / "photos.jsonl"))
     base = [f"base_model: {model.source.repo}"] if model.source else []
     front = ["---", "library_name: diffusers", *base, "tags: [text-to-video, lora, magicid]", "---"]
-    loading = _LOADING[kind].format(base=_base(model), revision=model.source.revision if model.source else None)
+    loading = _LOADING[kind].format(base=base_line(model), revision=model.source.revision if model.source else None)
     loading += _late(kind, values["generate"])
     sections = ("seed", "rounds", "shape", "adapter", "training", "reconstruct", "pairs", "prefer")
     shown = {name: values[name] for name in sections if name in values}  # an earlier version had no rounds
+    facts = METHODS[workspace.method or MAGICID]
+    preferred = bool(values["prefer"]["steps"])
+    # Another method has no repository whose videos were scored.
+    scores = (
+        []
+        if workspace.method
+        else ["## Scores\n\n" + _scores(workspace.round(recorded(manifest)), preferred=preferred)]
+    )
     parts = [
         "\n".join(front),
         f"# A {values['photos']['class_word']} for {model.source.repo if model.source else f'the {model.name} model'}",
-        f"{_WHAT[kind]} made by magicid {__version__} (MagicID, arXiv 2503.12689) from {photos} photos of "
+        f"{_WHAT[kind]} made by magicid {__version__} ({facts.title}, {facts.paper}) from {photos} photos of "
         f"{_WHOM[model.drawn]}. In a prompt the person is called "
         f'"a {values["photos"]["class_word"]}".',
         "## Licences\n\n" + "\n".join(licences(manifest)),
         "## How to load\n\n" + loading,
-        "## Scores\n\n" + _scores(workspace.round(recorded(manifest)), preferred=bool(values["prefer"]["steps"])),
+        *scores,
         "## Settings\n\n```json\n" + json.dumps(shown, indent=2) + "\n```",
-        "## Use\n\n" + _USE[model.drawn],
+        "## Use\n\n" + use(model),
     ]
     return "\n\n".join(parts) + "\n"
+
+
+def use(model: VideoModel) -> str:
+    """What the videos may be used for."""
+    return _USE[model.drawn]
 
 
 def _late(kind: str, wanted: dict[str, Any]) -> str:
@@ -133,7 +147,7 @@ def _late(kind: str, wanted: dict[str, Any]) -> str:
     )
 
 
-def _base(model: VideoModel) -> str:
+def base_line(model: VideoModel) -> str:
     """The line of Python that names the base model."""
     if model.packaged:
         place = f'str(importlib.resources.files("magicid_cli").joinpath("{model.packaged}"))'

@@ -176,7 +176,7 @@ def test_version_and_help_are_results(capsys: pytest.CaptureFixture[str]) -> Non
 
 
 def test_every_setting_with_a_flag_is_an_option_with_its_default(shown: dict[str, str]) -> None:
-    together = shown["customize"] + shown["generate"]
+    together = shown["customize"] + shown["generate"] + shown["evaluate"]
     without = [knob.name for knob in KNOBS.values() if knob.flag is None]
     assert without == ["rewards.evaluation_face_model"]  # no command of these judges results
     for knob in KNOBS.values():

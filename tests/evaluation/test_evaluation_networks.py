@@ -216,7 +216,7 @@ class Inception(nn.Module):
         for name in self.WIDTHS:
             x = {"4b": whole, "5b": nn.MaxPool3d(2, 2)}.get(name, nn.Identity())(x)
             x = self.get_submodule(f"Mixed_{name}")(x)
-        answer: torch.Tensor = self.logits.conv3d(nn.functional.avg_pool3d(x, (2, 7, 7), 1))
+        answer: torch.Tensor = self.get_submodule("logits.conv3d")(nn.functional.avg_pool3d(x, (2, 7, 7), 1))
         return answer.squeeze(4).squeeze(3).mean(2)
 
 

@@ -219,16 +219,24 @@ def test_what_cannot_be_read_is_set_aside_and_counts_nowhere(studio: Studio, ori
 
 def test_nothing_is_measured_twice(studio: Studio, original: Evaluation, monkeypatch: pytest.MonkeyPatch) -> None:
     """No video is decoded again for the same question, under another name neither; another prompt asks CLIP alone."""
-    read = []
-    monkeypatch.setattr(harness.video, "read_video", lambda path: read.append(path) or (frames_of(SCENES[0]), 8.0))
+    read, looked = [], []
+
+    def reading(path: Path) -> tuple[np.ndarray, float]:
+        read.append(path)
+        return frames_of(SCENES[0]), 8.0
+
+    def looking(*given: Any) -> dict[str, Any]:
+        looked.append("pictures")
+        return real(*given)
+
+    real = Pictures.look
+    monkeypatch.setattr(harness.video, "read_video", reading)
     renamed = studio.folder / "renamed.mp4"
     renamed.write_bytes(studio.clips[0].read_bytes())
     assert studio.measure([renamed]).videos[0] == {**original.videos[0], "video": "renamed.mp4"}
     assert studio.measure(studio.clips).as_dict() == original.as_dict()
     assert read == []
-    looked = []
-    real = Pictures.look
-    monkeypatch.setattr(Pictures, "look", lambda *given: looked.append("pictures") or real(*given))
+    monkeypatch.setattr(Pictures, "look", looking)
     monkeypatch.setattr(Motion, "look", lambda *given: looked.append("motion"))
     studio.measure([renamed], ["A man nods in a library."])
     assert (read, looked) == ([renamed], ["pictures"])

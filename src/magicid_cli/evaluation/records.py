@@ -70,16 +70,16 @@ class Figure:
 
     Attributes:
         value: the mean over videos, or a distance of the set; None if it could not be measured, `why` then says why.
-        low, high: where 95 % of the bootstrap draws lie; None where there is no interval.
         videos, prompts: from how many.
+        low, high: where 95 % of the bootstrap draws lie; None where there is no interval.
         why: what is missing; empty if nothing is.
     """
 
     value: float | None
+    videos: int
+    prompts: int
     low: float | None = None
     high: float | None = None
-    videos: int = 0
-    prompts: int = 0
     why: str = ""
 
 

@@ -88,16 +88,16 @@ def _group(row: Mapping[str, Any]) -> str:
 def _figure(name: str, videos: Sequence[dict[str, Any]]) -> Figure:
     rows = [row for row in videos if row[name] is not None]
     if not rows:
-        return Figure(None, why=_GAPS.get(name, _NO_FACE))
+        return Figure(None, 0, 0, why=_GAPS.get(name, _NO_FACE))
     values, groups = [row[name] for row in rows], [_group(row) for row in rows]
     low, high = statistics.interval(values, groups) or (None, None)
     missing = len(videos) - len(rows)
     return Figure(
         float(np.mean(values)),
+        len(rows),
+        len(set(groups)),
         low,
         high,
-        videos=len(rows),
-        prompts=len(set(groups)),
         why=f"{missing} of {len(videos)} videos have no value" if missing else "",
     )
 
@@ -132,7 +132,7 @@ def _made_by(measures: Sequence[Measure]) -> dict[str, str]:
 
 def _fvd(rows: "Sequence[Measured]", reference: "Sequence[Measured]", why: str) -> tuple[Figure, dict[str, Any]]:
     if why:
-        return Figure(None, why=why), {}
+        return Figure(None, 0, 0, why=why), {}
     sets = [[row.found["features"]["vector"] for row in part] for part in (rows, reference)]
     short = sum(vector is None for part in sets for vector in part)
     one, other = (np.array([vector for vector in part if vector is not None]) for part in sets)
@@ -140,10 +140,10 @@ def _fvd(rows: "Sequence[Measured]", reference: "Sequence[Measured]", why: str) 
     facts["in_both"] = len({row.content for row in rows} & {row.content for row in reference})
     if min(len(one), len(other)) < 2:
         what = f"{len(one)} videos and {len(other)} of the reference set have enough frames; 2 of each are needed"
-        return Figure(None, why=what), facts
+        return Figure(None, 0, 0, why=what), facts
     facts |= {"dimensions": one.shape[1], "infinite": frechet.extrapolated(one, other)}
     prompts = len({_group(vars(row.item) | {"video": row.item.name}) for row in rows})
-    return Figure(frechet.distance(one, other), videos=len(one), prompts=prompts), facts
+    return Figure(frechet.distance(one, other), len(one), prompts), facts
 
 
 # -------------------------------------------------------------------------------------------------------------- notes

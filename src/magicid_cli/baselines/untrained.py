@@ -235,7 +235,7 @@ def place_of(method: Method, settings: Settings) -> Place:
     if device != wanted.device and device == "cpu":
         raise MagicIDError(
             "gpu-missing",
-            f"No CUDA GPU is usable here, and {method.title} on a CPU takes hours for one video, or days.",
+            f"No CUDA GPU is usable here, and on a CPU one video of {method.title} would take very long.",
             "To insist on the CPU: --device cpu",
         )
     automatic = {"cuda": "bfloat16", "cpu": "float32"}[device]

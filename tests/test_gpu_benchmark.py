@@ -11,20 +11,23 @@ from typing import Any
 
 import pytest
 import torch
-from benchmarks import gpu
+from benchmarks import _gpu_model, _gpu_profile, _gpu_rows, _gpu_table, gpu
 
 from magicid_cli import adapters
 from magicid_cli.models.base import Shape
-from magicid_cli.plan import costs
+from magicid_cli.plan import costs, known
 
-KINDS = ["forward", "sampling step", "stage-1 step", "preference step"]
-ALL = [(shape, kind) for shape in ("9x64x64", "17x64x96") for kind in KINDS]
+KINDS = ["forward", "sampling step", "stage-1 step", "preference step", "decode"]
+SMALL, LARGE = "9x64x64", "17x64x96"
+ALL = [(shape, kind, "80gb") for shape in (SMALL, LARGE) for kind in KINDS]
+ALL += [(s, k, w) for w in ("48gb", "24gb") for s in (SMALL, LARGE) for k in ("sampling step", "preference step")]
+ALL += [(shape, "preference step", "plain") for shape in (SMALL, LARGE)]
 
 
 @pytest.fixture
 def command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[dict[str, Any]]]:
     """The command with a results file of its own; returns the rows of that file."""
-    monkeypatch.setattr(gpu, "repeats_for", lambda _: 1)
+    monkeypatch.setattr(_gpu_rows, "repeats_for", lambda _: 1)
 
     def run(*arguments: str, budget: float = 1000.0) -> list[dict[str, Any]]:
         path = tmp_path / "results.json"
@@ -42,14 +45,18 @@ def test_every_row_is_measured_once_and_kept(
     command: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     rows = command()
-    assert [(row["shape"], row["row"]) for row in rows] == ALL
+    assert [(row["shape"], row["row"], row["way"]) for row in rows] == ALL
     for row in rows:
         assert row["state"] == "done"
         assert row["tflops"] == pytest.approx(row["pflop"] * 1000 / row["seconds"])
         assert (row["times_floor"], row["allocated_gb"]) == (None, None)
     # tokens by hand: 3 × 4 × 4 and 5 × 4 × 6; a preference step is 8 to 11 forwards.
-    assert [rows[0]["tokens"], rows[4]["tokens"]] == [48, 120]
+    assert [rows[0]["tokens"], rows[5]["tokens"]] == [48, 120]
     assert 8 < rows[3]["pflop"] / rows[0]["pflop"] < 11
+    # Kept attention outputs are not computed again: 9 attentions instead of the 11 of the other ways.
+    flop = {row["way"]: row["pflop"] for row in rows if (row["shape"], row["row"]) == (SMALL, "preference step")}
+    attention = costs.forward(costs.ARCHITECTURES["tiny"], Shape(9, 64, 64)).attention_forward / 1e15
+    assert flop["48gb"] == flop["24gb"] == flop["plain"] == pytest.approx(flop["80gb"] + 2 * attention)
     about = json.loads((tmp_path / "results.json").read_text())["machine"]
     assert about["what"].startswith("tiny on CPU")
     assert about["torch"] == torch.__version__
@@ -63,11 +70,11 @@ def test_a_row_that_does_not_fit_is_skipped_by_name_and_done_later(
     command: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with monkeypatch.context() as patch:
-        patch.setattr(gpu, "measure", never)
+        patch.setattr(_gpu_rows, "measure", never)
         rows = command(budget=0.0)
-    assert [row["state"].partition(":")[0] for row in rows] == ["skipped"] * 8
-    assert "17x64x96 preference step: skipped: about" in capsys.readouterr().out
-    assert [row["state"] for row in command()] == ["done"] * 8
+    assert [row["state"].partition(":")[0] for row in rows] == ["skipped"] * len(ALL)
+    assert "17x64x96 preference step plain: skipped: about" in capsys.readouterr().out
+    assert [row["state"] for row in command()] == ["done"] * len(ALL)
 
 
 def test_the_prediction_follows_from_the_rate_reached_so_far() -> None:
@@ -78,14 +85,14 @@ def test_the_prediction_follows_from_the_rate_reached_so_far() -> None:
     ]
     assert gpu.rate_reached(rows, "forward", "hunyuan-video") == 300.0
     assert gpu.rate_reached(rows, "preference step", "hunyuan-video") == 200.0
-    assert gpu.rate_reached([], "forward", "hunyuan-video") == gpu.FIRST_RATE["hunyuan-video"]
+    assert gpu.rate_reached([], "forward", "hunyuan-video") == _gpu_rows.FIRST_RATE["hunyuan-video"]
 
 
 def test_a_prediction_is_flop_over_rate_for_the_warm_up_and_every_repeat(tmp_path: Path) -> None:
     bench = gpu.build("tiny", torch.device("cpu"), tmp_path)
     shape = Shape(9, 64, 64)
     flop = costs.forward(bench.architecture, shape).flop
-    row = gpu.try_row(bench, "forward", shape, rate=flop / 1e12 / 20, left_s=39.0)
+    row = gpu.try_row(bench, (shape, "forward", "80gb"), rate=flop / 1e12 / 20, left_s=39.0)
     assert row["predicted_s"] == pytest.approx(20.0)
     assert row["state"] == "skipped: about 40 s, 39 s are left"
 
@@ -98,19 +105,15 @@ def test_out_of_memory_is_a_result(command: Any, monkeypatch: pytest.MonkeyPatch
         raise torch.OutOfMemoryError("CUDA out of memory")
 
     with monkeypatch.context() as patch:
-        patch.setattr(gpu.reconstruct, "accumulate", full)
-        rows = {(row["shape"], row["row"]): row for row in command()}
+        patch.setattr(_gpu_rows.reconstruct, "accumulate", full)
+        rows = {(row["shape"], row["row"]): row for row in command("--only", "80gb")}
     assert len(calls) == 2
-    assert {key[1]: row["state"] for key, row in rows.items()} == {
-        "forward": "done",
-        "sampling step": "done",
-        "stage-1 step": "out of memory",
-        "preference step": "done",
-    }
-    assert rows["9x64x64", "stage-1 step"]["seconds"] is None
+    states = {key[1]: row["state"] for key, row in rows.items()}
+    assert states == {**dict.fromkeys(KINDS, "done"), "stage-1 step": "out of memory"}
+    assert rows[SMALL, "stage-1 step"]["seconds"] is None
     # It is not tried again, unless asked.
-    assert [row["state"] for row in command()].count("out of memory") == 2
-    assert [row["state"] for row in command("--redo")] == ["done"] * 8
+    assert [row["state"] for row in command("--only", "80gb")].count("out of memory") == 2
+    assert [row["state"] for row in command("--redo", "--only", "stage-1")] == ["done"] * 2
 
 
 def test_rows_of_another_machine_are_not_mixed_in(command: Any, tmp_path: Path) -> None:
@@ -127,8 +130,9 @@ def test_training_rows_train_the_policy_and_nothing_else(tmp_path: Path) -> None
     model, shape = bench.family.transformer, Shape(9, 64, 64)
     assert sum(parameter.numel() for name, parameter in model.named_parameters() if ".lora_" not in name) == 160_992
     before = {name: parameter.clone() for name, parameter in model.named_parameters()}
+    bench.hold("80gb", shape)
     for kind in ("stage-1 step", "preference step"):
-        step, _ = gpu.ROWS[kind](bench, shape)
+        step, _ = gpu.KINDS[kind](bench, shape)
         step()
         assert all(torch.isfinite(value).all() for value in adapters.tensors(model, "policy").values())
     changed = {name for name, parameter in model.named_parameters() if not torch.equal(parameter, before[name])}
@@ -146,23 +150,127 @@ def test_measuring_on_a_gpu_waits_for_it_and_reads_the_peak(monkeypatch: pytest.
     }
     for name, fake in fakes.items():
         monkeypatch.setattr(torch.cuda, name, fake)
-    times, peaks = gpu.measure(lambda: calls.append("step"), 2, torch.device("cuda"))
+    times, peaks = _gpu_rows.measure(lambda: calls.append("step"), 2, torch.device("cuda"))
     assert calls == ["reset"] + ["step", "wait"] * 3
     assert len(times) == 2
     assert peaks == {"allocated_gb": 33.6, "reserved_gb": 35.0}
 
 
-def test_a_larger_card_is_held_to_80_gb(monkeypatch: pytest.MonkeyPatch) -> None:
-    limits: list[float] = []
+@pytest.mark.parametrize(("way", "limit"), [("80gb", 83.4), ("48gb", 49.4), ("24gb", 23.8)])
+def test_a_larger_card_is_held_to_that_of_the_plan_with_one_gb_to_spare(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, way: str, limit: float
+) -> None:
+    bench, limits = gpu.build("tiny", torch.device("cpu"), tmp_path), list[float]()
     card = SimpleNamespace(name="NVIDIA H200", total_memory=150_000_000_000)
     monkeypatch.setattr(torch.cuda, "get_device_properties", lambda _: card)
     monkeypatch.setattr(torch.cuda, "set_per_process_memory_fraction", lambda share, _: limits.append(share * 150))
-    assert gpu.prepare(True) == ("hunyuan-video", torch.device("cuda", 0))
-    assert limits == [pytest.approx(84.4)]
+    monkeypatch.setattr(bench.family, "arrange", lambda: None)
+    bench.family.device = torch.device("cuda", 0)
+    bench.hold(way, Shape(9, 64, 64))
+    assert limits == pytest.approx([150, limit]), "the whole card only while the weights move"
     about = gpu.about(torch.device("cuda", 0))
-    assert (about["gpu"], about["gpu_gb"], about["cap_gb"]) == ("NVIDIA H200", 150.0, 84.4)
+    assert (about["gpu"], about["gpu_gb"]) == ("NVIDIA H200", 150.0)
+
+
+@pytest.mark.parametrize("way", ["80gb", "48gb", "24gb"])
+def test_a_plan_is_measured_as_a_run_would_hold_it(way: str) -> None:
+    """At full shape: attention outputs wait in main memory, then only inputs, then the blocks, too."""
+    settings = _gpu_model.resolve({"model.name": "hunyuan-video"}).settings
+    found = _gpu_model.execution_of("hunyuan-video", way, Shape(61, 720, 1280), settings)
+    assert found.kept_in == "pinned"
+    assert (found.keep, found.offload) == {
+        "80gb": ("attention", "none"),
+        "48gb": ("nothing", "none"),
+        "24gb": ("nothing", "blocks"),
+    }[way]
+
+
+def rows_of(seconds: dict[tuple[str, str, str], float]) -> list[dict[str, Any]]:
+    """Rows as the command writes them, of the 13B model on an H100."""
+    found = []
+    for (shape, kind, way), each in seconds.items():
+        keep: Any = "attention" if way == "80gb" else "nothing"
+        there = Shape(*map(int, shape.split("x")))
+        cost = _gpu_rows.cost_of(costs.ARCHITECTURES["hunyuan-video"], kind, there, way, keep)
+        row = {"shape": shape, "row": kind, "way": way, "state": "done", "seconds": each, "allocated_gb": 40.0}
+        row |= {"floor_s": cost.seconds(costs.BEST_RATES), "tflops": cost.flop / each / 1e12}
+        found.append(row | {"held": ["full", keep, "gpu", "none", "False"]})
+    return found
+
+
+def test_the_table_says_what_was_measured_and_what_was_not() -> None:
+    """Ours 4 s and plain 8 s is twice as fast; 50 steps of 0.5 s and 2 s of decoding: 7.4 % outside."""
+    small, gpu_name = "61x320x544", "NVIDIA H100 80GB HBM3"
+    measured = rows_of(
+        {
+            (small, "preference step", "80gb"): 4.0,
+            (small, "preference step", "plain"): 8.0,
+            (small, "sampling step", "80gb"): 0.5,
+            (small, "decode", "80gb"): 2.0,
+        }
+    )
+    found = {what: got for what, _, got in _gpu_table.claims(measured, gpu_name)}
+    assert (found[f"preference step {small}"], found[f"plain / ours {small}"]) == ("4.00 s", "2.00")
+    assert found[f"outside the transformer {small}"] == "7.4%"
+    assert found["peak of plan 80gb"] == "40.0 GB"
+    assert found["preference step 61x720x1280"] == found["peak of plan 24gb"] == "not measured"
+    assert set({what: got for what, _, got in _gpu_table.claims([], gpu_name)}.values()) == {"not measured"}
+
+
+def test_leaving_a_shape_out_shows_what_the_plan_would_have_missed() -> None:
+    """Three shapes, each at 1.5 times its floor, are planned exactly; one that takes a tenth more is missed by 1/11."""
+    shapes, arch = ("61x320x544", "33x544x960", "61x544x960"), costs.ARCHITECTURES["hunyuan-video"]
+    floors = {
+        shape: costs.preference_step(
+            arch, Shape(*map(int, shape.split("x"))), _gpu_rows.AdapterSettings(), keep="attention"
+        ).seconds(costs.BEST_RATES)
+        for shape in shapes
+    }
+    slower = {shape: 1.65 if shape == shapes[1] else 1.5 for shape in shapes}
+    measured = rows_of({(shape, "preference step", "80gb"): slower[shape] * floors[shape] for shape in shapes})
+    off = _gpu_table.left_out(measured, "NVIDIA H100 80GB HBM3")
+    assert off[shapes[1]] == pytest.approx(-1 / 11)
+    assert off[shapes[0]] > 0 and len(off) == 3
+
+
+def test_measured_steps_are_shipped_to_where_the_plan_reads_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(known, "__file__", str(tmp_path / "known.py"))
+    rows = rows_of({("61x320x544", "preference step", way): 4.0 for way in ("80gb", "plain")})
+    path = gpu.ship(rows, "NVIDIA H100 80GB HBM3")
+    stored = json.loads(path.read_text())
+    (one,) = stored["steps"]
+    assert (one["gpu"], one["shape"], one["seconds"]) == ("NVIDIA H100 80GB HBM3", [61, 320, 544], 4.0)
+    assert one["held"] == ["full", "attention", "gpu", "none", "False"]
+
+
+def test_every_row_is_expected_to_take_longer_than_its_floor() -> None:
+    """And ours less than plain, by the time that its masked attention takes."""
+    found = {(row["shape"], row["row"], row["way"]): row for row in gpu.predictions()}
+    assert len(found) == 4 * 5 + 8 + 4
+    assert all(row["expected_s"] > row["floor_s"] > 0 for row in found.values())
+    for shape in ("61x320x544", "61x720x1280"):
+        ours, plain = (found[shape, "preference step", way]["expected_s"] for way in ("80gb", "plain"))
+        assert ours < plain
+
+
+def test_kernels_are_sorted_by_kind() -> None:
+    """3 ms of attention, 1 of matrix products: three quarters and one."""
+    times = [("cudnn_flash_fprop_sdpa", 3000.0), ("nvjet_hsh_128x256", 600.0), ("sm90_xmma_gemm_bf16", 400.0)]
+    assert _gpu_profile.by_kind(times) == [
+        {"kind": "attention", "ms": 3.0, "share": 0.75},
+        {"kind": "linear", "ms": 1.0, "share": 0.25},
+    ]
+
+
+def test_a_profile_of_the_tiny_model_names_attention_and_linear_layers(command: Any, tmp_path: Path) -> None:
+    gpu.main(["--profile", "--output", str(tmp_path / "results.json")])
+    rows = json.loads((tmp_path / "results-profile.json").read_text())["rows"]
+    assert {"attention", "linear"} <= {row["kind"] for row in rows}
+    assert sum(row["share"] for row in rows) == pytest.approx(1.0)
 
 
 @pytest.mark.parametrize(("seconds", "repeats"), [(0.01, 5), (2.0, 5), (4.0, 2), (100.0, 1)])
 def test_short_rows_are_timed_more_often(seconds: float, repeats: int) -> None:
-    assert gpu.repeats_for(seconds) == repeats
+    assert _gpu_rows.repeats_for(seconds) == repeats

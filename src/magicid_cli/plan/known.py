@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
+from typing import Any
 
 from magicid_cli.models.base import Shape
 from magicid_cli.models.execution import Execution
@@ -52,6 +53,12 @@ class Step:
 def held(execution: Execution) -> tuple[str, ...]:
     """What of `execution` a step's time depends on."""
     return tuple(str(getattr(execution, name)) for name in HELD)
+
+
+def executed(values: tuple[str, ...]) -> Execution:
+    """The reverse of `held`: an execution with these values, and defaults for what does not matter."""
+    named: dict[str, Any] = dict(zip(HELD, values, strict=True))
+    return Execution(**{**named, "compile": named["compile"] == "True"})
 
 
 @cache

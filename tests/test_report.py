@@ -171,7 +171,7 @@ def test_the_form_to_share_shows_nobody_and_no_place(alice: Path) -> None:
     files = [row["file"] for row in read_lines(workspace.references / "photos.jsonl")]
     captions = {row["caption"] for row in read_lines(workspace.references / "captions.jsonl")}
     private, shared = page_of(workspace), page_of(workspace, show=False)
-    for telling in (*files, *captions, "data:image", "<video", ".mp4", "the tests"):
+    for telling in (*files, *captions, "data:image", "data:video", ".mp4", "the tests"):
         assert telling in private, f"the test would find nothing: {telling}"
         assert telling not in shared, telling
     assert str(alice) not in shared
@@ -196,7 +196,7 @@ def test_a_run_that_is_not_finished_has_a_report_that_says_so(alice: Path, last:
         shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
     stages = {name: row for name, row in workspace.manifest()["stages"].items() if name not in gone}
     workspace.update(stages=stages, adapter=None, finished=None)
-    text = parsed(page_of(workspace)).text
+    text = parsed(page_of(workspace, show=False)).text
     assert "there is no adapter to judge yet" in text
     said = {
         "ingest": "No photo was judged yet",
@@ -215,7 +215,7 @@ def test_a_run_without_stage_2_says_so(alice: Path) -> None:
     recorded = workspace.manifest()["settings"]
     recorded["values"]["prefer"]["steps"] = 0
     workspace.update(settings=recorded, adapter="reconstruct/adapter.safetensors")
-    text = parsed(page_of(workspace)).text
+    text = parsed(page_of(workspace, show=False)).text
     assert "this run has no preference optimization" in text
     assert "This run has no stage 2" in text
 
@@ -224,15 +224,13 @@ def test_alarms_are_drawn_where_they_fired(alice: Path) -> None:
     workspace = Workspace("alice")
     with_guards(workspace, {4: ["motion-lost"], 8: ["motion-lost", "saturation"]}, chosen=4)
     settings = recorded_settings(workspace, {})
-    built = report.build(workspace, settings, (), target=workspace.path / "r.html")
+    built = report.build(workspace, settings, (), target=workspace.path / "r.html", show=False)
     charts = {chart.id: chart for chart in built.charts}
     fired = {
         name: [one.get("data-mark") for one in marks(chart.svg) if one.get("data-mark", "").startswith("mark:")]
         for name, chart in charts.items()
     }
-    assert fired["watched-motion"] == ["mark:motion-lost:4", "mark:motion-lost:8", "mark:chosen:4"] or sorted(
-        fired["watched-motion"]
-    ) == ["mark:chosen:4", "mark:motion-lost:4", "mark:motion-lost:8"]
+    assert sorted(fired["watched-motion"]) == ["mark:chosen:4", "mark:motion-lost:4", "mark:motion-lost:8"]
     assert fired["watched-likeness"] == ["mark:chosen:4"]
     assert fired["gradient-factor"] == ["mark:saturation:8"]
     assert fired["margin"] == fired["errors"] == []
@@ -297,16 +295,16 @@ def outcome(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, d
 
 def test_the_command_makes_the_comparison_once(alice: Path, capsys: pytest.CaptureFixture[str]) -> None:
     workspace = Workspace("alice")
-    settings = recorded_settings(workspace, {"prefer.watch_videos": 2})
+    settings = recorded_settings(workspace, {"prefer.watch_videos": 1})
     recorded = workspace.manifest()["settings"]
-    recorded["values"]["prefer"]["watch_videos"] = 2
+    recorded["values"]["prefer"]["watch_videos"] = 1
     workspace.update(settings=recorded)
 
     assert main(["report", "alice", "--dry-run"]) == 0
     assert "generate" in capsys.readouterr().out
     assert not (workspace.path / "report").exists()
     code, said = outcome(capsys, "--png")
-    assert code == 0 and said["data"]["videos_made"] == 6
+    assert code == 0 and said["data"]["videos_made"] == 3
     path = Path(said["data"]["report"])
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
     assert path.stat().st_size == said["data"]["bytes"] < 20_000_000
@@ -315,9 +313,9 @@ def test_the_command_makes_the_comparison_once(alice: Path, capsys: pytest.Captu
 
     # The videos are those that `generate` makes with the same settings.
     found = {one.id: one for one in comparison.found(workspace, settings)}
-    assert sorted(found) == ["base-00", "base-01", "final-00", "final-01", "stage-1-00", "stage-1-01"]
+    assert sorted(found) == ["base-00", "final-00", "stage-1-00"]
     assert all(None not in (one.likeness, one.motion, one.following) for one in found.values())
-    wanted = found["stage-1-01"]
+    wanted = found["stage-1-00"]
     flags = ["--size", settings.shape.size, "--frames", str(settings.shape.frames), "--fps", str(settings.shape.fps)]
     flags += ["--steps", str(settings.repository.steps), "--guidance", str(settings.repository.guidance)]
     flags += ["--seed", str(wanted.seed), "--adapter", "stage-1", "--output", str(alice / "one.mp4")]
@@ -329,14 +327,14 @@ def test_the_command_makes_the_comparison_once(alice: Path, capsys: pytest.Captu
     before = (comparison.folder(workspace) / "scores.jsonl").read_bytes()
     assert outcome(capsys)[1]["data"]["videos_made"] == 0
     assert (comparison.folder(workspace) / "scores.jsonl").read_bytes() == before
-    found["base-01"].clip.write_bytes(b"")
-    assert [item.id for item in comparison.to_make(workspace, settings)] == ["base-01"]
+    found["base-00"].clip.write_bytes(b"")
+    assert [item.id for item in comparison.to_make(workspace, settings)] == ["base-00"]
     shutil.copy(workspace.reconstruct / "adapter.safetensors", workspace.prefer / "adapter.safetensors")
     ids = [item.id for item in comparison.to_make(workspace, settings)]
-    assert ids == ["final-00", "base-01", "final-01"]
-    assert comparison.make(workspace, settings, Events()) == 3
+    assert ids == ["base-00", "final-00"]
+    assert comparison.make(workspace, settings, Events()) == 2
     again = {one.id: one for one in comparison.found(workspace, settings)}
-    assert again["base-01"].content == found["base-01"].content
+    assert again["base-00"].content == found["base-00"].content
     assert again["final-00"].likeness == again["stage-1-00"].likeness
 
 
@@ -347,8 +345,8 @@ def test_without_videos_the_report_says_what_is_missing(alice: Path, capsys: pyt
     assert "No videos were made to compare (--no-videos)" in page.read_text(encoding="utf-8")
     assert not comparison.folder(workspace).exists()
     with workspace.lock():
-        assert main(["report", "alice", "--quiet"]) == 0
-        assert "is working on" in capsys.readouterr().err
+        assert main(["report", "alice"]) == 0
+        assert "is working on 'alice'" in capsys.readouterr().err
     recorded = read_json(workspace.manifest_path)
     recorded["stages"]["reconstruct"]["result"]["commit"] = "another"
     workspace.update(stages=recorded["stages"])

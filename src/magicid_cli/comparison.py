@@ -77,7 +77,7 @@ def items(workspace: Workspace, settings: Settings) -> list[Item]:
             method,
             wish,
             path,
-            digest([made_with, contents[method], wish.prompt, wish.seed]),
+            digest([method, made_with, contents[method], wish.prompt, wish.seed]),
         )
         for number, wish in enumerate(_wishes(workspace, settings))
         for method, path in files.items()

@@ -83,62 +83,59 @@ def chart(
         marks: drawn as vertical lines.
         level: a value of y to compare with, drawn as a horizontal line; None for none.
     """
-    names = [curve.name for curve in curves]
-    raw = [
-        {"x": x, "y": y, "curve": curve.name}
-        for curve in curves
-        for x, y in curve.points
-        if len(curve.points) > MOST_POINTS
-    ]
     shown = [row for curve in curves for row in _points(curve, axis, id)]
-    colour: Spec = {
-        "field": "curve",
-        "type": "nominal",
-        "title": None,
-        "sort": names,
-        "scale": {
-            "domain": names,
-            "range": colours([curve.colour or own for curve, own in zip(curves, _COLOURS, strict=False)]),
-        },
-        "legend": None if len(names) == 1 else {},
-    }
-    place = {
-        "x": {"field": "x", "type": "quantitative", "title": axis.x, "scale": {"nice": False, "zero": False}},
-        "y": {"field": "y", "type": "quantitative", "title": axis.y, "scale": _upright(shown, axis, marks)},
-    }
-    dash = {**colour, "legend": None, "scale": {"domain": names, "range": list(_DASHES[: len(names)])}}
-    shape = {**colour, "scale": {"domain": names, "range": list(_SHAPES[: len(names)])}}
     layers: list[Spec] = [_level(level)] if level is not None else []
     layers += [_rules(marks)] if marks else []
-    if raw:
-        layers.append(
-            {
-                "data": values(raw),
-                "mark": {"type": "line", "strokeWidth": 1, "opacity": 0.35, "aria": False},
-                "encoding": {**place, "color": {**colour, "legend": None}},
-            }
-        )
-    layers.append(
-        {
-            "data": values(shown),
-            "mark": {"type": "line", "strokeWidth": 2, "aria": False},
-            "encoding": {**place, "color": {**colour, "legend": None}, "strokeDash": dash},
-        }
-    )
-    points = {"href": {"field": "href"}, "description": {"field": "said"}}
-    layers.append(
-        {
-            "data": values(shown),
-            "mark": {"type": "point", "filled": True, "size": 42, "opacity": 1},
-            "encoding": {**place, **points, "color": colour, "shape": shape},
-        }
-    )
+    layers += _curves(curves, shown, _place(shown, axis, marks))
     layers += [_labels(marks, shown)] if marks else []
     rows = [(row["curve"], row["at"], number(row["y"])) for row in shown]
     rows += [("alarm" if one.alarm else "mark", f"{one.x:g}", one.said) for one in marks]
     own = {"legend": {"color": "independent", "shape": "independent"}}  # that of the points is enough
     spec = {"width": NARROW, "height": _HEIGHT, "layer": layers, "resolve": own}
     return Chart(id, title, caption, spec, ("Curve", axis.x, axis.y), rows)
+
+
+def _curves(curves: Sequence[Curve], shown: Sequence[dict[str, Any]], place: Spec) -> list[Spec]:
+    """The long ones as they are, pale; then what can be walked to: lines and, last, their points."""
+    names = [curve.name for curve in curves]
+    long = [curve for curve in curves if len(curve.points) > MOST_POINTS]
+    raw = [{"x": x, "y": y, "curve": curve.name} for curve in long for x, y in curve.points]
+
+    def by_curve(scale: Sequence[Any], *, legend: bool = False) -> Spec:
+        told: Spec | None = {} if legend and len(names) > 1 else None
+        ends = {"domain": names, "range": list(scale)[: len(names)]}
+        return {"field": "curve", "type": "nominal", "title": None, "sort": names, "scale": ends, "legend": told}
+
+    own = colours([curve.colour or colour for curve, colour in zip(curves, _COLOURS, strict=False)])
+    pale: Spec = {
+        "data": values(raw),
+        "mark": {"type": "line", "strokeWidth": 1, "opacity": 0.35, "aria": False},
+        "encoding": {**place, "color": by_curve(own)},
+    }
+    bold: Spec = {
+        "data": values(shown),
+        "mark": {"type": "line", "strokeWidth": 2, "aria": False},
+        "encoding": {**place, "color": by_curve(own), "strokeDash": by_curve(_DASHES)},
+    }
+    points: Spec = {
+        "data": values(shown),
+        "mark": {"type": "point", "filled": True, "size": 42, "opacity": 1},
+        "encoding": {
+            **place,
+            "color": by_curve(own, legend=True),
+            "shape": by_curve(_SHAPES, legend=True),
+            "href": {"field": "href"},
+            "description": {"field": "said"},
+        },
+    }
+    return [*([pale] if raw else []), bold, points]
+
+
+def _place(shown: Sequence[dict[str, Any]], axis: Axis, marks: Sequence[Mark]) -> Spec:
+    return {
+        "x": {"field": "x", "type": "quantitative", "title": axis.x, "scale": {"nice": False, "zero": False}},
+        "y": {"field": "y", "type": "quantitative", "title": axis.y, "scale": _upright(shown, axis, marks)},
+    }
 
 
 def _upright(shown: Sequence[dict[str, Any]], axis: Axis, marks: Sequence[Mark]) -> Spec:

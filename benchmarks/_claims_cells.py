@@ -20,10 +20,11 @@ from safetensors.torch import load_file
 
 from benchmarks._claims_judges import Judges, summary
 from benchmarks._claims_recipes import Amounts, Method, Probe, Split, points_of, save_every, unknown
-from magicid_cli import adapters, config, generation, models, pipeline, video
+from magicid_cli import adapters, config, generation, methods, models, pipeline, video
 from magicid_cli.config import Resolved, Settings, subset, with_values
 from magicid_cli.errors import MagicIDError
 from magicid_cli.events import Event, Events, Listener
+from magicid_cli.reconstruction import total_steps
 from magicid_cli.rounds import FIRST, named, number_of
 from magicid_cli.workspace import Workspace, append_line, digest, read_json, read_lines, write_text
 from magicid_cli.world.albums import write_album
@@ -109,7 +110,7 @@ class Bench:
     def key(self, cell: Cell) -> str:
         """Digest of all that decides the cell's figures; names, tables and the order of work are not in it."""
         settings = self.settings(cell).settings
-        stages = {"none": (), "stage-1": _STAGE_1_STAGES}.get(settings.generate.adapter, pipeline.needed(settings))
+        stages = {"none": (), "stage-1": _STAGE_1_STAGES}.get(settings.generate.adapter, stages_of(cell, settings))
         made = {name: v for name, v in subset(settings, ("model.name", "generate")).items() if name not in _NOT_ALIKE}
         shown = [self.prompts(cell), self.noise(cell), self.amounts.photos]
         who = [cell.who, settings.photos.class_word, cell.seed if stages else None]
@@ -128,7 +129,7 @@ class Bench:
     def workspace(self, cell: Cell) -> Workspace:
         """The identity that the cell's method makes; methods that differ in generation alone share it."""
         settings = self.settings(cell).settings
-        key = training_key(settings, pipeline.needed(settings))
+        key = training_key(settings, stages_of(cell, settings))
         made_of = digest([key, self.weights, self.amounts.photos])[:12]
         return Workspace(f"p{cell.who}-s{cell.seed}-{made_of}", self.work)
 
@@ -157,6 +158,11 @@ def resolved(method: Method, amounts: Amounts, work: Path, more: Mapping[str, An
     return config.resolve(values, preset=method.preset, project=work)
 
 
+def stages_of(cell: Cell, settings: Settings) -> tuple[str, ...]:
+    """What a customization by the cell's method consists of."""
+    return ("ingest", cell.method.other) if cell.method.other else pipeline.needed(settings)
+
+
 def training_key(settings: Settings, stages: tuple[str, ...]) -> str:
     """Digest of the settings that some stages read and of the stages' formats; the seed counts in its place."""
     found = {}
@@ -171,7 +177,7 @@ def training_key(settings: Settings, stages: tuple[str, ...]) -> str:
 
 
 def customize(bench: Bench, cell: Cell) -> Workspace:
-    """The cell's identity, finished; nothing is done again that is there.
+    """The cell's identity, finished, or the folder of another method in it; nothing is done again that is there.
 
     Raises:
         MagicIDError: as the pipeline.
@@ -179,6 +185,10 @@ def customize(bench: Bench, cell: Cell) -> Workspace:
     """
     photos = album(bench, cell.who)
     workspace, settings = bench.workspace(cell), bench.settings(cell)
+    if cell.method.other:
+        pipeline.record_consent(workspace, photos, "benchmarks.claims", "a drawn person")
+        methods.run(workspace, cell.method.other, settings, photos, bench.new_events())
+        return workspace.of_method(cell.method.other)
     if not workspace.exists:
         start_from_another(bench, cell, workspace, photos)
     pipeline.record_consent(workspace, photos, "benchmarks.claims", "a drawn person")
@@ -299,7 +309,7 @@ def measure(bench: Bench, cell: Cell) -> dict[str, Any]:
         "person": cell.who,
         "seed": cell.seed,
         "split": cell.split.name,
-        "steps": steps_done(settings.settings, cell.probe.point),
+        "steps": steps_done(settings.settings, cell.probe.point, other=bool(cell.method.other)),
         "weights": bench.weights,
         "settings": asdict(settings.settings),
     }
@@ -347,8 +357,16 @@ def measured(bench: Bench, cell: Cell, workspace: Workspace) -> list[dict[str, A
     return [rows[prompt, noise] for _, prompt, noise in wanted]
 
 
-def steps_done(settings: Settings, point: int | None) -> dict[str, int]:
-    """Optimizer steps of each stage behind what is shown, as they are planned; a guard may end stage 2 earlier."""
+def steps_done(settings: Settings, point: int | None, *, other: bool = False) -> dict[str, int]:
+    """Optimizer steps of each stage behind what is shown, as they are planned; a guard may end stage 2 earlier.
+
+    Args:
+        settings: of the cell.
+        point: of the curve, None for the end.
+        other: whether it is another method, which has one stage for all steps.
+    """
+    if other:
+        return {"reconstruct": total_steps(settings), "prefer": 0}
     first, second = settings.reconstruct.steps, settings.prefer.steps * settings.rounds
     if settings.generate.adapter != "final":
         return {"reconstruct": 0 if settings.generate.adapter == "none" else first, "prefer": 0}

@@ -13,6 +13,7 @@ from benchmarks._claims_recipes import Table
 from benchmarks._claims_report import CHOSEN_BY, Study, verdict_of_variation
 from benchmarks._claims_stats import OPEN
 from magicid_cli import video
+from magicid_cli.baselines.registry import METHODS
 from magicid_cli.errors import MagicIDError
 from magicid_cli.photos import decode
 from magicid_cli.world import captions
@@ -107,6 +108,10 @@ def _table(table: Mapping[str, Any]) -> Iterator[str]:
         yield _line(
             row["method"], *([row["probe"] or "as above"] if looks else []), steps, *figures, f"{row['cells']}{failed}"
         )
+    if table["name"] == "table-1":
+        for one in METHODS.values():
+            if one.own_model:
+                yield _line(one.title, *["-"] * (len(SHOWN) + 1), "needs its weights: code path tested at tiny size")
     if not looks:
         yield from ("", f"Paired differences from {table['against']}:", "")
         yield from _header("method", *(METRICS[name] for name in SHOWN))

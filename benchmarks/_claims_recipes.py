@@ -113,12 +113,14 @@ class Method:
         values: settings above the miniature's own, by dotted name.
         preset: the preset that they are above, if any.
         about: what is done, for the page.
+        other: the name of another method than MagicID, as `--method` takes it.
     """
 
     name: str
     values: Mapping[str, Any] = field(default_factory=dict)
     preset: str | None = None
     about: str = ""
+    other: str = ""
 
 
 @dataclass(frozen=True)
@@ -160,6 +162,7 @@ class Table:
 
 
 BASE, DREAMBOOTH, MAGICID, STAGE_1 = "untouched base", "DreamBooth-LoRA", "MagicID", "stage 1 alone"
+MAGIC_ME = "Magic-Me"
 ROUNDS = "MagicID, two rounds"
 PAPER = "MagicID, the paper's rules"
 PAPER_DOSES = "MagicID, the paper's rules and doses"
@@ -174,7 +177,7 @@ TABLES: dict[str, Table] = {
         Table(
             "table-1",
             "Table 1: methods at equal total steps",
-            (BASE, STAGE_1, DREAMBOOTH, MAGICID, PAPER),
+            (BASE, STAGE_1, DREAMBOOTH, MAGIC_ME, MAGICID, PAPER),
             DREAMBOOTH,
         ),
         Table(
@@ -222,6 +225,7 @@ def methods(base: Settings) -> dict[str, Method]:
         Method(BASE, {"generate.adapter": "none"}, about="no adapter"),
         Method(STAGE_1, {"generate.adapter": "stage-1"}, about="MagicID's start and reference; fewer steps"),
         Method(DREAMBOOTH, dreambooth, about="stage 1 for the total number of steps"),
+        Method(MAGIC_ME, other="magic-me", about="keywords before the class word for the total number of steps"),
         Method(MAGICID, about="the default recipe"),
         Method(ROUNDS, two_rounds(base), about="the second samples from the first one's adapter; half the steps each"),
         Method(

@@ -239,4 +239,5 @@ def test_the_page_says_what_is_measured(mini_here: Path, tmp_path: Path) -> None
     assert "| DreamBooth-LoRA | 4 + 0 | 0.702 [0.701, 0.703] |" in text and "| 15 |" in text
     assert "| It is so | **holds** |" in text and "| DreamBooth-LoRA | 0.75 | 0.65 |" in text
     assert "| MagicID | - | - |" in text, "not measured"
+    assert "| ConsisID | - | - | - | - | - | - | - | - | needs its weights: code path tested at tiny size |" in text
     assert "A trial of the machinery" in text

@@ -250,6 +250,20 @@ def figures(folder: Path) -> list[dict[str, Any]]:
     return [{name: value for name, value in one.items() if name != "seconds"} for one in found]
 
 
+def test_magic_me_s_cell_is_made_by_its_own_method(small: cells.Bench) -> None:
+    """Keywords in the method's folder, videos that were encoded with them, and all steps in one stage."""
+    cell = cell_of(small, recipes.MAGIC_ME)
+    assert small.key(cell) not in (small.key(cell_of(small, recipes.DREAMBOOTH)), small.key(cell_of(small)))
+    slower = replace(cell.method, values={"magic_me.learning_rate": 1e-4})
+    unread = replace(cell.method, values={"pairs.tau": 1.0})
+    assert small.key(replace(cell, method=slower)) != small.key(cell) == small.key(replace(cell, method=unread))
+    found = cells.measure(small, cell)
+    assert found["steps"] == {"reconstruct": 4, "prefer": 0} and found["stages"]["magic-me"]["steps"] == 4
+    space = small.workspace(cell).of_method("magic-me")
+    rows = read_lines(space.videos / "videos.jsonl")
+    assert len(rows) == 2 and all(one["keywords"] and one["adapter"] is None for one in rows)
+
+
 def test_a_work_that_is_cut_anywhere_ends_as_one_that_was_not(
     small: cells.Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

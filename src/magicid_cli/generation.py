@@ -236,6 +236,7 @@ def _make(workspace: Workspace, settings: Settings, wish: Wish, made: list[Made]
                 **({"method": workspace.method} if workspace.method else {}),
                 **({"keywords": wish.words[0]} if wish.words else {}),
                 "time": time.time(),
+                "held": family.report(),
                 **clock.seconds(),
             }
             append_line(workspace.videos / "videos.jsonl", record)

@@ -6,7 +6,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from magicid_cli.config import Settings
+from magicid_cli.config import KNOBS, Settings
 from magicid_cli.plan.workload import STAGES
 from magicid_cli.workspace import read_json, read_lines
 
@@ -15,6 +15,10 @@ _ALWAYS = (
     "model.name",
     "model.dtype",
     "model.device",
+    "model.base",
+    "model.memory_plan",
+    "model.attention",
+    "model.compile",
     "shape.frames",
     "shape.size",
     "adapter.rank",
@@ -63,7 +67,8 @@ def seconds_of(home: Path, settings: Settings) -> dict[str, float]:
 
 def _value(values: dict[str, Any], name: str) -> Any:
     section, _, field = name.partition(".")
-    return values.get(section, {}).get(field)
+    # A manifest of an earlier version lacks settings that came later: it ran as their defaults say.
+    return values.get(section, {}).get(field, KNOBS[name].default)
 
 
 def _begun(records: dict[str, Any], stage: str) -> float | None:

@@ -7,6 +7,9 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 
@@ -24,7 +27,8 @@ def judged(*, side: int = 64, name: str = "alice") -> Workspace:
     rows = read_lines(workspace.repository / "videos.jsonl")
     for number, row in enumerate(rows):
         path = workspace.repository / row["clip"]
-        video.write_video(path, clip(number, side, moves=row["origin"] != "static"), FPS)
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(_encoded(number, side, row["origin"] != "static"))
         row["clip_sha256"] = file_digest(path)
         if row["prompt_id"] is not None:
             row["prompt"] = f"A person in a red coat walks along street {row['prompt_id']}, <b>smiling</b> & waving"
@@ -32,6 +36,14 @@ def judged(*, side: int = 64, name: str = "alice") -> Workspace:
     for number, photo in enumerate(drawn_photos(workspace.references / "from", 2)):
         photo.rename(workspace.references / f"{number:03d}.png")
     return workspace
+
+
+@cache
+def _encoded(number: int, side: int, moves: bool) -> bytes:
+    """The clip's file; encoded once, for many tests want the same ones."""
+    with TemporaryDirectory() as folder:
+        video.write_video(Path(folder, "clip.mp4"), clip(number, side, moves=moves), FPS)
+        return Path(folder, "clip.mp4").read_bytes()
 
 
 def clip(number: int, side: int = 64, *, moves: bool = True) -> np.ndarray:

@@ -4,6 +4,7 @@ import os
 import sys
 import webbrowser
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -47,11 +48,12 @@ def review(
 
     with Server(lambda token: _sheet(workspace, missed, token), port) as server:
         data = {"name": workspace.name, "url": server.url, "port": server.server_port, **server.sheet.summary()}
-        terminal.announce(Result(data, [server.url], [server.url]))
-        _tell(terminal, server, opened=_open(terminal, server.url, wanted=browser))
-        _serve(server)
-        following = f"magicid customize PHOTOS --name {workspace.name} --use-votes"
+        with suppress(KeyboardInterrupt):  # to end it so is not to interrupt it: nothing is left undone
+            terminal.announce(Result(data, [server.url], [server.url]))
+            _tell(terminal, server, opened=_open(terminal, server.url, wanted=browser))
+            server.serve_forever(_POLL_S)
         said = _said(server.sheet.summary())
+    following = f"magicid customize PHOTOS --name {workspace.name} --use-votes"
     return Result({**data, "next": following}, [], hint=f"{said}\nTo train on them: {following}")
 
 
@@ -108,14 +110,6 @@ def _tell(terminal: Terminal, server: "Server", *, opened: bool) -> None:
             port = server.server_port
             lines.append(f"From elsewhere, first: ssh -L {port}:127.0.0.1:{port} THIS-MACHINE")
     terminal.say("\n".join(lines))
-
-
-def _serve(server: "Server") -> None:
-    """Answer requests until somebody asks to stop."""
-    try:
-        server.serve_forever(_POLL_S)
-    except KeyboardInterrupt:
-        return
 
 
 def _said(counts: Mapping[str, Any]) -> str:

@@ -88,7 +88,12 @@ def _wishes(workspace: Workspace, settings: Settings) -> list[Wish]:
     """The watched prompts and seeds; without a repository, prompts as the repository would have had."""
     if (workspace.repository / "prompts.jsonl").is_file():
         return wishes(workspace, settings)
-    chosen = sample.chosen_prompts(settings)[: settings.prefer.watch_videos]
+    try:
+        chosen = sample.chosen_prompts(settings)[: settings.prefer.watch_videos]
+    except MagicIDError as error:
+        if error.code != "prompts-file":
+            raise
+        return []  # their file is gone, and no repository keeps them
     return [Wish(text, int(digest([settings.seed, "watched", n])[:12], 16)) for n, text in enumerate(chosen)]
 
 

@@ -22,6 +22,14 @@ NoVideos = Annotated[
     bool, typer.Option("--no-videos", help="Make no videos to compare; those that were made before are shown")
 ]
 Png = Annotated[bool, typer.Option("--png", help="Also write every chart as a picture, into a folder beside the page")]
+Output = Annotated[
+    Path | None,
+    typer.Option(
+        "--output",
+        "-o",
+        help="Where to write; by default into the identity's folder, in place of the last report",
+    ),
+]
 _SHAREABLE = "report-to-share.html"
 
 
@@ -30,7 +38,7 @@ def report(
     terminal: Terminal,
     flags: options.Flags,
     name: options.SomeIdentity = None,
-    output: options.Output = None,
+    output: Output = None,
     force: options.Force = False,
     no_photos: NoPhotos = False,
     no_videos: NoVideos = False,
@@ -116,7 +124,7 @@ def _plan(workspace: "Workspace", settings: "Settings", *, wanted: bool) -> tupl
     from magicid_cli.cli.identity import holder
 
     if not comparison.items(workspace, settings):
-        return None, "There is no adapter to compare with the untouched model yet: stage 1 is not finished."
+        return None, "There is nothing to compare: stage 1 is not finished, or the file of prompts is gone."
     if not comparison.to_do(workspace, settings):
         return None, ""
     if not wanted:

@@ -2,11 +2,13 @@
 
 import base64
 import io
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from magicid_cli import video
+from magicid_cli.workspace import atomic_path
 
 if TYPE_CHECKING:
     import numpy as np
@@ -51,8 +53,8 @@ def make(path: Path, folder: Path, name: str, *, moving: bool = True) -> Preview
     poster, clip = folder / f"{name}.webp", folder / f"{name}.mp4"
     if not poster.is_file() or (moving and not clip.is_file()):
         frames, fps = video.read_video(path)
-        folder.mkdir(parents=True, exist_ok=True)
-        poster.write_bytes(picture(frames[len(frames) // 2], _POSTER_HEIGHT))
+        with atomic_path(poster) as temporary:
+            temporary.write_bytes(picture(frames[len(frames) // 2], _POSTER_HEIGHT))
         if moving:
             _shrink(frames[: max(1, round(_SECONDS * fps))], fps, clip)
     from PIL import Image
@@ -60,6 +62,13 @@ def make(path: Path, folder: Path, name: str, *, moving: bool = True) -> Preview
     with Image.open(poster) as shown:
         width, height = shown.size
     return Preview(poster.read_bytes(), clip.read_bytes() if moving else b"", width, height)
+
+
+def keep(folder: Path, names: Collection[str]) -> None:
+    """Remove the previews of videos that are gone: they still show the person."""
+    for path in folder.glob("*.*"):
+        if path.stem not in names:
+            path.unlink(missing_ok=True)
 
 
 def picture(rgb: "np.ndarray", height: int) -> bytes:

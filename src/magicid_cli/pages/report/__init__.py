@@ -157,6 +157,7 @@ def _shown(
     repository_first = sorted(listed, key=lambda one: (one.id not in paired, one.origin == "static"))
     order += [(one.id, one.clip, one.content, one.origin == "static") for one in repository_first]
     found: dict[str, Shown] = {}
+    folder, names = workspace.path / "report" / "previews", {content[:32] or name for name, _, content, _ in order}
     posters, clips = 0, 0
     for name, clip, content, still in order:
         one = Shown(name, still=still)
@@ -168,7 +169,7 @@ def _shown(
             continue
         moving = not still and clips < ROOM_FOR_PREVIEWS
         try:
-            made = previews.make(clip, workspace.path / "report" / "previews", content[:32] or name, moving=moving)
+            made = previews.make(clip, folder, content[:32] or name, moving=moving)
         except MagicIDError as error:
             if error.code not in ("video-unreadable", "video-unwritable"):
                 raise
@@ -178,6 +179,7 @@ def _shown(
         if moving:
             one.preview = previews.data_uri(made.clip, "video/mp4")
             clips += len(one.preview)
+    previews.keep(folder, names)
     return found
 
 

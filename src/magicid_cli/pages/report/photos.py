@@ -68,14 +68,13 @@ def _shown(workspace: Workspace, row: dict[str, Any], captions: dict[str, str], 
 
 
 def _picture(workspace: Workspace, crop: str) -> str:
-    """The crop, small; empty if the file is gone."""
+    """The crop, small; empty if the file is gone or damaged."""
+    import numpy as np
     from PIL import Image
 
-    path = workspace.references / crop
-    if not path.is_file():
+    try:
+        with Image.open(workspace.references / crop) as picture:
+            rgb = np.asarray(picture.convert("RGB"))
+    except OSError:
         return ""
-    import numpy as np
-
-    with Image.open(path) as picture:
-        rgb = np.asarray(picture.convert("RGB"))
     return previews.data_uri(previews.picture(rgb, _HEIGHT), "image/webp")

@@ -11,6 +11,7 @@ from benchmarks._claims_cells import Bench, Cell, album
 from benchmarks._claims_judges import METRICS
 from benchmarks._claims_recipes import Table
 from benchmarks._claims_report import CHOSEN_BY, Study, verdict_of_variation
+from benchmarks._claims_six import PAPER, header
 from benchmarks._claims_stats import OPEN
 from magicid_cli import video
 from magicid_cli.baselines.registry import METHODS
@@ -22,19 +23,26 @@ BEGIN, END = "<!-- conclusions: written by hand, kept -->", "<!-- end of the con
 NOT_YET = "Nothing is concluded yet."
 NOTE = "<!-- Written by `python -m benchmarks.claims --page`, apart from the conclusions. -->"
 SHOWN = ("likeness", "moving_likeness", "motion", "following", "action", "fading", "found")
+_NEEDS_WEIGHTS = [method.title for method in METHODS.values() if method.own_model]
 SIDE = 96  # pixels of a shown frame
 
 
 # --------------------------------------------------------------------------------------------------------------- page
 
 
-def page(final: Mapping[str, Any] | None, screening: Mapping[str, Any] | None, before: str = "") -> str:
+def page(
+    final: Mapping[str, Any] | None,
+    screening: Mapping[str, Any] | None,
+    before: str = "",
+    six: Mapping[str, Any] | None = None,
+) -> str:
     """The page as Markdown.
 
     Args:
         final: what `claims.json` holds, None if it is not measured.
         screening: what `screening.json` holds, None if it is not measured.
         before: the page as it is, whose conclusions are kept.
+        six: what `six-metrics.json` holds, None if it is not measured.
     """
     lines = [NOTE, "", "# What holds: the paper's claims on the miniature", "", BEGIN, conclusions(before), END, ""]
     lines += _how(final)
@@ -44,6 +52,7 @@ def page(final: Mapping[str, Any] | None, screening: Mapping[str, Any] | None, b
         lines += ["## Claims", "", *_claims(final["claims"]), "", *_ratios(final["ratios"]), ""]
         for table in final["tables"]:
             lines += [f"## {table['title']}", "", *_table(table), ""]
+            lines += [*_six(six), ""] if table["name"] == "table-1" and six else []
     lines += ["## Decisions", ""]
     if screening is None:
         lines += ["Not measured yet.", ""]
@@ -109,9 +118,8 @@ def _table(table: Mapping[str, Any]) -> Iterator[str]:
             row["method"], *([row["probe"] or "as above"] if looks else []), steps, *figures, f"{row['cells']}{failed}"
         )
     if table["name"] == "table-1":
-        for one in METHODS.values():
-            if one.own_model:
-                yield _line(one.title, *["-"] * (len(SHOWN) + 1), "needs its weights: code path tested at tiny size")
+        for name in _NEEDS_WEIGHTS:
+            yield _line(name, *["-"] * (len(SHOWN) + 1), "needs its weights: code path tested at tiny size")
     if not looks:
         yield from ("", f"Paired differences from {table['against']}:", "")
         yield from _header("method", *(METRICS[name] for name in SHOWN))
@@ -119,6 +127,20 @@ def _table(table: Mapping[str, Any]) -> Iterator[str]:
             if row["method"] != table["against"]:
                 yield _line(row["method"], *(_interval(row["differences"][name], signed=True) for name in SHOWN))
     yield from _curves(rows)
+
+
+def _six(found: Mapping[str, Any]) -> Iterator[str]:
+    yield "The paper's six columns, by the harness of `magicid evaluate` with the drawn world's judges. FVD is against"
+    yield "the untouched model's videos of the same prompts and seeds: how far a method moved the model, not how real"
+    yield "its videos are."
+    if found["trial"]:
+        yield "**A trial of the machinery with tiny doses: none of these figures says anything about a method.**"
+    yield ""
+    yield from _header("method", *header())
+    for row in found["rows"]:
+        yield _line(row["method"], *(_interval(row[name]) for name in PAPER))
+    for name in _NEEDS_WEIGHTS:
+        yield _line(name, "needs its weights: code path tested at tiny size", *["-"] * (len(PAPER) - 1))
 
 
 def _curves(rows: Sequence[Mapping[str, Any]]) -> Iterator[str]:

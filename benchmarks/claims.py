@@ -32,6 +32,7 @@ from benchmarks import _alone, _table
 from benchmarks import _claims_page as pages
 from benchmarks import _claims_recipes as recipes
 from benchmarks import _claims_report as report
+from benchmarks import _claims_six as six
 from benchmarks._claims_cells import Bench, Cell, measure
 from benchmarks._claims_recipes import DEVELOPMENT, FINAL, SCREEN, TABLES, TRIAL, Amounts, Method
 from benchmarks._claims_report import Study
@@ -60,6 +61,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         bench = Bench(results, work, study.amounts, tell)
         if options.list:
             return show(bench, study)
+        if options.six:
+            return write_six(bench, study, results)
         finished = work_through(bench, study, options.hours)
         write_results(bench, study, results)
     except MagicIDError as error:
@@ -87,6 +90,11 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--list", action="store_true", help="show which cells are there and which are not; measure none"
+    )
+    parser.add_argument(
+        "--six",
+        action="store_true",
+        help="the paper's six metrics of table 1 from the videos that are kept; measure no cell",
     )
     parser.add_argument("--page", action="store_true", help="write the page from what is measured; measure none")
     parser.add_argument("--page-path", type=Path, default=PAGE, help="where the page is")
@@ -249,6 +257,16 @@ def write_results(bench: Bench, study: Study, folder: Path) -> Path:
     return path
 
 
+def write_six(bench: Bench, study: Study, folder: Path) -> int:
+    """Write the six metrics of table 1 for the cells that are there and whose videos are kept."""
+    cells = study.cells(bench, TABLES["table-1"])
+    path = folder.parent / "six-metrics.json"
+    write_json(path, {"weights": bench.weights, "trial": bool(study.amounts.doses), "rows": six.table(bench, cells)})
+    path.chmod(0o644)  # written private
+    print(f"written to {path}")
+    return 0
+
+
 def about(bench: Bench, study: Study, measured: report.Measured) -> dict[str, Any]:
     """What the figures depend on, and what they cost."""
     cells = {result["key"]: result for results in measured.values() for result in results}
@@ -271,10 +289,10 @@ def about(bench: Bench, study: Study, measured: report.Measured) -> dict[str, An
 
 def write_page(folder: Path, path: Path) -> int:
     """Write the page from `claims.json` and `screening.json`; its conclusions stay as they are."""
-    files = [folder.parent / f"{name}.json" for name in ("claims", "screening")]
-    final, screening = (read_json(file) if file.is_file() else None for file in files)
+    files = [folder.parent / f"{name}.json" for name in ("claims", "screening", "six-metrics")]
+    final, screening, metrics = (read_json(file) if file.is_file() else None for file in files)
     before = path.read_text(encoding="utf-8") if path.is_file() else ""
-    write_text(path, pages.page(final, screening, before))
+    write_text(path, pages.page(final, screening, before, metrics))
     path.chmod(0o644)
     print(path)
     return 0

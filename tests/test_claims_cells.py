@@ -16,17 +16,20 @@ from typing import Any
 import numpy as np
 import pytest
 from benchmarks import _claims_cells as cells
+from benchmarks import _claims_page as pages
 from benchmarks import _claims_recipes as recipes
 from benchmarks import _claims_report as report
+from benchmarks import _claims_six as six
 from benchmarks import _miniature, claims, mini
 
 from claims_rows import row
 from magicid_cli import config, pipeline
 from magicid_cli.config import KNOBS, Settings, value_of
 from magicid_cli.errors import INTERRUPTED, MagicIDError
+from magicid_cli.evaluation import METRICS, Evaluation, Figure
 from magicid_cli.events import Event, Events
 from magicid_cli.prompts import drawn
-from magicid_cli.workspace import Workspace, read_lines
+from magicid_cli.workspace import Workspace, read_lines, write_text
 from magicid_cli.world import captions
 from magicid_cli.world.people import HELD_OUT, TRAINED, person
 
@@ -262,6 +265,36 @@ def test_magic_me_s_cell_is_made_by_its_own_method(small: cells.Bench) -> None:
     space = small.workspace(cell).of_method("magic-me")
     rows = read_lines(space.videos / "videos.jsonl")
     assert len(rows) == 2 and all(one["keywords"] and one["adapter"] is None for one in rows)
+
+
+def test_the_six_metrics_of_a_cell_are_the_evaluation_s(small: cells.Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Which videos, photos and reference set the harness is given; what it finds is averaged within a person."""
+    asked: list[tuple[Any, ...]] = []
+    value = iter((1.0, 3.0, 5.0))
+
+    def evaluate(items: Any, photos: Any, settings: Any, **more: Any) -> Any:
+        asked.append((items, photos, more["fvd_reference"]))
+        return Evaluation(dict.fromkeys(METRICS, Figure(next(value), videos=1, prompts=1)), (), (), {})
+
+    monkeypatch.setattr(six, "evaluate", evaluate)
+    cell = cell_of(small, recipes.DREAMBOOTH)
+    others = [cell, replace(cell, seed=102), replace(cell, who=951), replace(cell, who=952)]
+    base = small.videos(cell_of(small, recipes.BASE))
+    for number, one in enumerate(others[:3]):
+        folder = small.videos(one)
+        folder.mkdir(parents=True)
+        (folder / "00.mp4").touch()
+        write_text(small.path(one), json.dumps({"videos": [{"file": "00.mp4", "prompt": f"prompt {number}"}]}))
+    base.mkdir(parents=True)
+    (base / "base.mp4").touch()
+    (found,) = six.table(small, others)
+    assert found["method"] == recipes.DREAMBOOTH and found["fvd"]["mean"] == pytest.approx(((1 + 3) / 2 + 5) / 2)
+    assert found["face_sim"]["people"] == 2, "the fourth cell is not measured"
+    assert [items[0].prompt for items, _, _ in asked] == ["prompt 0", "prompt 1", "prompt 2"]
+    assert asked[0][2] == [base / "base.mp4"] and asked[1][2] == []
+    shown = list(pages._six({"trial": False, "rows": [found]}))
+    assert any(line.startswith("| DreamBooth-LoRA | 3.500 [") for line in shown)
+    assert any(line.startswith("| ID-Animator | needs its weights") for line in shown)
 
 
 def test_a_work_that_is_cut_anywhere_ends_as_one_that_was_not(

@@ -391,7 +391,7 @@ def test_the_card_s_program_encodes_a_prompt_as_we_do(
     }
     exec(program, names)  # what a reader of the card would do
     prompt = "A person walks in the city"
-    spoken: dict[str, torch.Tensor] = names["spoken"](prompt)  # type: ignore[operator]
+    spoken: dict[str, torch.Tensor] = names["spoken"](prompt)
     ours, _ = keywords.encode(keywords.open_encoder(family), prompt, own)
     for name, value in ours.items():
         torch.testing.assert_close(spoken[name][0], value, rtol=1e-4, atol=1e-5, msg=name)

@@ -194,7 +194,7 @@ def _subject(
         settings, store = resolve(flags).settings, cache_home() / "evaluation"
         return _Subject(groups, expand(references), settings, store, reference)
     workspace = choose(name)
-    groups = groups or _of_identity(workspace, method)
+    groups = groups or videos_of(workspace, method)
     photos = collecting.photos_of(workspace)
     if not photos:
         raise MagicIDError(
@@ -207,7 +207,7 @@ def _subject(
     return _Subject(groups, photos, settings, workspace.path / "evaluation", reference)
 
 
-def _of_identity(workspace: "Workspace", method: list[str] | None) -> "dict[str, Collected]":
+def videos_of(workspace: "Workspace", method: list[str] | None) -> "dict[str, Collected]":
     """The identity's videos by what made them: its own first, then those of other methods."""
     from magicid_cli.evaluation import collecting
     from magicid_cli.workspace import Workspace

@@ -53,8 +53,8 @@ def build(
 ) -> Result:
     """Pack a blind study: a folder with one page that works without a network and saves a rater's answers as a file.
 
-    Compares what was made of an identity (final adapter, stage 1, untouched model, other methods), folders of videos, or
-    both. Videos with the same file name, or else with the same prompt, form a set; of each set raters are asked four
+    Compares what was made of an identity (final adapter, stage 1, untouched model, other methods), folders of videos,
+    or both. Videos with the same file name, or else with the same prompt, form a set; of each set raters are asked four
     questions. Whose video is whose stands in a file beside the folder, which raters must not get.
     """
     from magicid_cli.destinations import free_name

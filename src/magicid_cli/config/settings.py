@@ -154,6 +154,12 @@ class RepositorySettings:
     initial: int = setting(20, "Videos sampled from the untouched model", flag="--initial", low=0)
     steps: int = setting(50, "Denoising steps of a repository video", flag="--sample-steps", low=1)
     guidance: float = setting(7.5, "Embedded guidance of a repository video", flag="--sample-guidance", low=0)
+    step_cache: float = setting(
+        0.0,
+        "Inexact: a denoising step whose first block changes less than this reuses the step before; 0 computes all",
+        flag="--step-cache",
+        low=0,
+    )
 
 
 @dataclass(frozen=True)

@@ -110,6 +110,10 @@ class Family(Protocol):
         seed: int,
         true_guidance: float = 1.0,
         negative: "dict[str, torch.Tensor] | None" = None,
+        step_cache: float = 0.0,
         on_step: Callable[[int], None] | None = None,
     ) -> "torch.Tensor":
-        """Noise → latents by the deterministic sampler, float32 on the CPU. Needs `transformer`."""
+        """Noise → latents by the deterministic sampler, float32 on the CPU. Needs `transformer`.
+
+        `step_cache` above 0 is inexact: a step that changes less than that is taken from the one before.
+        """

@@ -43,6 +43,7 @@ class Compiled:
             return fast(*inputs)
         except torch._dynamo.exc.TorchDynamoException as error:
             self.running = False
-            lines = str(error).strip().splitlines() or [type(error).__name__]
-            self._announce(f"The blocks run as they are, because they cannot be compiled here: {lines[0][:300]}")
+            lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
+            why = " ".join(lines[:2])[:300]
+            self._announce(f"The blocks run as they are, because they cannot be compiled here: {why}")
             return plain(*inputs)

@@ -39,6 +39,7 @@ from magicid_cli.models.hunyuan_text import (
     read_tokenizer,
 )
 from magicid_cli.models.loading import check_classes, load_weights, reading, silence_libraries
+from magicid_cli.models.step_cache import steps_reused
 from magicid_cli.models.storage import store
 
 _CLASSES = {
@@ -330,6 +331,7 @@ class Hunyuan:
         seed: int,
         true_guidance: float = 1.0,
         negative: Text | None = None,
+        step_cache: float = 0.0,
         on_step: Callable[[int], None] | None = None,
     ) -> torch.Tensor:
         """Noise → latents (C, f, h, w) by diffusers' pipeline, float32 on the CPU. Needs `transformer`.
@@ -342,6 +344,7 @@ class Hunyuan:
             seed: of the noise, which is drawn on the CPU: the same on every device.
             true_guidance: above 1, classifier-free guidance against `negative`, at twice the time.
             negative: from `encode_text`; given if and only if `true_guidance` is above 1.
+            step_cache: inexact: threshold below which a step reuses the one before; 0 computes every step.
             on_step: called after each step with the number of steps done.
 
         Raises:
@@ -359,7 +362,7 @@ class Hunyuan:
                 on_step(index + 1)
             return {}
 
-        with self._evaluating():
+        with self._evaluating(), steps_reused(self.transformer, step_cache):
             latents = self._sampler()(
                 **conditions,
                 height=shape.height,

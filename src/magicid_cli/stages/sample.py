@@ -199,8 +199,10 @@ def work(
         "shape": str(shape),
         "fps": settings.shape.fps,
     }
-    # Only where it makes other videos: those of a base stored in full were always made so.
-    stored = {} if settings.model.base == "full" else {"base": settings.model.base}
+    # Only where it makes other videos: those of a base stored in full, every step computed, were always made so.
+    stored: dict[str, Any] = {} if settings.model.base == "full" else {"base": settings.model.base}
+    if settings.repository.step_cache:
+        stored["step_cache"] = settings.repository.step_cache
     adapter = file_digest(workspace.start)
     items = []
     for origin, count in (("tuned", settings.repository.tuned), ("initial", settings.repository.initial)):
@@ -273,6 +275,7 @@ def denoise(
             steps=settings.repository.steps,
             guidance=settings.repository.guidance,
             seed=item.seed or 0,
+            step_cache=settings.repository.step_cache,
         )
         denoising_s += time.monotonic() - begun
         path = workspace.repository / latents_name(item)

@@ -1,0 +1,66 @@
+"""Compiled blocks against plain ones, and the announced way back where compiling fails."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+import executions
+from magicid_cli import adapters
+from magicid_cli.models import tiny
+from magicid_cli.models.compiling import Compiled
+from magicid_cli.models.execution import Execution
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny.build(tmp_path_factory.mktemp("models") / "tiny")
+
+
+@pytest.fixture(autouse=True)
+def _as_before() -> Iterator[None]:
+    """The compiler's settings and what it has compiled are of the process."""
+    with (
+        torch._dynamo.config.patch(recompile_limit=8, fail_on_recompile_limit_hit=False),
+        torch._functorch.config.patch(force_non_lazy_backward_lowering=False),
+    ):
+        yield
+    torch._dynamo.reset()
+
+
+@pytest.mark.parametrize("backend", ["eager", pytest.param("aot_eager", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("keep", [pytest.param("everything", marks=pytest.mark.slow), "attention"])
+def test_compiled_blocks_give_the_same_pass(folder: Path, keep: Any, backend: str) -> None:
+    """Without the code generator, which takes minutes: the same graphs (of forward, or of both), run as they are."""
+    expected = executions.training_pass(executions.opened(folder, Execution(keep="everything")))
+    said: list[str] = []
+    family = executions.opened(folder, Execution(keep=keep))
+    arrangement = family._arranged()
+    arrangement.attend(Execution(keep=keep, compile=True))
+    compiled = Compiled(arrangement.blocks, said.append, backend=backend)
+    for _ in range(2):
+        (loss, gradients), (true, others) = executions.training_pass(family), expected
+        assert abs(loss - true) < 1e-6
+        assert all((gradients[key] - others[key]).abs().max() < 1e-6 for key in others)
+    adapters.select(family.transformer, "reference")
+    with torch.no_grad():
+        family.predict(executions.clip(), executions.TIME, executions.text(), 1.0)
+    assert compiled.running and said == []
+    assert torch._dynamo.utils.counters["stats"]["unique_graphs"] > 0
+
+
+def test_a_compiler_that_fails_is_announced_once_and_left(folder: Path) -> None:
+    expected = executions.training_pass(executions.opened(folder))
+    said: list[str] = []
+    family = executions.opened(folder)
+
+    def broken(*_: Any) -> Any:
+        raise RuntimeError("no C++ compiler")
+
+    compiled = Compiled(family._arranged().blocks, said.append, backend=broken)  # type: ignore[arg-type]
+    for _ in range(2):
+        assert executions.same(executions.training_pass(family), expected)
+    assert not compiled.running
+    assert len(said) == 1 and "cannot be compiled" in said[0] and "no C++ compiler" in said[0]

@@ -16,12 +16,13 @@ from magicid_cli import adapters
 from magicid_cli.config import Settings, resolve
 from magicid_cli.models import tiny
 from magicid_cli.models.base import Shape
+from magicid_cli.models.catalog import video_model
 from magicid_cli.models.execution import Execution
 from magicid_cli.models.hunyuan import Hunyuan
 from magicid_cli.models.hunyuan_attention import attend_without_mask
 from magicid_cli.plan import costs, workload
 from magicid_cli.plan.machine import KNOWN_GPUS, REFERENCE_GPU, Machine
-from magicid_cli.plan.memory import PLANS, choose
+from magicid_cli.plan.memory import PLANS
 
 PLAIN = "plain"
 WAYS = (*PLANS, PLAIN)
@@ -42,7 +43,7 @@ class Bench:
         folder: for latents.
         optimizer: of the trained adapter.
         way: how it is held now, of `WAYS`.
-        shape: for which.
+        held_for: shape and whether for training.
     """
 
     name: str
@@ -51,16 +52,16 @@ class Bench:
     folder: Path
     optimizer: torch.optim.Optimizer
     way: str = ""
-    shape: Shape | None = None
+    held_for: tuple[Shape, bool] | None = None
 
     @property
     def architecture(self) -> costs.Architecture:
         """What is built."""
         return costs.ARCHITECTURES[self.name]
 
-    def hold(self, way: str, shape: Shape) -> None:
+    def hold(self, way: str, shape: Shape, *, trains: bool = True) -> None:
         """Hold the transformer in that way, as a memory plan would at that shape, under the card's memory."""
-        if (way, shape) == (self.way, self.shape):
+        if (way, (shape, trains)) == (self.way, self.held_for):
             return
         if (way == PLAIN) != (self.way == PLAIN) and self.way:
             raise ValueError("what was arranged is not plain any more: build another one")
@@ -68,9 +69,9 @@ class Bench:
         if way == PLAIN:
             self.family.transformer.enable_gradient_checkpointing()
         else:
-            self.family.execution = execution_of(self.name, way, shape, self.settings)
+            self.family.execution = execution_of(self.name, way, shape, trains=trains)
             self.family.arrange()
-        self.way, self.shape = way, shape
+        self.way, self.held_for = way, (shape, trains)
         free()
         if self.family.device.type == "cuda":
             total = torch.cuda.get_device_properties(self.family.device).total_memory
@@ -89,17 +90,12 @@ def free() -> None:
         torch.cuda.empty_cache()
 
 
-def execution_of(name: str, way: str, shape: Shape, settings: Settings) -> Execution:
-    """How a plan holds the model for a preference step at a shape, on the card that it is named after."""
-    arch = costs.ARCHITECTURES[name]
+def execution_of(name: str, way: str, shape: Shape, *, trains: bool = True) -> Execution:
+    """How a plan holds the model at a shape, for a preference step or for sampling, on the card it is named after."""
     wanted = {"model.memory_plan": way, "shape.frames": shape.frames, "shape.size": f"{shape.width}x{shape.height}"}
     there = resolve({**wanted, "model.name": name, "prefer.guards": False}, project=Path("/nowhere")).settings
     card = Machine(REFERENCE_GPU, CARD_BYTES[way] / 1e9, KNOWN_GPUS[REFERENCE_GPU].rates, 1e6, 1e6, asked=True)
-
-    def need(execution: Execution) -> workload.Need:
-        return workload.need(there, arch, "prefer", 2, execution)
-
-    return choose(there, card, need).execution
+    return workload.chosen(there, video_model(name), card, "prefer" if trains else "sample").execution
 
 
 def build(name: str, device: torch.device, folder: Path, *, plain: bool = False) -> Bench:

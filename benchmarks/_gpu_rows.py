@@ -9,12 +9,12 @@ import torch
 
 from benchmarks._gpu_model import PLAIN, Bench, execution_of, free, random_vae
 from magicid_cli import adapters, conditioning
-from magicid_cli.config import AdapterSettings, resolve
+from magicid_cli.config import AdapterSettings
 from magicid_cli.models.base import Shape
 from magicid_cli.models.execution import Execution, Keep
 from magicid_cli.plan import costs, footprint
 from magicid_cli.plan.costs import Cost, Rates
-from magicid_cli.plan.known import held
+from magicid_cli.plan.known import TRAINING_KINDS, held
 from magicid_cli.stages import prefer, reconstruct
 from magicid_cli.training import Batch
 
@@ -203,9 +203,8 @@ def predictions() -> list[dict[str, Any]]:
     """Every row of the 13B model as it is expected before any was measured."""
     name = "hunyuan-video"
     arch, found = costs.ARCHITECTURES[name], []
-    settings = resolve({"model.name": name}).settings
     for shape, kind, way in order(name):
-        execution = None if way == PLAIN else execution_of(name, way, shape, settings)
+        execution = None if way == PLAIN else execution_of(name, way, shape, trains=kind in TRAINING_KINDS)
         keep: Keep = execution.keep if execution else "nothing"
         cost = cost_of(arch, kind, shape, way, keep)
         floor = cost.seconds(costs.BEST_RATES)
@@ -214,7 +213,7 @@ def predictions() -> list[dict[str, Any]]:
             arch,
             shape,
             AdapterSettings(),
-            training=kind.endswith("step") and kind != "sampling step",
+            training=kind in TRAINING_KINDS,
             reference=True,
             execution=execution or Execution(),
         )
@@ -254,13 +253,13 @@ def measure(step: Step, repeats: int, device: torch.device) -> tuple[list[float]
 def try_row(bench: Bench, name: Name, rate: float, left_s: float) -> dict[str, Any]:
     """One row: measured, out of memory, or skipped because its predicted time does not fit into `left_s`."""
     shape, kind, way = name
-    bench.hold(way, shape)
+    bench.hold(way, shape, trains=kind in TRAINING_KINDS)
     step, cost = KINDS[kind](bench, shape)
     each = cost.flop / rate / 1e12
     repeats = repeats_for(each)
     predicted = each * (1 + repeats)
     floor = cost.seconds(costs.BEST_RATES) if bench.name == "hunyuan-video" else None
-    execution = None if way == PLAIN else list(held(bench.family.execution))
+    execution = None if way == PLAIN else list(held(bench.family.execution, kind))
     row: dict[str, Any] = {"shape": str(shape), "row": kind, "way": way, "state": DONE, "seconds": None}
     row |= {"predicted_s": each, "tflops": None, "floor_s": floor, "times_floor": None}
     row |= {"allocated_gb": None, "reserved_gb": None, "tokens": costs.tokens(shape), "pflop": cost.flop / 1e15}

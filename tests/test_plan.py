@@ -474,7 +474,9 @@ def test_durations_as_a_person_says_them(seconds: float | None, text: str) -> No
 
 def step(kind: str, shape: Shape, seconds: float, *, gpu: str = "NVIDIA H200", **how: Any) -> known.Step:
     cost = costs.preference_step(LARGE, shape, ATTENTION, keep=Execution(**how).keep)
-    return known.Step(gpu, kind, shape, known.held(Execution(**how)), seconds, cost.seconds(known.floor_rates(gpu)))
+    return known.Step(
+        gpu, kind, shape, known.held(Execution(**how), kind), seconds, cost.seconds(known.floor_rates(gpu))
+    )
 
 
 def on(gpu: str) -> plan.Machine:
@@ -488,7 +490,8 @@ def test_nothing_about_a_gpu_is_shipped_that_was_not_measured() -> None:
 
 def test_a_measured_step_is_taken_as_it_is_and_others_follow_from_its_distance_to_the_floor() -> None:
     """Twice the floor at 10,880 tokens, 1.5 times at 57,600: as it is there; at the geometric mean of both, 1.75."""
-    small, large, keep = Shape(61, 320, 544), Shape(61, 720, 1280), "attention"
+    small, large = Shape(61, 320, 544), Shape(61, 720, 1280)
+    keep: Keep = "attention"
     floor = {shape: costs.preference_step(LARGE, shape, ATTENTION, keep=keep) for shape in (small, large)}
     steps = [
         step("preference step", shape, factor * floor[shape].seconds(costs.BEST_RATES), keep=keep)
@@ -528,6 +531,11 @@ def test_a_stage_is_measured_only_if_every_part_of_it_is(monkeypatch: pytest.Mon
     found = by_stage(estimated(alone))["prefer"]
     assert (found.seconds, found.basis) == (4000 * 4.0, "measured")
     assert by_stage(estimated(settings()))["prefer"].basis == "estimated", "looks and held-out pairs are not"
+    # A sampled video does not depend on what training keeps.
+    steps += [step(kind, shape, 0.5, gpu=gpu) for kind in ("forward", "sampling step", "decode")]
+    whole = by_stage(estimated(settings()))
+    assert (whole["prefer"].basis, whole["sample"].basis) == ("measured", "measured")
+    assert whole["sample"].seconds == pytest.approx(120 * (50 * 0.5 + 0.5))
 
 
 def test_every_gpu_that_can_be_asked_for_is_planned_and_others_are_refused_with_the_list() -> None:

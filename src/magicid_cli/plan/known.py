@@ -8,7 +8,7 @@ times the factor by which measured steps miss theirs; where nothing was measured
 import json
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from importlib.resources import files
 from typing import Any
@@ -22,6 +22,7 @@ FORMAT = 1
 _FILE = "gpu_steps.json"
 # What a step's time depends on, of how the model is held.
 HELD = ("base", "keep", "kept_in", "offload", "compile")
+TRAINING_KINDS = ("stage-1 step", "preference step")
 
 
 @dataclass(frozen=True)
@@ -50,8 +51,10 @@ class Step:
         return self.seconds / self.floor_s
 
 
-def held(execution: Execution) -> tuple[str, ...]:
-    """What of `execution` a step's time depends on."""
+def held(execution: Execution, kind: str) -> tuple[str, ...]:
+    """What of `execution` the time of a step of that kind depends on: without a backward pass nothing is kept."""
+    if kind not in TRAINING_KINDS:
+        execution = replace(execution, keep="nothing", kept_in="gpu")
     return tuple(str(getattr(execution, name)) for name in HELD)
 
 
@@ -94,7 +97,7 @@ def seconds(
     """
     if machine.gpu not in KNOWN_GPUS or machine.gpu is None or machine.rates is None:
         return None, "unknown"
-    same = [step for step in steps if (step.gpu, step.kind, step.held) == (machine.gpu, kind, held(execution))]
+    same = [step for step in steps if (step.gpu, step.kind, step.held) == (machine.gpu, kind, held(execution, kind))]
     exact = [step for step in same if step.shape == shape]
     if exact:
         return exact[-1].seconds, "measured"

@@ -1,7 +1,7 @@
 """What each stage of a run computes, keeps in memory and writes, from its settings alone."""
 
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from magicid_cli.config import Settings, parse_size
 from magicid_cli.models.base import Shape
@@ -16,6 +16,7 @@ from magicid_cli.rounds import stage_of
 STAGES = ("ingest", "reconstruct", "sample", "score", "select", "prefer", "generate")
 # Those that hold the transformer.
 HOLDING = ("reconstruct", "sample", "prefer", "generate")
+TRAINING = ("reconstruct", "prefer")
 
 
 @dataclass(frozen=True)
@@ -172,13 +173,12 @@ def need(settings: Settings, arch: Architecture, stage: str, value_bytes: int, e
     `generate` and the guards of stage 2 decode beside the transformer; the repository is decoded when that is gone.
     """
     shape = {"reconstruct": learnt_shape, "generate": generated_shape}.get(stage, training_shape)(settings)
-    trains = stage in ("reconstruct", "prefer")
     found = footprint.memory(
         arch,
         shape,
         settings.adapter,
         value_bytes=value_bytes,
-        training=trains,
+        training=stage in TRAINING,
         reference=stage == "prefer",
         execution=execution,
     )
@@ -207,7 +207,11 @@ def chosen(settings: Settings, model: VideoModel, machine: Machine, stage: str) 
     def needs(execution: Execution) -> Need:
         return need(settings, arch, stage, value_bytes, execution)
 
-    return choose(settings, machine, needs, text_gb=footprint.text_memory(arch, value_bytes))
+    choice = choose(settings, machine, needs, text_gb=footprint.text_memory(arch, value_bytes))
+    if stage in TRAINING:
+        return choice
+    # Nothing is kept for a backward pass that never comes, and every attention kernel will do.
+    return replace(choice, execution=replace(choice.execution, keep="nothing", kept_in="gpu"))
 
 
 def looks(settings: Settings) -> set[int]:

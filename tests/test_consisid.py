@@ -88,7 +88,8 @@ def test_a_video_from_given_embeddings(repository: Path) -> None:
     wanted = config.resolve(SMALL).settings.consisid
     loaded = pipeline.assemble(repository, Place("cpu", "float32"))
     text = torch.randn(2, tiny_consisid.TOKENS, tiny_consisid.TEXT, generator=torch.Generator().manual_seed(0))
-    face, steps = tiny_consisid.face(0.5), []
+    face = tiny_consisid.face(0.5)
+    steps: list[int] = []
 
     def made(**changes: torch.Tensor) -> np.ndarray:
         return pipeline.sample(loaded, {**face, **changes}, text, wanted, 3, steps.append)

@@ -24,7 +24,6 @@ from magicid_cli import adapters, config, generation, methods, models, pipeline,
 from magicid_cli.config import Resolved, Settings, subset, with_values
 from magicid_cli.errors import MagicIDError
 from magicid_cli.events import Event, Events, Listener
-from magicid_cli.reconstruction import total_steps
 from magicid_cli.rounds import FIRST, named, number_of
 from magicid_cli.workspace import Workspace, append_line, digest, read_json, read_lines, write_text
 from magicid_cli.world.albums import write_album
@@ -366,7 +365,7 @@ def steps_done(settings: Settings, point: int | None, *, other: bool = False) ->
         other: whether it is another method, which has one stage for all steps.
     """
     if other:
-        return {"reconstruct": total_steps(settings), "prefer": 0}
+        return {"reconstruct": settings.total_steps, "prefer": 0}
     first, second = settings.reconstruct.steps, settings.prefer.steps * settings.rounds
     if settings.generate.adapter != "final":
         return {"reconstruct": 0 if settings.generate.adapter == "none" else first, "prefer": 0}

@@ -9,8 +9,9 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from magicid_cli import generation, pipeline
+from magicid_cli import pipeline
 from magicid_cli import plan as planning
 from magicid_cli.baselines.registry import MAGICID, Method, method, trained_method
 from magicid_cli.config import Resolved, Settings, with_values
@@ -20,8 +21,10 @@ from magicid_cli.events import Event, Events
 from magicid_cli.models.catalog import video_model
 from magicid_cli.pipeline import CustomizeResult, RunPlan, StageState
 from magicid_cli.plan import Row
-from magicid_cli.reconstruction import total_steps
 from magicid_cli.workspace import Workspace
+
+if TYPE_CHECKING:
+    from magicid_cli.generation import Made
 
 # Parameters of the text encoders that stay in memory while keywords are trained: Llama's embeddings and 30 of its 32
 # layers, and CLIP. Those of the small models are next to nothing.
@@ -103,7 +106,7 @@ def estimate_of(
 ) -> planning.Estimate:
     """What the stages to do take: the plan of a reconstruction of the method's length, with what the method adds."""
     class_clips = settings.dreambooth.class_clips if name == "dreambooth" else 0
-    values = {"reconstruct.steps": total_steps(settings)}
+    values = {"reconstruct.steps": settings.total_steps}
     if name == "magic-me":
         values["reconstruct.batch"] = settings.magic_me.batch
     if class_clips:
@@ -275,10 +278,12 @@ def generate(
     output: Path | None,
     force: bool,
     events: Events,
-) -> list[generation.Made]:
+) -> "list[Made]":
     """Make `generate.count` videos with a method; see `generation.generate`."""
+    from magicid_cli import generation
+
     maker = pipeline.stage(name) if method(name).own_model else generation
-    made: list[generation.Made] = maker.generate(
+    made: list[Made] = maker.generate(
         folder(identity, name), resolved, prompt, output=output, force=force, events=events
     )
     return made

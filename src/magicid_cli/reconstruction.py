@@ -11,11 +11,6 @@ from magicid_cli.workspace import Workspace
 Clip = tuple[torch.Tensor, dict[str, torch.Tensor]]
 
 
-def total_steps(settings: Settings) -> int:
-    """Optimizer steps of all of MagicID's training together: what another method gets, too."""
-    return settings.reconstruct.steps + settings.rounds * settings.prefer.steps
-
-
 def latents_of(
     workspace: Workspace, settings: Settings, family: Family, events: Events, stage: str
 ) -> list[torch.Tensor]:

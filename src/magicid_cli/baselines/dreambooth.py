@@ -17,7 +17,7 @@ from magicid_cli.config import Settings, subset
 from magicid_cli.events import Events
 from magicid_cli.models.base import Family, Shape
 from magicid_cli.randomness import derived_seed
-from magicid_cli.reconstruction import Clip, accumulate, attach_policy, clips_of, error, schedule, total_steps
+from magicid_cli.reconstruction import Clip, accumulate, attach_policy, clips_of, error, schedule
 from magicid_cli.workspace import Workspace, digest, file_digest
 
 NAME = "dreambooth"
@@ -93,7 +93,7 @@ def run(workspace: Workspace, settings: Settings, events: Events) -> DreamBoothR
         # By this name the order, the noise and the times are those of stage 1.
         stage="reconstruct",
         parameters=adapters.parameters(family.transformer, "policy"),
-        schedule=schedule(settings, total_steps(settings)),
+        schedule=schedule(settings, settings.total_steps),
         items=len(clips),
         seed=settings.seed or 0,
         key=digest([NAME, FORMAT, subset(settings, reads(settings)), inputs(workspace, settings), family.commit]),

@@ -25,7 +25,7 @@ from magicid_cli.faces import open_faces
 from magicid_cli.models.base import Family
 from magicid_cli.models.catalog import video_model
 from magicid_cli.photos import decode
-from magicid_cli.reconstruction import latents_of, total_steps
+from magicid_cli.reconstruction import latents_of
 from magicid_cli.workspace import Workspace, digest, file_digest
 
 if TYPE_CHECKING:
@@ -130,7 +130,7 @@ def run(workspace: Workspace, settings: Settings, events: Events) -> MagicMeResu
         stage=_SECTION,
         parameters={"keywords": rows},
         schedule=training.Schedule(
-            steps=total_steps(settings),
+            steps=settings.total_steps,
             learning_rate=own.learning_rate,
             weight_decay=own.weight_decay,
             warmup=0,

@@ -374,6 +374,11 @@ class Settings:
     generate: GenerateSettings = GenerateSettings()
     evaluate: EvaluateSettings = EvaluateSettings()
 
+    @property
+    def total_steps(self) -> int:
+        """Optimizer steps of all of MagicID's training together: what another method gets, too."""
+        return self.reconstruct.steps + self.rounds * self.prefer.steps
+
 
 def parse_size(text: str) -> tuple[int, int]:
     """`WIDTHxHEIGHT` → (width, height) in pixels.

@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
@@ -15,6 +16,8 @@ import numpy as np
 
 from album import drawn_photos
 from magicid_cli import video
+from magicid_cli.cli.review import sheet_of
+from magicid_cli.pages.review import Server
 from magicid_cli.workspace import Workspace, file_digest, read_lines, write_lines
 from small_repository import scored
 
@@ -55,6 +58,19 @@ def clip(number: int, side: int = 64, *, moves: bool = True) -> np.ndarray:
         left = index * size // 3 if moves else size
         frames[index, size : 2 * size, left : left + size] = 240
     return frames
+
+
+@contextmanager
+def served(workspace: Workspace, missed: int = 4) -> Iterator[Server]:
+    """The page of an identity, served by a thread of this process."""
+    with Server(lambda token: sheet_of(workspace, missed, token), 0) as server:
+        thread = threading.Thread(target=server.serve_forever, args=(0.05,))
+        thread.start()
+        try:
+            yield server
+        finally:
+            server.shutdown()
+            thread.join()
 
 
 @contextmanager

@@ -46,7 +46,7 @@ def review(
     workspace = choose(name)
     from magicid_cli.pages.review import Server
 
-    with Server(lambda token: _sheet(workspace, missed, token), port) as server:
+    with Server(lambda token: sheet_of(workspace, missed, token), port) as server:
         data = {"name": workspace.name, "url": server.url, "port": server.server_port, **server.sheet.summary()}
         with suppress(KeyboardInterrupt):  # to end it so is not to interrupt it: nothing is left undone
             terminal.announce(Result(data, [server.url], [server.url]))
@@ -57,7 +57,7 @@ def review(
     return Result({**data, "next": following}, [], hint=f"{said}\nTo train on them: {following}")
 
 
-def _sheet(workspace: "Workspace", spare: int, token: str) -> "Sheet":
+def sheet_of(workspace: "Workspace", spare: int, token: str) -> "Sheet":
     """The pairs that are selected by the rules alone or by the votes, and those that just missed."""
     from magicid_cli.cli.identity import recorded_settings, stage_states
     from magicid_cli.pages.review import Sheet, shown_pairs

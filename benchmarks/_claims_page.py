@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import numpy as np
@@ -127,6 +128,7 @@ def _table(table: Mapping[str, Any]) -> Iterator[str]:
             if row["method"] != table["against"]:
                 yield _line(row["method"], *(_interval(row["differences"][name], signed=True) for name in SHOWN))
     yield from _curves(rows)
+    yield from _ended(rows)
 
 
 def _six(found: Mapping[str, Any]) -> Iterator[str]:
@@ -152,6 +154,22 @@ def _curves(rows: Sequence[Mapping[str, Any]]) -> Iterator[str]:
     for row in rows:
         shown = [f"{value:.2f}" for value in row["curve"]] + ["-"] * (longest - len(row["curve"]))
         yield _line(f"{row['method']} {row['probe']}".strip(), *shown)
+
+
+def _ended(rows: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+    """Which steps of stage 2 the adapters are of: the guards may choose one before the last."""
+    found = []
+    for row in rows:
+        rounds = [one for cell in row["stage_2"] for one in cell if one and one.get("chosen") is not None]
+        if rounds and not row["probe"]:
+            steps = sorted(one["chosen"] for one in rounds)
+            early = sum(one["stopped"] is not None for one in rounds)
+            cells = (str(steps[0]), f"{median(steps):g}", str(steps[-1]), f"{early} of {len(rounds)}")
+            found.append(_line(row["method"], *cells))
+    if found:
+        yield from ("", "The step of stage 2 (of each round) whose adapter the guards chose:", "")
+        yield from _header("method", "earliest", "median", "latest", "ended early")
+        yield from found
 
 
 def _decisions(table: Mapping[str, Any], screening: Mapping[str, Any]) -> Iterator[str]:

@@ -219,6 +219,22 @@ def test_the_page_keeps_what_is_written_by_hand() -> None:
     assert again == ours and pages.page(None, None, "no block at all") == empty
 
 
+def test_the_page_says_which_steps_the_guards_chose() -> None:
+    """Of every round; looks at an adapter by the way and methods without stage 2 say nothing."""
+
+    def ended(chosen: int, stopped: str | None = None) -> dict[str, object]:
+        return {"chosen": chosen, "stopped": stopped}
+
+    rows = [
+        {"method": "one", "probe": "", "stage_2": [[ended(120)], [ended(60, "saturation")], [ended(120)]]},
+        {"method": "two", "probe": "", "stage_2": [[ended(60), ended(20)]]},
+        {"method": "DreamBooth", "probe": "", "stage_2": [[None]]},
+        {"method": "one", "probe": "point 1", "stage_2": [[ended(1)]]},
+    ]
+    assert list(pages._ended(rows))[-2:] == ["| one | 60 | 120 | 120 | 1 of 3 |", "| two | 20 | 40 | 60 | 0 of 2 |"]
+    assert list(pages._ended(rows[2:])) == []
+
+
 def test_the_page_says_what_is_measured(mini_here: Path, tmp_path: Path) -> None:
     bench = cells.Bench(tmp_path / "results", tmp_path / "work", recipes.TRIAL)
     table = recipes.TABLES["table-1"]

@@ -2,9 +2,9 @@
 
 At a look the guards see the means of all steps since the look before, the held-out margin, and how likeness and motion
 of some fixed videos compare with those of the start: the stage-1 model, or in a later round what the round before
-ended with. A sign is one of five kinds of harm. Training ends when the same
-sign was there at `PATIENCE` looks in a row, so that one noisy look ends nothing. Everything here depends on the
-measurements alone: a run that was cut and resumed comes to the same decision.
+ended with. A sign is one of five kinds of harm. Training ends when the same sign was there at `PATIENCE` looks in a
+row, so that one noisy look ends nothing. Everything here depends on the measurements alone: a run that was cut and
+resumed comes to the same decision.
 """
 
 import math

@@ -262,6 +262,8 @@ def require(
         MagicIDError: `identity-unfinished`, `model-mismatch`, `output-exists`, `output-invalid`, or what the method's
             own `require` raises.
     """
+    from magicid_cli import generation
+
     if method(name).own_model:
         pipeline.stage(name).require(identity.of_method(name), settings)
         destinations(identity.of_method(name), prompt, list(range(settings.generate.count)), output, force)

@@ -30,19 +30,22 @@ def ls(terminal: Terminal) -> Result:
                 "path": workspace.path,
             }
         )
+    # A column for those who compare methods; nobody else is to look at dashes.
+    others = [("METHODS", *(", ".join(row["methods"]) or "-" for row in rows))]
+    others = others if any(row["methods"] for row in rows) else []
     table = Table(
-        ("NAME", "MODEL", "STATE", "METHODS", "VIDEOS", "SIZE", "CREATED"),
+        ("NAME", "MODEL", "STATE", *(column[0] for column in others), "VIDEOS", "SIZE", "CREATED"),
         [
             (
                 row["name"],
                 row["model"] or "-",
                 f"{row['state']} (running)" if row["running"] else row["state"],
-                ", ".join(row["methods"]) or "-",
+                *(column[number] for column in others),
                 row["videos"],
                 gigabytes(row["bytes"]),
                 when(row["created"]),
             )
-            for row in rows
+            for number, row in enumerate(rows, 1)
         ],
     )
     nothing = f"No identity in {data_home()}. Make one: magicid customize PHOTOS --name NAME"

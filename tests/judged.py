@@ -63,7 +63,7 @@ def clip(number: int, side: int = 64, *, moves: bool = True) -> np.ndarray:
 @contextmanager
 def served(workspace: Workspace, missed: int = 4) -> Iterator[Server]:
     """The page of an identity, served by a thread of this process."""
-    with Server(lambda token: sheet_of(workspace, missed, token), 0) as server:
+    with Server(lambda token: sheet_of(workspace, missed, token, selected=True), 0) as server:
         thread = threading.Thread(target=server.serve_forever, args=(0.05,))
         thread.start()
         try:

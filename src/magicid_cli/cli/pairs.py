@@ -25,20 +25,9 @@ def pairs(
 
     With a flag, show what the pairs would be instead. Nothing is written: `customize` with the same flag makes it so.
     """
-    from magicid_cli.cli.identity import as_round, choose, recorded_settings, stage_states
+    from magicid_cli.cli.identity import recorded_settings
 
-    workspace = choose(name)
-    states = stage_states(workspace.manifest())
-    workspace = as_round(workspace, number, states, "score")
-    if states.get(named("sample", workspace.number)) != "done":
-        raise no_videos(workspace)
-    if states.get(named("score", workspace.number)) != "done":
-        which = f" --round {number}" if number else ""
-        raise MagicIDError(
-            "scores-missing",
-            f"The videos of '{workspace.name}' are not scored, or not to the end.",
-            f"Score them: magicid score {workspace.name}{which}",
-        )
+    workspace, states = scored(name, number)
     from magicid_cli.stages import select
     from magicid_cli.workspace import read_json, read_lines
 
@@ -67,6 +56,29 @@ def pairs(
     blocks.append(_fates(report))
     brief = [f"{row['winner']['id']} {row['rejected']['id']}" for row in rows]
     return Result({**data, "pairs": rows, "report": report}, blocks, brief, hint=_hint(workspace, given, now))
+
+
+def scored(name: str | None, number: int | None) -> "tuple[Workspace, dict[str, str]]":
+    """The identity, as a round sees it whose videos are scored, and the states of its stages.
+
+    Raises:
+        MagicIDError: as `identity.choose` and `identity.as_round`; `scores-missing`.
+    """
+    from magicid_cli.cli.identity import as_round, choose, stage_states
+
+    workspace = choose(name)
+    states = stage_states(workspace.manifest())
+    workspace = as_round(workspace, number, states, "score")
+    if states.get(named("sample", workspace.number)) != "done":
+        raise no_videos(workspace)
+    if states.get(named("score", workspace.number)) != "done":
+        which = f" --round {number}" if number else ""
+        raise MagicIDError(
+            "scores-missing",
+            f"The videos of '{workspace.name}' are not scored, or not to the end.",
+            f"Score them: magicid score {workspace.name}{which}",
+        )
+    return workspace, states
 
 
 def _heading(workspace: "Workspace", rows: Sequence[Any], given: Mapping[str, Any], now: Sequence[Any]) -> str:

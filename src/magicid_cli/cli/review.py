@@ -11,8 +11,8 @@ import typer
 
 from magicid_cli.cli import options
 from magicid_cli.cli.output import Result, Terminal
-from magicid_cli.cli.score import no_videos
-from magicid_cli.errors import MagicIDError
+from magicid_cli.cli.pairs import scored
+from magicid_cli.rounds import named
 
 if TYPE_CHECKING:
     from magicid_cli.pages.review import Server, Sheet
@@ -31,6 +31,7 @@ Missed = Annotated[
 def review(
     terminal: Terminal,
     name: options.SomeIdentity = None,
+    number: options.Round = None,
     port: Port = 0,
     browser: Browser = True,
     missed: Missed = 20,
@@ -41,13 +42,18 @@ def review(
     goes on where this one ended; Ctrl-C ends it. The address is printed at once: with --json or -q a program can read
     it while the page is there. Nothing changes until `magicid customize` runs with --use-votes.
     """
-    from magicid_cli.cli.identity import choose
-
-    workspace = choose(name)
+    workspace, states = scored(name, number)
+    selected = states.get(named("select", workspace.number)) == "done"
     from magicid_cli.pages.review import Server
 
-    with Server(lambda token: sheet_of(workspace, missed, token), port) as server:
-        data = {"name": workspace.name, "url": server.url, "port": server.server_port, **server.sheet.summary()}
+    with Server(lambda token: sheet_of(workspace, missed, token, selected=selected), port) as server:
+        data = {
+            "name": workspace.name,
+            "round": workspace.number,
+            "url": server.url,
+            "port": server.server_port,
+            **server.sheet.summary(),
+        }
         with suppress(KeyboardInterrupt):  # to end it so is not to interrupt it: nothing is left undone
             terminal.announce(Result(data, [server.url], [server.url]))
             _tell(terminal, server, opened=_open(terminal, server.url, wanted=browser))
@@ -57,26 +63,24 @@ def review(
     return Result({**data, "next": following}, [], hint=f"{said}\nTo train on them: {following}")
 
 
-def sheet_of(workspace: "Workspace", spare: int, token: str) -> "Sheet":
-    """The pairs that are selected by the rules alone or by the votes, and those that just missed."""
-    from magicid_cli.cli.identity import recorded_settings, stage_states
+def sheet_of(workspace: "Workspace", spare: int, token: str, *, selected: bool) -> "Sheet":
+    """The pairs that are selected by the rules alone or by the votes, and those that just missed.
+
+    Args:
+        workspace: the identity, as the round sees it.
+        spare: how many that just missed.
+        token: the secret of the page.
+        selected: whether `pairs.jsonl` holds.
+    """
+    from magicid_cli.cli.identity import recorded_settings
     from magicid_cli.pages.review import Sheet, shown_pairs
     from magicid_cli.stages import select
     from magicid_cli.workspace import read_lines
 
-    states = stage_states(workspace.manifest())
-    if states.get("sample") != "done":
-        raise no_videos(workspace)
-    if states.get("score") != "done":
-        raise MagicIDError(
-            "scores-missing",
-            f"The videos of '{workspace.name}' are not scored, or not to the end.",
-            f"Score them: magicid score {workspace.name}",
-        )
     # What the rules alone select is always shown: who dropped a pair may come back to it.
     choice = select.choose(workspace, recorded_settings(workspace, {"pairs.use_votes": False}), spare=spare)
     select.require(choice, workspace)
-    now = read_lines(workspace.pairs) if states.get("select") == "done" else []
+    now = read_lines(workspace.pairs) if selected else []
     by_vote = [row for row in now if _names(row) not in set(map(_names, choice.missed))]
     videos = read_lines(workspace.repository / "videos.jsonl")
     paths = {row["id"]: workspace.repository / row["clip"] for row in videos}

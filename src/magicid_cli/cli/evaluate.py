@@ -27,9 +27,7 @@ References = Annotated[
 ]
 Prompts = Annotated[
     Path | None,
-    typer.Option(
-        "--prompts", metavar="FILE", help="What they should show: .json, .jsonl, .csv, or a prompt a line"
-    ),
+    typer.Option("--prompts", metavar="FILE", help="What they should show: .json, .jsonl, .csv, or a prompt a line"),
 ]
 Method = Annotated[
     list[str] | None,

@@ -17,7 +17,7 @@ from magicid_cli.events import Events
 from magicid_cli.pages.study import QUESTIONS, Candidate, build, results, sets_of
 from magicid_cli.pages.study.statistics import intervals, krippendorff_alpha, win_rates
 
-METHODS = ("ours", "dreambooth")
+METHODS = ("magic-id", "dreambooth")
 
 
 # -- agreement
@@ -217,7 +217,7 @@ def key(folder: Path) -> dict[str, Any]:
 
 
 def answered(folder: Path, rater: str, said: dict[str, str], **changes: Any) -> Path:
-    """A rater's file: `{"s0": "ours"}` answers every question about set 0 so."""
+    """A rater's file: `{"s0": "magic-id"}` answers every question about set 0 so."""
     answers = [
         {"set": one, "question": question.id, "choice": "none" if method == "none" else f"{method}{one[1:]}"}
         for one, method in said.items()
@@ -239,35 +239,35 @@ def answered(folder: Path, rater: str, said: dict[str, str], **changes: Any) -> 
 
 def test_answers_are_counted(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     key(tmp_path)
-    answered(tmp_path, "r1", {"s0": "ours", "s1": "ours", "s2": "dreambooth"})
-    answered(tmp_path, "r2", {"s0": "ours", "s1": "none"})
+    answered(tmp_path, "r1", {"s0": "magic-id", "s1": "magic-id", "s2": "dreambooth"})
+    answered(tmp_path, "r2", {"s0": "magic-id", "s1": "none"})
     files = sorted(tmp_path.glob("*.json"))
     outcome = results(files)
     assert (outcome.raters, outcome.sets) == (2, 3)
     for question in QUESTIONS:
         rates = {rate.method: rate for rate in outcome.rates if rate.question == question.id}
-        assert rates["ours"].rate == pytest.approx(3.5 / 5)
+        assert rates["magic-id"].rate == pytest.approx(3.5 / 5)
         assert rates["dreambooth"].rate == pytest.approx(1.5 / 5)
         assert {rate.answers for rate in rates.values()} == {5}
-        assert 0 <= rates["ours"].low <= 0.7 <= rates["ours"].high <= 1
+        assert 0 <= rates["magic-id"].low <= 0.7 <= rates["magic-id"].high <= 1
         # Both answered sets 0 (alike) and 1 (not): magicid three times, none once; Do = 2/4, De = 1 - 6/12.
         assert outcome.agreement[question.id] == pytest.approx(1 - (2 / 4) / (1 - 6 / 12))
     assert main(["study", "results", *map(str, files)]) == 0
     printed = capsys.readouterr()
-    assert "ours        70.0 %" in printed.out and "50.0 % would be chance" in printed.out
+    assert "magic-id    70.0 %" in printed.out and "50.0 % would be chance" in printed.out
     assert "so few raters or sets" in printed.err
 
 
 def test_who_saves_twice_counts_once_and_other_studies_do_not(tmp_path: Path) -> None:
     key(tmp_path)
-    answered(tmp_path, "r1", {"s0": "ours"})
+    answered(tmp_path, "r1", {"s0": "magic-id"})
     answered(tmp_path, "r1", {"s0": "dreambooth"}, saved="2026-01-02T00:00:00Z")
-    answered(tmp_path, "r2", {"s0": "ours"}, study="another")
-    answered(tmp_path, "r3", {"s9": "ours", "s1": "nobody"})
+    answered(tmp_path, "r2", {"s0": "magic-id"}, study="another")
+    answered(tmp_path, "r3", {"s9": "magic-id", "s1": "nobody"})
     for order in (1, -1):
         outcome = results(sorted(tmp_path.glob("*.json"))[::order])
         rates = {rate.method: rate.rate for rate in outcome.rates}
-        assert rates == {"ours": 0.0, "dreambooth": 1.0}
+        assert rates == {"magic-id": 0.0, "dreambooth": 1.0}
         told = " ".join(outcome.notes)
         assert "another study" in told and "saved more than once" in told and "8 answers name a set" in told
 
@@ -293,7 +293,7 @@ def test_files_that_are_no_answers(tmp_path: Path, content: str, message: str) -
 
 
 def test_without_a_key_or_an_answer_nothing_is_counted(tmp_path: Path) -> None:
-    path = answered(tmp_path, "r1", {"s0": "ours"})
+    path = answered(tmp_path, "r1", {"s0": "magic-id"})
     with pytest.raises(MagicIDError, match="none of the files is the study's key"):
         results([path])
     key(tmp_path)

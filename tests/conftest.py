@@ -12,8 +12,9 @@ import pytest
 
 if TYPE_CHECKING:
     from _pytest.terminal import TerminalReporter
-    from hub_server import HubServer
     from playwright.sync_api import Browser
+
+    from hub_server import HubServer
 
 NO_BROWSER = "no Chromium: apt-get install chromium (Debian), or any Chromium on the PATH"
 NOWHERE = "http://127.0.0.1:9"  # the discard port: a connection is refused at once

@@ -158,7 +158,7 @@ def run(
         found = states(identity, name, settings, photos)
         space.create()
         events.path = space.events
-        events.listen(lambda event: _record_fallback(space, event))
+        events.listen(lambda event: _record(space, event))
         todo = [one.name for one in found if one.state != "cached"]
         for stage in todo:
             pipeline.stage(stage).prepare(settings, events)
@@ -204,9 +204,12 @@ def _describe(
     space.update(**own, method=facts.name, licence=facts.licence)
 
 
-def _record_fallback(space: Workspace, event: Event) -> None:
+def _record(space: Workspace, event: Event) -> None:
+    """Second-best ways that were taken, and how the model was held, are kept in the method's manifest."""
     if event.kind == "fallback":
         space.record_fallback(event.data["message"])
+    elif event.kind == "held":
+        space.record_held(**event.data)
 
 
 def licences(name: str, model: str) -> list[str]:

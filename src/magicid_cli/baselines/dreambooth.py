@@ -16,6 +16,7 @@ from magicid_cli import adapters, conditioning, models, training
 from magicid_cli.config import Settings, subset
 from magicid_cli.events import Events
 from magicid_cli.models.base import Family, Shape
+from magicid_cli.plan import running
 from magicid_cli.randomness import derived_seed
 from magicid_cli.reconstruction import Clip, accumulate, attach_policy, clips_of, error, schedule
 from magicid_cli.workspace import Workspace, digest, file_digest
@@ -85,10 +86,12 @@ def run(workspace: Workspace, settings: Settings, events: Events) -> DreamBoothR
     Raises:
         MagicIDError: weights, memory or training failed; the code says which.
     """
-    family = models.open_family(settings.model, events)
+    # Held and computed as stage 1 is, whose work it is.
+    family = running.open_family(settings, "reconstruct", events)
     clips = clips_of(workspace, settings, family, events, NAME)
     class_clips = _class_clips(workspace, settings, family, events)
     spec = attach_policy(family, settings)
+    running.arrange(family, "reconstruct", events)
     result = training.train(
         # By this name the order, the noise and the times are those of stage 1.
         stage="reconstruct",

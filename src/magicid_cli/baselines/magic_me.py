@@ -25,6 +25,7 @@ from magicid_cli.faces import open_faces
 from magicid_cli.models.base import Family
 from magicid_cli.models.catalog import video_model
 from magicid_cli.photos import decode
+from magicid_cli.plan import running
 from magicid_cli.reconstruction import latents_of
 from magicid_cli.workspace import Workspace, digest, file_digest
 
@@ -111,7 +112,8 @@ def run(workspace: Workspace, settings: Settings, events: Events) -> MagicMeResu
     Raises:
         MagicIDError: weights, memory or training failed; the code says which.
     """
-    family, own = models.open_family(settings.model, events), settings.magic_me
+    # Held and computed as in stage 1, but for Llama beside it.
+    family, own = running.open_family(settings, "reconstruct", events), settings.magic_me
     latents = latents_of(workspace, settings, family, events, NAME)
     masks = _masks(workspace, settings, latents, events)
     captions = [photo.caption for photo in conditioning.references(workspace)]
@@ -126,6 +128,7 @@ def run(workspace: Workspace, settings: Settings, events: Events) -> MagicMeResu
     family.load("transformer")
     family.gradient_checkpointing(settings.training.gradient_checkpointing)
     family.transformer.requires_grad_(False)
+    running.arrange(family, "reconstruct", events)
     result = training.train(
         stage=_SECTION,
         parameters={"keywords": rows},

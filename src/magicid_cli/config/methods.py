@@ -11,7 +11,7 @@ class DreamBoothSettings:
 
     class_clips: int = setting(
         0,
-        "Clips of anybody, sampled from the untouched model, for prior preservation; 0 leaves it out, as the paper does",
+        "Clips of anybody, made by the untouched model, for prior preservation; 0 leaves it out, as the paper does",
         flag="--class-clips",
         low=0,
     )

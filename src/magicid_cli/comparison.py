@@ -115,13 +115,17 @@ def sampling(settings: Settings) -> GenerateSettings:
 def found(workspace: Workspace, settings: Settings) -> list[Compared]:
     """The videos that are here as they would be made now, with what the judges said of them, by prompt and method."""
     here = {row["key"]: row for row in read_lines(folder(workspace) / "videos.jsonl")}
-    scores = {(row["id"], row["reward"]): row["raw"] for row in read_lines(folder(workspace) / "scores.jsonl")}
+    scores = {
+        (row["id"], row.get("content"), row["reward"]): row["raw"]
+        for row in read_lines(folder(workspace) / "scores.jsonl")
+    }
     shown = []
     for item in items(workspace, settings):
         row = here.get(item.key)
         if row is None or not _is_whole(workspace, row):
             continue
-        identity = scores.get((item.id, "identity"), {})
+        content = row["clip_sha256"]
+        identity = scores.get((item.id, content, "identity"), {})
         shown.append(
             Compared(
                 id=item.id,
@@ -129,10 +133,10 @@ def found(workspace: Workspace, settings: Settings) -> list[Compared]:
                 prompt=item.wish.prompt,
                 seed=item.wish.seed,
                 clip=folder(workspace) / row["clip"],
-                content=row["clip_sha256"],
+                content=content,
                 likeness=identity.get("value"),
-                motion=scores.get((item.id, "dynamics"), {}).get(settings.pairs.dynamics),
-                following=scores.get((item.id, "semantics"), {}).get("value"),
+                motion=scores.get((item.id, content, "dynamics"), {}).get(settings.pairs.dynamics),
+                following=scores.get((item.id, content, "semantics"), {}).get("value"),
                 face_found=identity.get("found"),
                 frames=tuple(identity.get("frames", ())),
                 cosines=tuple(identity.get("cosines", ())),
@@ -260,7 +264,12 @@ def _judge(workspace: Workspace, settings: Settings, events: Events) -> None:
                 kept.add(name)
                 if name not in known:
                     raw = judge.score(Clip(frames, fps, row["prompt"]))
-                    about = {"id": row["id"], "reward": judge.name, "value": raw["value"]}
+                    about = {
+                        "id": row["id"],
+                        "reward": judge.name,
+                        "value": raw["value"],
+                        "content": row["clip_sha256"],
+                    }
                     known[name] = {**about, "raw": raw, "made_by": judge.made_by, "key": name}
                     append_line(path, known[name])
             events.emit("step", stage=score.NAME, part=part, step=number, of=len(rows))
@@ -276,7 +285,7 @@ def _current(workspace: Workspace, settings: Settings) -> list[dict[str, Any]]:
 
 def _key(reward: str, judge: str, row: Mapping[str, Any], references: str) -> str:
     """Digest of everything that determines a judge's score of a video."""
-    return digest([reward, judge, row["clip_sha256"], references, row["prompt"]])
+    return digest([reward, judge, row["id"], row["clip_sha256"], references, row["prompt"]])
 
 
 def _unjudged(workspace: Workspace, settings: Settings) -> list[str]:

@@ -175,6 +175,9 @@ def test_the_form_to_share_shows_nobody_and_no_place(alice: Path) -> None:
         assert telling in private, f"the test would find nothing: {telling}"
         assert telling not in shared, telling
     assert str(alice) not in shared
+    known, told = (json.loads(parsed(page).scripts[0]) for page in (private, shared))
+    assert told["pairs"] == known["pairs"] and told["videos"].keys() == known["videos"].keys()
+    assert not told["previews"]
     assert "This page shows a face" in private
     assert "This page shows a face" not in shared
 

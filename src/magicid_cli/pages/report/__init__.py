@@ -116,7 +116,7 @@ def build(
         round=newest.number,
         finished=bool(manifest.get("finished")),
         number=number,
-        data=_data(shown, compared, listed, sections["repository"]["pairs"]) if show else _data({}, (), listed, ()),
+        data=_data(shown, listed, sections["repository"]["pairs"]),
         **sections,
     )
     charts = [chart for name in ("answer", "repository", "training") for chart in sections[name]["charts"]]
@@ -183,9 +183,7 @@ def _shown(
     return found
 
 
-def _data(
-    shown: Mapping[str, Shown], compared: Iterable[Compared], listed: Iterable[Listed], pairs: Iterable[Any]
-) -> dict[str, Any]:
+def _data(shown: Mapping[str, Shown], listed: Iterable[Listed], pairs: Iterable[Any]) -> dict[str, Any]:
     """What the page's script reads."""
     return {
         "videos": {

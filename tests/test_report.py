@@ -230,7 +230,7 @@ def test_alarms_are_drawn_where_they_fired(alice: Path) -> None:
     built = report.build(workspace, settings, (), target=workspace.path / "r.html", show=False)
     charts = {chart.id: chart for chart in built.charts}
     fired = {
-        name: [one.get("data-mark") for one in marks(chart.svg) if one.get("data-mark", "").startswith("mark:")]
+        name: [str(one.get("data-mark")) for one in marks(chart.svg) if one.get("data-mark", "").startswith("mark:")]
         for name, chart in charts.items()
     }
     assert sorted(fired["watched-motion"]) == ["mark:chosen:4", "mark:motion-lost:4", "mark:motion-lost:8"]

@@ -5,6 +5,7 @@ Truth: hand arithmetic, a bootstrap written out in NumPy, and constructed result
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -225,7 +226,7 @@ def test_the_page_says_which_steps_the_guards_chose() -> None:
     def ended(chosen: int, stopped: str | None = None) -> dict[str, object]:
         return {"chosen": chosen, "stopped": stopped}
 
-    rows = [
+    rows: list[dict[str, Any]] = [
         {"method": "one", "probe": "", "stage_2": [[ended(120)], [ended(60, "saturation")], [ended(120)]]},
         {"method": "two", "probe": "", "stage_2": [[ended(60), ended(20)]]},
         {"method": "DreamBooth", "probe": "", "stage_2": [[None]]},

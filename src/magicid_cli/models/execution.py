@@ -29,10 +29,10 @@ class Execution:
     (a blend where tiles meet).
 
     Attributes:
-        base: how the frozen weights of the transformer's blocks lie in memory. `full`: in the family's number type (2
-            bytes a number in bfloat16). `fp8`: 1 byte (float8 e4m3), cast back layer by layer when used; norms,
-            embeddings and the adapter stay as they are. `int8` (torchao, 1 byte and a scale a row), `nf4`
-            (bitsandbytes, half a byte and a scale per 64): optional packages.
+        base: how the frozen weights of the transformer's blocks lie in memory (`models.storage`). `full`: in the
+            family's number type (2 bytes a number in bfloat16). `fp8` and `int8`: 1 byte and a scale a row; `nf4`: half
+            a byte and a scale per 64. Unpacked layer by layer when used; all that is not a block's linear layer, and
+            the adapter, stay as they are.
         keep: what a training pass keeps of every block for its backward pass. `nothing`: only the block's input; the
             block is recomputed (3 L + 4.5 A in the words of `plan.costs`). `attention`: the
             attention outputs, too, one more tensor of the tokens' width a block; everything else is recomputed
@@ -43,8 +43,8 @@ class Execution:
         offload: `none`: the blocks' weights stay on the device. `blocks`: they lie in pinned main memory and only two
             blocks are on the device, the running one and the next one, copied while the running one computes. Not
             together with `everything`, `int8` or `nf4`.
-        text_encoder: the large text encoder: `full`, `int8` or `nf4` (bitsandbytes), or `cpu` (computed there, in the
-            family's number type).
+        text_encoder: the large text encoder: `full`, `int8` or `nf4`, or `cpu` (both encoders are computed there, in
+            the family's number type).
         vae_tiling: decode and encode in tiles; a whole 720p video does not fit on a GPU.
         compile: compile the repeated blocks with `torch.compile`.
         attention: the attention kernel by name, or `auto`: the fastest that the machine accepts (`models.kernels`).

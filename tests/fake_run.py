@@ -51,7 +51,9 @@ class Calls:
     stop: BaseException | None = None
     problems: list[MagicIDError] = field(default_factory=list)
 
-    def plan(self, workspace: Workspace, resolved: config.Resolved, photos: list[Path]) -> pipeline.RunPlan:
+    def plan(
+        self, workspace: Workspace, resolved: config.Resolved, photos: list[Path], gpu: str | None = None
+    ) -> pipeline.RunPlan:
         """In place of `pipeline.plan`."""
         stages = [
             pipeline.StageState(name, name.capitalize(), self.states.get(name, "todo"), "not begun")

@@ -398,7 +398,12 @@ def test_with_values_changes_a_copy() -> None:
 
 def test_a_subset_holds_what_can_change_a_result() -> None:
     values = subset(Settings(), ("model", "training.save_every", "training.guidance"))
-    assert values == {"model.name": "hunyuan-video", "model.dtype": "auto", "training.guidance": 1.0}
+    assert values == {
+        "model.name": "hunyuan-video",
+        "model.dtype": "auto",
+        "model.base": "full",
+        "training.guidance": 1.0,
+    }
 
 
 def test_flags_are_unique_but_for_the_shape_of_training_and_of_generating() -> None:
@@ -415,7 +420,11 @@ def test_every_setting_says_what_it_is_for() -> None:
 # --- a default exists once ----------------------------------------------------------------------------------------
 
 # Values that mean "not used" repeat no decision: a caller that leaves them out gets the plain thing.
-OFF: dict[str, set[Any]] = {"true_guidance": {1}, "batch": {1}, "count": {1}}
+OFF: dict[str, set[Any]] = {
+    **{"true_guidance": {1}, "batch": {1}, "count": {1}, "step_cache": {0}},
+    # `Execution` that says nothing: the model as it is loaded, on whatever kernel there is.
+    **{"base": {"full"}, "attention": {"auto"}},
+}
 
 
 def literals(tree: ast.Module) -> Iterator[tuple[str, ast.expr | None]]:

@@ -232,7 +232,7 @@ def test_generate_makes_a_video_once(served: HubServer, alice: Workspace, capsys
 
     (row,) = read_lines(alice.videos / "videos.jsonl")
     assert (row["prompt"], row["seed"], row["method"]) == ("a person dances", 3, "id-animator")
-    assert row["checkpoint_sha256"] == content and row["settings"]["scale"] == 0.8
+    assert row["checkpoint_sha256"] == content and row["settings"]["photo_scale"] == 0.8
     assert row["weights"][tiny_animator.SPACE] == served.repo(tiny_animator.SPACE).commit
     assert (alice.references / row["photo"]["file"]).is_file()
     assert alice.manifest()["method"] == "id-animator"
@@ -274,7 +274,7 @@ def test_the_photo_takes_part(served: HubServer, alice: Workspace) -> None:
     folders = untrained.fetch(METHODS["id-animator"], settings, events)
 
     def animator(photo: untrained.Photo, scale: float) -> Animator:
-        return Animator(folders, replace(settings.id_animator, scale=scale), photo, place, events, "")
+        return Animator(folders, replace(settings.id_animator, photo_scale=scale), photo, place, events, "")
 
     def made(animator: Animator) -> np.ndarray:
         return animator.frames("a person", 1, lambda _step: None)

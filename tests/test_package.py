@@ -32,7 +32,8 @@ SOURCE = ROOT / "src" / "magicid_cli"
 APACHE_2 = "cfc7749b96f63bd31c3c42b5c471bf756814053e847c10f3eb003417bc523d30"  # apache.org/licenses/LICENSE-2.0.txt
 # torchvision of another build stops peft and transformers from importing; the others fight over the module cv2.
 NEVER = {"torchvision", "opencv-python", "opencv-contrib-python", "opencv-contrib-python-headless"}
-OPTIONAL = {"torchvision"}  # RAFT, only where the user has put it
+# RAFT and the kernels of flash attention, only where the user has put them.
+OPTIONAL = {"torchvision", "flash_attn", "flash_attn_interface"}
 
 
 @dataclass(frozen=True)

@@ -72,6 +72,9 @@ def test_a_setting_that_cannot_change_a_result_makes_nothing_stale(alice: Path, 
         "model.compile": True,
         "training.gradient_checkpointing": False,
         "rewards.evaluation_face_model": "sface",
+        "evaluate.clip": "clip-vit-l",
+        "evaluate.fvd_features": "features.pt",
+        "evaluate.fvd_frames": 20,
     }
     assert stale(alice, **{name: values.get(name, 5)}) == []
 

@@ -93,7 +93,7 @@ def wanted(identity: Workspace, settings: Settings) -> list[Wanted]:
         MagicIDError: `prompts-file`, `prompts-too-few`, `identity-ambiguous`.
     """
     own = settings.compare
-    seeds = range(own.seed, own.seed + own.videos)
+    seeds = range(own.test_seed, own.test_seed + own.videos)
     prompts = enumerate(_prompts(identity, settings))
     return [Wanted(prompt, number, seed) for number, prompt in prompts for seed in seeds]
 

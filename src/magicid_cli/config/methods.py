@@ -54,7 +54,7 @@ class IdAnimatorSettings:
     fps: int = setting(8, "Frames per second of an ID-Animator video", low=1, high=120)
     steps: int = setting(30, "Denoising steps of ID-Animator", low=1)
     guidance: float = setting(8.0, "Classifier-free guidance of ID-Animator", low=1)
-    scale: float = setting(0.8, "Weight of the photo in ID-Animator's cross-attention", low=0, high=2)
+    photo_scale: float = setting(0.8, "Weight of the photo in ID-Animator's cross-attention", low=0, high=2)
     negative_prompt: str = setting(
         "monochrome, lowres, bad anatomy, worst quality, low quality", "What an ID-Animator video shall avoid"
     )
@@ -81,4 +81,6 @@ class CompareSettings:
     )
     prompts_file: str = setting("", "File with one prompt a line, used instead", flag="--test-prompts-file")
     videos: int = setting(1, "Videos of each prompt", flag="--videos", low=1)
-    seed: int = setting(1, "Seed of each prompt's first video; the same for all methods", flag="--test-seed", low=0)
+    test_seed: int = setting(
+        1, "Seed of each prompt's first video; the same for all methods", flag="--test-seed", low=0
+    )

@@ -14,7 +14,7 @@ _STEP = 8  # the fit looks at every eighth pixel of every eighth row
 _SAMPLES = 160  # with 40 % of the picture on the camera's side, all fail once in 40,000 pairs of frames
 # A vector follows the camera if it differs by less than this many pixels, and this share of its own length.
 _TOLERANCE, _RELATIVE = 0.5, 0.05
-_ROUNDS = 10
+_REFITS = 10
 # What must follow it: this share of the weight, in this share of the cells of a grid of 8 x 8. Below that no motion is
 # common to the picture: after a cut, or when an arm waves before an empty wall.
 _SUPPORT, _SPREAD, _CELLS = 0.1, 0.3, 8
@@ -51,7 +51,7 @@ def camera_field(flow: np.ndarray, trusted: np.ndarray, grey: np.ndarray) -> np.
         return np.zeros_like(flow)
     tolerance = (_TOLERANCE + _RELATIVE * np.hypot(moved[:, 0], moved[:, 1])) ** 2
     best = _consensus(points, moved, weights, tolerance)
-    for _ in range(_ROUNDS):
+    for _ in range(_REFITS):
         near = _nearness(points, moved, tolerance, best)
         spread = len(np.unique(cells[seen & (near > 0)])) / _CELLS**2
         if float((weights * near).sum()) < _SUPPORT * whole or spread < _SPREAD:

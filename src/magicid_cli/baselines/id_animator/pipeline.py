@@ -66,7 +66,7 @@ class Animator:
         self.facts = {"checkpoint_sha256": content}
         self._settings, self._events = settings, events
         space, motion, encoder = folders
-        self._pipeline = assemble(space, motion, encoder, settings.scale, place)
+        self._pipeline = assemble(space, motion, encoder, settings.photo_scale, place)
         self._pixels = pixels(photo).to(place.device, getattr(torch, place.dtype))
 
     def frames(self, prompt: str, seed: int, on_step: OnStep) -> np.ndarray:

@@ -27,7 +27,7 @@ _ALWAYS = (
 )
 _DEPENDS_ON = {
     "reconstruct": (*_ALWAYS, "training.gradient_checkpointing", "reconstruct.batch", "reconstruct.clip"),
-    "sample": (*_ALWAYS, "repository.steps"),
+    "sample": (*_ALWAYS, "repository.steps", "repository.step_cache"),
     "prefer": (
         *_ALWAYS,
         "training.gradient_checkpointing",

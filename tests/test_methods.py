@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from album import SMALL, drawn_photos
-from magicid_cli import competition, config, generation, keywords, methods, models, pipeline
+from magicid_cli import competition, conditioning, config, generation, keywords, methods, models, pipeline
 from magicid_cli.baselines import dreambooth, magic_me
 from magicid_cli.baselines.person_mask import at_latents, masked_error, outline
 from magicid_cli.cli.app import main
@@ -19,6 +19,7 @@ from magicid_cli.conditioning import load_tensors, references
 from magicid_cli.errors import MagicIDError
 from magicid_cli.events import Event, Events
 from magicid_cli.models.hunyuan import Hunyuan
+from magicid_cli.plan import running
 from magicid_cli.training import Batch
 from magicid_cli.workspace import Workspace, file_digest, read_lines
 
@@ -117,6 +118,44 @@ def test_a_class_clip_adds_its_own_error_times_its_weight(alice: Path, monkeypat
     # The class clip is one that the untouched model made for a caption, and is there for the next run.
     (file,) = (space.path / "class-clips").iterdir()
     assert torch.equal(load_tensors(file)["latents"], others[0][0])
+
+
+def test_another_stored_base_makes_other_class_clips_arranged_before_they_are_sampled(
+    alice: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Clips of the base in full stay, those in int8 lie beside them; the model that made them is gone afterwards."""
+    space, told = Workspace("alice").of_method("dreambooth"), list[str]()
+    for name in ("arrange", "sample", "unload"):
+        real = getattr(Hunyuan, name)
+
+        def watched(self: Any, *given: Any, real: Any = real, name: str = name, **more: Any) -> Any:
+            told.append(name)
+            return real(self, *given, **more)
+
+        monkeypatch.setattr(Hunyuan, name, watched)
+
+    def made(**changes: Any) -> set[str]:
+        settings = resolved(alice, **{"dreambooth.class_clips": 2, **changes}).settings
+        family = models.open_family(settings.model, Events(), running.held(settings, "reconstruct")[1])
+        captions = [photo.caption for photo in references(space)]
+        conditioning.encode_texts(family, space.path / "texts", captions, Events(), "dreambooth")
+        told.clear()
+        dreambooth._class_clips(space, settings, family, Events())
+        assert not hasattr(family, "transformer")
+        return {file.name for file in (space.path / "class-clips").iterdir()}
+
+    full = made()
+    assert len(full) == 2 and told == ["arrange", "sample", "sample", "unload"]
+    both = made(**{"model.base": "int8"})
+    assert full < both and len(both) == 4
+    assert made() == both and told == ["unload"]
+
+
+@pytest.mark.parametrize("name", ["dreambooth", "magic-me"])
+def test_another_stored_base_is_another_training(alice: Path, name: str) -> None:
+    changed = resolved(alice, **{"model.base": "nf4"}).settings
+    module = {"dreambooth": dreambooth, "magic-me": magic_me}[name]
+    assert config.subset(changed, module.READS) != config.subset(resolved(alice).settings, module.READS)
 
 
 # ----------------------------------------------------------------------------------------------------------- magic-me

@@ -29,6 +29,7 @@ READS = (
     "rounds",
     "model.name",
     "model.dtype",
+    "model.base",
     "shape.frames",
     "shape.size",
     "adapter",
@@ -134,19 +135,26 @@ def _class_clips(workspace: Workspace, settings: Settings, family: Family, event
     captions = [photo.caption for photo in conditioning.references(workspace)]
     shape = Shape(settings.shape.frames, settings.shape.height, settings.shape.width)
     texts, folder = workspace.path / "texts", workspace.path / "class-clips"
-    clips = []
+    # Only where it makes other clips: those of a base stored in full were always named so.
+    stored = [] if settings.model.base == "full" else [settings.model.base]
+    clips, arranged = [], False
     for number in range(count):
         caption = captions[number % len(captions)]
         text = conditioning.load_text(family, texts, caption)
         seed = derived_seed(settings.seed or 0, NAME, str(number))
-        facts = [family.commit, str(family.dtype), str(shape), caption, seed, subset(settings, _SAMPLING)]
+        facts = [family.commit, str(family.dtype), str(shape), caption, seed, subset(settings, _SAMPLING), *stored]
         path = folder / f"{digest(facts)[:24]}.safetensors"
         if not path.is_file():
-            family.load("transformer")
+            if not arranged:
+                family.load("transformer")
+                running.arrange(family, "reconstruct", events)
+                arranged = True
             wanted = settings.repository
             with events.finishing():
                 latents = family.sample(text, shape, steps=wanted.steps, guidance=wanted.guidance, seed=seed)
                 conditioning.save_tensors(path, {"latents": latents})
                 events.emit("step", stage=NAME, part="class clips", step=number + 1, of=count)
         clips.append((conditioning.load_tensors(path)["latents"], text))
+    # Training attaches its adapter to a transformer that was not arranged before.
+    family.unload("transformer")
     return clips

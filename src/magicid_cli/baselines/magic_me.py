@@ -42,6 +42,7 @@ READS = (
     "rounds",
     "model.name",
     "model.dtype",
+    "model.base",
     "photos.class_word",
     "shape.frames",
     "shape.size",

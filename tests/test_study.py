@@ -292,6 +292,27 @@ def test_files_that_are_no_answers(tmp_path: Path, content: str, message: str) -
     assert caught.value.code == "answers-unusable"
 
 
+def test_answers_without_sense_are_left_out_and_counted(tmp_path: Path) -> None:
+    key(tmp_path)
+    answered(tmp_path, "r1", {"s0": "magic-id"})
+    question = QUESTIONS[0].id
+    mad = [{"question": question, "choice": "none"}, {"set": ["s0"], "question": question, "choice": "none"}]
+    answered(tmp_path, "r2", {}, answers=[*mad, {"set": "s0", "question": [question], "choice": {}}])
+    outcome = results(sorted(tmp_path.glob("*.json")))
+    assert {rate.answers for rate in outcome.rates} == {1}
+    assert "3 answers name a set" in " ".join(outcome.notes)
+
+
+def test_a_key_whose_sets_have_no_name_is_refused(tmp_path: Path) -> None:
+    data = key(tmp_path)
+    del data["sets"][1]["id"]
+    (tmp_path / "study.key.json").write_text(json.dumps(data))
+    answered(tmp_path, "r1", {"s0": "magic-id"})
+    with pytest.raises(MagicIDError, match="neither answers to a study nor") as caught:
+        results(sorted(tmp_path.glob("*.json")))
+    assert caught.value.code == "answers-unusable"
+
+
 def test_without_a_key_or_an_answer_nothing_is_counted(tmp_path: Path) -> None:
     path = answered(tmp_path, "r1", {"s0": "magic-id"})
     with pytest.raises(MagicIDError, match="none of the files is the study's key"):

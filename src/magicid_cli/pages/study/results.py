@@ -106,12 +106,12 @@ def _given(raters: dict[str, dict[str, Any]], owners: dict[str, dict[str, str]])
     strange = 0
     for rater, data in raters.items():
         for answer in data["answers"]:
-            videos = {**owners.get(str(answer.get("set")), {}), NEITHER: NEITHER}
-            chosen, question = videos.get(str(answer.get("choice"))), str(answer.get("question"))
-            if chosen is None or question not in found or answer["set"] not in owners:
+            name, question = str(answer.get("set")), str(answer.get("question"))
+            chosen = {**owners.get(name, {}), NEITHER: NEITHER}.get(str(answer.get("choice")))
+            if chosen is None or question not in found or name not in owners:
                 strange += 1
             else:
-                found[question][answer["set"]][rater] = chosen
+                found[question][name][rater] = chosen
     return found, strange
 
 
@@ -161,6 +161,7 @@ def _read(path: Path) -> dict[str, Any]:
             known = known and all(isinstance(answer, dict) for answer in data["answers"])
         elif data["kind"] == KEY:
             known = known and all(video["method"] for one in data["sets"] for video in one["videos"].values())
+            known = known and all(isinstance(one["id"], str) for one in data["sets"])
             known = known and bool(data["methods"]) and isinstance(data["title"], str)
         else:
             known = False

@@ -140,6 +140,15 @@ def test_extrapolation_takes_the_bias_away() -> None:
         assert found["error"] < 0.1 * raw
 
 
+def test_the_line_is_drawn_at_the_sizes_that_were_drawn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """13 videos have no half: distances that lie exactly on `5 + 3 * 13 / n` must give 5."""
+    monkeypatch.setattr(frechet, "distance", lambda one, other: 5 + 1.5 * (13 / len(one) + 13 / len(other)))
+    found = frechet.extrapolated(np.zeros((13, 2)), np.zeros((13, 2)))
+    assert found is not None
+    assert found["value"] == pytest.approx(5)
+    assert found["error"] == pytest.approx(0, abs=1e-9)
+
+
 def test_few_videos_are_not_extrapolated() -> None:
     sets = np.random.default_rng(14).standard_normal((2, 20, 3))
     assert frechet.extrapolated(sets[0][: frechet.LEAST_TO_EXTRAPOLATE - 1], sets[1]) is None

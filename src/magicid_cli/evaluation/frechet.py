@@ -66,7 +66,8 @@ def extrapolated(one: np.ndarray, other: np.ndarray) -> dict[str, Any] | None:
             distance(one[random.permutation(len(one))[: sizes[0]]], other[random.permutation(len(other))[: sizes[1]]])
             for _ in range(times)
         ]
-        inverse.append(1 / share)
+        # What was really drawn: rounded sizes are not the share's, and would bend the line.
+        inverse.append(float(np.mean([len(one) / sizes[0], len(other) / sizes[1]])))
         found.append(float(np.mean(drawn)))
         points.append([sizes[0], found[-1]])
     slope, value = np.polyfit(inverse, found, 1)

@@ -17,13 +17,14 @@ from torch.utils.flop_counter import FlopCounterMode
 from magicid_cli import adapters, hub, plan
 from magicid_cli.config import AdapterSettings, Settings, resolve, with_values
 from magicid_cli.errors import CODES, MACHINE, MagicIDError
+from magicid_cli.events import Events
 from magicid_cli.models import tiny
 from magicid_cli.models.base import Shape
 from magicid_cli.models.catalog import VIDEO_MODELS
 from magicid_cli.models.execution import Execution, Keep
 from magicid_cli.models.hunyuan import Hunyuan
 from magicid_cli.models.transfers import Transfers
-from magicid_cli.plan import costs, footprint, known, machine, measured, workload
+from magicid_cli.plan import costs, footprint, known, machine, measured, running, workload
 from magicid_cli.plan import memory as memory_plans
 
 RUN = ("ingest", "reconstruct", "sample", "score", "select", "prefer")
@@ -792,3 +793,34 @@ def test_without_a_gpu_the_plan_is_for_one_h100_and_says_so(tmp_path: Path, monk
 
 def test_every_stage_has_work() -> None:
     assert set(workload.work_of(settings(), VIDEO_MODELS["tiny"], 3, 4)) == set(workload.STAGES)
+
+
+@pytest.mark.parametrize(
+    ("name", "values", "plans"),
+    [
+        ("reconstruct", {}, ["80gb", "48gb"]),
+        ("dreambooth", {}, ["80gb", "48gb"]),
+        ("magic-me", {}, ["80gb", "48gb"]),
+        # What the first two plans keep for a backward pass is nothing where there is none.
+        ("sample", {}, ["80gb", "24gb"]),
+        ("generate", {}, ["80gb", "24gb"]),
+        # A small base is not offloaded, so no plan is left that samples in another way.
+        ("sample", {"model.base": "nf4"}, ["80gb"]),
+        ("reconstruct", {"model.base": "nf4"}, ["80gb", "48gb"]),
+        ("score", {}, ["auto"]),
+    ],
+)
+def test_out_of_memory_leads_to_a_plan_that_differs_for_the_stage(
+    name: str, values: dict[str, Any], plans: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a GPU that is only simulated: by hand, which plans are tried where memory always runs out."""
+    monkeypatch.setattr(running, "this_machine", lambda device: H100)
+    settings, tried = with_values(Settings(), {"model.name": "hunyuan-video", **values}), list[str]()
+
+    def work(now: Settings) -> None:
+        tried.append(now.model.memory_plan)
+        raise torch.OutOfMemoryError("of the test")
+
+    with pytest.raises(torch.OutOfMemoryError):
+        running.with_next_plan(work, settings, name, Events())
+    assert tried == plans

@@ -2,7 +2,7 @@
 
 import gc
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, TypeVar
 
 from magicid_cli import models
@@ -12,13 +12,16 @@ from magicid_cli.models.catalog import video_model
 from magicid_cli.models.execution import Execution
 from magicid_cli.plan.machine import this_machine
 from magicid_cli.plan.memory import following, without_gpu
-from magicid_cli.plan.workload import HOLDING, chosen
+from magicid_cli.plan.workload import HOLDING, TRAINING, chosen
 from magicid_cli.rounds import stage_of
 
 if TYPE_CHECKING:
     from magicid_cli.models.base import Family
 
 Result = TypeVar("Result")
+
+# Other methods' trainings, held as the stage whose work they do.
+_HELD_AS = {"dreambooth": "reconstruct", "magic-me": "reconstruct"}
 
 
 def open_family(settings: Settings, stage: str, events: Events) -> "Family":
@@ -57,27 +60,43 @@ def held(settings: Settings, stage: str) -> tuple[str, Execution]:
     return choice.plan, choice.execution
 
 
+def _next_other(settings: Settings, stage: str, plan: str, execution: Execution) -> str | None:
+    """The first plan after this one that holds the model in another way at this stage, or None."""
+    after = following(plan)
+    while after is not None:
+        other = held(with_values(settings, {"model.memory_plan": after}), stage)[1]
+        if _felt(other, stage) != _felt(execution, stage):
+            return after
+        after = following(after)
+    return None
+
+
+def _felt(execution: Execution, stage: str) -> Execution:
+    """The same without what the stage does not feel: where nothing is trained, nothing is kept for a backward pass."""
+    return execution if stage in TRAINING else replace(execution, keep="nothing", kept_in="gpu")
+
+
 def with_next_plan(work: Callable[[Settings], Result], settings: Settings, name: str, events: Events) -> Result:
-    """Do a stage's work; where the GPU runs out of memory, once more with the next memory plan.
+    """Do a stage's work; where the GPU runs out of memory, once more with the next memory plan that helps.
 
     The work must keep what it has finished, so that the second call goes on where the first one failed.
 
     Args:
         work: of the stage, with the settings it is given; memory plan apart, they are always the same.
         settings: of the run.
-        name: of the stage, as the manifest calls it.
+        name: of the stage or the method, as the manifest calls it.
         events: told of a second try, as a fallback.
 
     Raises:
-        torch.OutOfMemoryError: there is no next plan, or it was too much, too.
+        torch.OutOfMemoryError: there is no such plan, or it was too much, too.
     """
-    stage = stage_of(name)
+    stage = _HELD_AS.get(name, stage_of(name))
     if stage not in HOLDING:
         return work(settings)
     import torch
 
-    plan, _ = held(settings, stage)
-    after = following(plan)
+    plan, execution = held(settings, stage)
+    after = _next_other(settings, stage, plan, execution)
     try:
         return work(with_values(settings, {"model.memory_plan": plan}) if plan else settings)
     except torch.OutOfMemoryError:

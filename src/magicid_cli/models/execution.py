@@ -10,7 +10,7 @@ Storage = Literal["full", "fp8", "int8", "nf4"]
 Keep = Literal["nothing", "attention", "everything"]
 KeptIn = Literal["gpu", "pinned"]
 Offload = Literal["none", "blocks"]
-TextStorage = Literal["full", "int8", "nf4", "cpu"]
+TextEncoder = Literal["full", "cpu"]
 Kernel = Literal["auto", "cudnn", "flash-3", "flash-2", "torch-flash", "torch-efficient", "math"]
 
 
@@ -25,8 +25,8 @@ class Execution:
     attach, `arrange`.
 
     Exact, that is the same sums in the same order as without: `keep`, `kept_in`, `offload`. Exact up to the rounding of
-    sums: `attention`, `compile`. Other numbers: `base` and `text_encoder` other than `full` and `cpu`; `vae_tiling`
-    (a blend where tiles meet).
+    sums: `attention`, `compile`, `text_encoder`. Other numbers: `base` other than `full`; `vae_tiling` (a blend where
+    tiles meet).
 
     Attributes:
         base: how the frozen weights of the transformer's blocks lie in memory (`models.storage`). `full`: in the
@@ -43,8 +43,7 @@ class Execution:
         offload: `none`: the blocks' weights stay on the device. `blocks`: they lie in pinned main memory and only two
             blocks are on the device, the running one and the next one, copied while the running one computes. Not
             together with `everything`, `int8` or `nf4`.
-        text_encoder: the large text encoder: `full`, `int8` or `nf4`, or `cpu` (both encoders are computed there, in
-            the family's number type).
+        text_encoder: `full`: both text encoders on the device; `cpu`: both computed there, in the family's number type.
         vae_tiling: decode and encode in tiles; a whole 720p video does not fit on a GPU.
         compile: compile the repeated blocks with `torch.compile`.
         attention: the attention kernel by name, or `auto`: the fastest that the machine accepts (`models.kernels`).
@@ -54,7 +53,7 @@ class Execution:
     keep: Keep = "nothing"
     kept_in: KeptIn = "gpu"
     offload: Offload = "none"
-    text_encoder: TextStorage = "full"
+    text_encoder: TextEncoder = "full"
     vae_tiling: bool = False
     compile: bool = False
     attention: Kernel = "auto"

@@ -118,9 +118,7 @@ class Hunyuan:
             MagicIDError: `model-unusable` (files missing, damaged or of another model) or `model-tokenizer`.
         """
         if part == "text" and self._text is None:
-            self._text = read_encoders(
-                self.folder, self.tokenizer, self._scheduler(), self._text_device, self.dtype, self.execution
-            )
+            self._text = read_encoders(self.folder, self.tokenizer, self._scheduler(), self._text_device, self.dtype)
         elif part == "vae" and self._vae is None:
             self._vae = self._load_vae()
         elif part == "transformer" and not hasattr(self, "transformer"):

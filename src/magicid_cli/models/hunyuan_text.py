@@ -9,9 +9,7 @@ from diffusers.pipelines.hunyuan_video.pipeline_hunyuan_video import DEFAULT_PRO
 from transformers import CLIPTextModel, CLIPTokenizer, LlamaModel, PreTrainedTokenizerFast
 
 from magicid_cli.errors import MagicIDError
-from magicid_cli.models.execution import Execution
 from magicid_cli.models.loading import load_weights, reading
-from magicid_cli.models.storage import store
 
 Text = dict[str, torch.Tensor]
 
@@ -50,7 +48,6 @@ def read_encoders(
     scheduler: Any,
     device: torch.device,
     dtype: torch.dtype,
-    execution: Execution,
 ) -> HunyuanVideoPipeline:
     """A pipeline of nothing but tokenizers and text encoders.
 
@@ -60,17 +57,13 @@ def read_encoders(
         scheduler: which the pipeline insists on.
         device: where the encoders run.
         dtype: of their activations.
-        execution: says how the large encoder's linear layers are stored.
     """
     with reading(folder, "tokenizer_2"):
         tokenizer_2 = CLIPTokenizer.from_pretrained(folder, subfolder="tokenizer_2", local_files_only=True)
-    large = load_weights(LlamaModel, folder, "text_encoder", dtype)
-    if execution.text_encoder != "cpu":
-        store(large, execution.text_encoder, device)
     return HunyuanVideoPipeline(
         tokenizer=tokenizer,
         tokenizer_2=tokenizer_2,
-        text_encoder=large.to(device),
+        text_encoder=load_weights(LlamaModel, folder, "text_encoder", dtype).to(device),
         text_encoder_2=load_weights(CLIPTextModel, folder, "text_encoder_2", dtype).to(device),
         transformer=None,
         vae=None,

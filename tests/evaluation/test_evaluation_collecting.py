@@ -127,13 +127,23 @@ def test_a_folder_without_videos_says_so(tmp_path: Path) -> None:
 # An identity's videos
 
 
-def made(workspace: Workspace, name: str, adapter: str | None, kind: str = "final") -> Path:
+def made(workspace: Workspace, name: str, adapter: str | None, kind: str = "final", **more: str) -> Path:
     path = workspace.videos / name
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(b"x")
     row: dict[str, Any] = {"file": str(path), "prompt": f"prompt of {name}", "adapter": adapter}
-    append_line(workspace.videos / "videos.jsonl", row | {"settings": {"adapter": kind}})
+    append_line(workspace.videos / "videos.jsonl", row | more | {"settings": {"adapter": kind}})
     return path
+
+
+def test_videos_of_keywords_that_were_trained_again_are_left_out() -> None:
+    """Magic-Me trains keywords and no adapter."""
+    workspace = Workspace("alice").of_method("magic-me")
+    made(workspace, "old.mp4", None, keywords="first")
+    made(workspace, "new.mp4", None, keywords="second")
+    ((label, group),) = of_identity(workspace).items()
+    assert (label, [item.name for item in group.items]) == ("magic-me", ["new.mp4"])
+    assert group.notes == ("Videos of an earlier adapter, left out: 1.",)
 
 
 def test_an_identitys_videos_by_what_made_them() -> None:

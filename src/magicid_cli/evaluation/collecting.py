@@ -116,10 +116,9 @@ def photos_of(workspace: Workspace) -> list[Path]:
 
 
 def _newest(rows: Sequence[dict[str, Any]]) -> Collected:
-    """The videos of the adapter that was used last, each file once."""
-    adapter = rows[-1].get("adapter")
+    """The videos of what was trained and used last, adapter and keywords, each file once."""
     latest = {row["file"]: row for row in rows}.values()
-    own = [row for row in latest if row.get("adapter") == adapter]
+    own = [row for row in latest if _trained(row) == _trained(rows[-1])]
     here = [row for row in own if Path(row["file"]).is_file()]
     notes = []
     if len(own) < len(latest):
@@ -130,6 +129,11 @@ def _newest(rows: Sequence[dict[str, Any]]) -> Collected:
     return Collected(
         tuple(Item(Path(row["file"]), name, row["prompt"]) for row, name in zip(here, names, strict=True)), tuple(notes)
     )
+
+
+def _trained(row: Mapping[str, Any]) -> tuple[Any, Any]:
+    """Digests of what a video was made with; a method may train keywords alone."""
+    return row.get("adapter"), row.get("keywords")
 
 
 def _unique(paths: Sequence[Path]) -> list[str]:

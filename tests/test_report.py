@@ -19,9 +19,10 @@ from magicid_cli.cli.app import main
 from magicid_cli.cli.identity import recorded_settings
 from magicid_cli.config import KNOBS, resolve
 from magicid_cli.events import Events
+from magicid_cli.hpo import selection
 from magicid_cli.pages import report, shell
 from magicid_cli.pages.charts import COLOURS, lines, number, scatter
-from magicid_cli.pages.report import making
+from magicid_cli.pages.report import making, repository
 from magicid_cli.video import read_video
 from magicid_cli.workspace import Workspace, append_line, read_json, read_lines
 from report_cases import HOSTILE, page_of, parsed, poison, with_guards
@@ -168,6 +169,23 @@ def test_our_own_files_do_not_end_the_element_they_stand_in() -> None:
 
 def test_the_form_to_share_shows_nobody_and_no_place(alice: Path) -> None:
     workspace = Workspace("alice")
+    recorded = workspace.manifest()["settings"]
+    # A file's name tells as much as its path, so one has no folder and none has the ending of a file.
+    secrets = {
+        "repository.prompts_file": "for-alice-smith",
+        "rewards.face_model": "/home/smith/faces",
+        "rewards.evaluation_face_model": "smiths-judge.onnx",
+        "compare.prompts_file": "C:\\smith",
+        "evaluate.fvd_features": "smith.pt",
+    }
+    for name, value in secrets.items():
+        section, _, inner = name.rpartition(".")
+        if section in recorded["values"]:
+            recorded["values"][section][inner] = value
+        recorded["origins"][name] = f"flag {KNOBS[name].flag}"
+    recorded["origins"]["seed"] = "preset fast (smith.toml)"
+    recorded["origins"]["pairs.count"] = "smith.toml"
+    workspace.update(settings=recorded)
     files = [row["file"] for row in read_lines(workspace.references / "photos.jsonl")]
     captions = {row["caption"] for row in read_lines(workspace.references / "captions.jsonl")}
     private, shared = page_of(workspace), page_of(workspace, show=False)
@@ -175,6 +193,10 @@ def test_the_form_to_share_shows_nobody_and_no_place(alice: Path) -> None:
         assert telling in private, f"the test would find nothing: {telling}"
         assert telling not in shared, telling
     assert str(alice) not in shared
+    for flag, value in (("--prompts", "for-alice-smith"), ("--face-model", "/home/smith/faces")):
+        assert f"{flag} {value}" in private and f"{flag} FILE" in shared
+    assert "smith" not in shared
+    assert "preset fast" in shared
     known, told = (json.loads(parsed(page).scripts[0]) for page in (private, shared))
     assert told["pairs"] == known["pairs"] and told["videos"].keys() == known["videos"].keys()
     assert not told["previews"]
@@ -221,6 +243,15 @@ def test_a_run_without_stage_2_says_so(alice: Path) -> None:
     text = parsed(page_of(workspace, show=False)).text
     assert "this run has no preference optimization" in text
     assert "This run has no stage 2" in text
+    # The repository that lies there is an earlier run's.
+    assert read_lines(workspace.repository / "videos.jsonl")
+    assert "This run has no preference repository: it ends after stage 1" in text and "possible pairs" not in text
+
+
+def test_every_rule_of_selection_has_a_word() -> None:
+    named = {rule for _, rule in selection._STARVED}
+    assert {"voted", "no_motion_gap", "identity_lost"} <= named
+    assert named <= set(repository.REASONS)
 
 
 def test_alarms_are_drawn_where_they_fired(alice: Path) -> None:

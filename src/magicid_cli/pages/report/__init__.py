@@ -91,11 +91,12 @@ def build(
     """
     manifest = workspace.manifest()
     newest = workspace.round(_newest(workspace, manifest))
-    listed = repository.videos(newest, settings)
+    wanted = repository.wanted(manifest)
+    listed = repository.videos(newest, settings) if wanted else []
     sections: dict[str, Any] = {
         "answer": answer.section(workspace, manifest, compared),
         "photos": photos.section(workspace, photos=show),
-        "repository": repository.section(newest, listed, prompts=show),
+        "repository": repository.section(newest, listed, prompts=show, wanted=wanted),
         "training": training.section(newest, manifest),
         "making": making.section(newest, manifest, gpu, private=show),
     }

@@ -6,7 +6,7 @@ from typing import Any
 
 from magicid_cli.config import KNOBS
 from magicid_cli.export.card import licences
-from magicid_cli.models.catalog import VIDEO_MODELS
+from magicid_cli.models.catalog import FACE_MODELS, FEATURE_MODELS, VIDEO_MODELS
 from magicid_cli.workspace import Workspace, read_lines
 
 LONGEST_PAUSE_S = 900.0
@@ -28,6 +28,18 @@ CPU_WATTS = 65
 
 _UNKNOWN_WATTS = 400
 
+_FILES: dict[str, frozenset[str]] = {
+    "repository.prompts_file": frozenset(),
+    "compare.prompts_file": frozenset(),
+    "rewards.face_model": frozenset({"auto", *FACE_MODELS}),
+    "rewards.evaluation_face_model": frozenset({"auto", *FACE_MODELS}),
+    "evaluate.fvd_features": frozenset({"auto", *FEATURE_MODELS}),
+}
+"""Settings that can be a file, and their values that are none."""
+
+_ORIGINS = ("default", "model", "identity", "flag", "environment", "not")
+"""How an origin begins that names no file; `not` is that of one that is not recorded."""
+
 
 def section(workspace: Workspace, manifest: Mapping[str, Any], gpu: str | None, *, private: bool) -> dict[str, Any]:
     """How the identity was made.
@@ -43,7 +55,7 @@ def section(workspace: Workspace, manifest: Mapping[str, Any], gpu: str | None, 
     on_gpu = any(row.get("device") == "cuda" for row in read_lines(workspace.repository / "videos.jsonl"))
     return {
         "settings": _settings(recorded, private=private),
-        "command": command(workspace.name, recorded) if recorded else "",
+        "command": command(workspace.name, recorded, private=private) if recorded else "",
         "versions": _versions(workspace),
         "licences": licences(manifest) if manifest.get("model") in VIDEO_MODELS and recorded else [],
         "hours": hours,
@@ -104,10 +116,22 @@ def _settings(recorded: Mapping[str, Any], *, private: bool) -> list[dict[str, A
         value = _spoken(part[inner])
         origin = origins.get(name, "not recorded")
         if not private:
-            value = "(a file)" if "/" in value or "\\" in value else value
-            origin = "a file" if "/" in origin or "\\" in origin else origin
+            value = "(a file)" if _is_file(name, part[inner]) else value
+            origin = _without_files(origin)
         rows.append({"name": name, "value": value, "origin": origin, "help": knob.help})
     return rows
+
+
+def _is_file(name: str, value: Any) -> bool:
+    return bool(value) and name in _FILES and value not in _FILES[name]
+
+
+def _without_files(origin: str) -> str:
+    """Where a value came from, without the path or the name of a file of settings."""
+    first, _, rest = origin.partition(" ")
+    if first == "preset":
+        return f"preset {rest.partition(' (')[0]}"
+    return origin if first in _ORIGINS else "a file"
 
 
 def _spoken(value: Any) -> str:
@@ -116,8 +140,14 @@ def _spoken(value: Any) -> str:
     return "–" if value is None or value == "" else str(value)
 
 
-def command(name: str, recorded: Mapping[str, Any]) -> str:
-    """The command that repeats the run: everything that differs from the model's own settings, and the seed."""
+def command(name: str, recorded: Mapping[str, Any], *, private: bool = True) -> str:
+    """The command that repeats the run: everything that differs from the model's own settings, and the seed.
+
+    Args:
+        name: of the identity.
+        recorded: settings with their origins, of the manifest.
+        private: whether files may be named; otherwise each is called FILE.
+    """
     values, origins = recorded.get("values", {}), recorded.get("origins", {})
     words = ["magicid", "customize", "PHOTOS", "--name", name]
     for setting, knob in KNOBS.items():
@@ -127,7 +157,7 @@ def command(name: str, recorded: Mapping[str, Any]) -> str:
         own = origin == "default" or origin.startswith("model ")
         if not knob.flag or value is None or (own and setting != "seed") or section == "generate":
             continue
-        words += _flag(knob.flag, value)
+        words += _flag(knob.flag, value if private or not _is_file(setting, value) else "FILE")
     return shlex.join(words)
 
 

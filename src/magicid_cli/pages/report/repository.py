@@ -11,11 +11,14 @@ from magicid_cli.workspace import Workspace, read_json, read_lines
 
 REASONS = {
     "candidates": "possible pairs",
+    "voted": "people have voted on it",
     "identity_not_higher": "the winner is not more alike",
     "over_tau": "the winner gives up more motion than tau",
     "not_on_front": "not on the frontiers of their prompt",
     "not_dominating": "the winner is not better in everything",
     "no_more_motion": "the winner does not move more",
+    "no_motion_gap": "the winner does not move more",
+    "identity_lost": "the winner loses more identity than is tolerated",
     "static_cap": "the photo's clip is in enough pairs",
     "rejected_cap": "the rejected video is in enough pairs",
     "video_cap": "a video is in enough pairs",
@@ -86,17 +89,24 @@ def videos(workspace: Workspace, settings: Settings) -> list[Listed]:
     return found
 
 
-def section(workspace: Workspace, listed: Sequence[Listed], *, prompts: bool) -> dict[str, Any]:
+def wanted(manifest: Mapping[str, Any]) -> bool:
+    """Whether the last run has stage 2, and so a repository; without, what lies there belongs to an earlier run."""
+    return bool(manifest.get("settings", {}).get("values", {}).get("prefer", {}).get("steps", 1))
+
+
+def section(workspace: Workspace, listed: Sequence[Listed], *, prompts: bool, wanted: bool = True) -> dict[str, Any]:
     """Chart, pairs and counts.
 
     Args:
         workspace: of the identity.
         listed: `videos`.
         prompts: whether a static clip's prompt, which describes a photo, may be shown.
+        wanted: whether this run has stage 2: otherwise pairs that lie there are an earlier run's, and not shown.
     """
     points = [one.point for one in listed if one.point is not None]
     here = {point.id for point in points}
-    rows = read_lines(workspace.pairs)
+    rows = read_lines(workspace.pairs) if wanted else []
+    aside = read_lines(workspace.set_aside) if wanted else []
     pairs = [
         scatter.Pair(
             f"pair-{number}",
@@ -127,9 +137,9 @@ def section(workspace: Workspace, listed: Sequence[Listed], *, prompts: bool) ->
         "origins": scatter.ORIGINS,
         "counts": counts,
         "prompts": dict(sorted(texts.items())),
-        "fates": _fates(read_json(report)) if report.is_file() else None,
-        "set_aside": read_lines(workspace.set_aside) if prompts else [],
-        "aside": len(read_lines(workspace.set_aside)),
+        "fates": _fates(read_json(report)) if wanted and report.is_file() else None,
+        "set_aside": aside if prompts else [],
+        "aside": len(aside),
         "show_captions": prompts,
     }
 

@@ -3,6 +3,7 @@ a plain computation of the masked error, and the identity's results, which nothi
 """
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +13,9 @@ import torch
 
 from album import SMALL, drawn_photos
 from magicid_cli import competition, conditioning, config, generation, keywords, methods, models, pipeline
-from magicid_cli.baselines import dreambooth, magic_me
+from magicid_cli.baselines import dreambooth, magic_me, untrained
 from magicid_cli.baselines.person_mask import at_latents, masked_error, outline
+from magicid_cli.baselines.registry import METHODS
 from magicid_cli.cli.app import main
 from magicid_cli.conditioning import load_tensors, references
 from magicid_cli.errors import MagicIDError
@@ -21,7 +23,7 @@ from magicid_cli.events import Event, Events
 from magicid_cli.models.hunyuan import Hunyuan
 from magicid_cli.plan import running
 from magicid_cli.training import Batch
-from magicid_cli.workspace import Workspace, file_digest, read_lines
+from magicid_cli.workspace import Workspace, append_line, file_digest, read_lines, write_lines
 
 pytestmark = pytest.mark.xdist_group("finished")
 
@@ -351,6 +353,55 @@ def test_methods_are_generated_with_compared_and_removed(alice: Path, capsys: py
     assert again["estimate"]["stages"] == []
     assert main(["rm", "alice", "--method", "magic-me", "--yes", "-q"]) == 0
     assert [space.method for space in workspace.methods()] == ["dreambooth"] and workspace.exists
+
+
+def test_a_video_of_a_method_with_its_own_model_counts_while_its_photo_and_its_settings_are_there(alice: Path) -> None:
+    """Made by a stand-in for the models, with the method's real record."""
+
+    class Still:
+        facts: Mapping[str, Any] = {}
+
+        def frames(self, prompt: str, seed: int, on_step: Any) -> np.ndarray:
+            return np.zeros((3, 64, 64, 3), np.uint8)
+
+    identity, name = Workspace("alice"), "id-animator"
+    now = {"compare.prompts": 1, "model.device": "cpu"}
+    asked = resolved(alice, **now, seed=config.Settings().compare.test_seed)
+    own, prompt = asked.settings.id_animator, competition.wanted(identity, asked.settings)[0].prompt
+    space, events = identity.of_method(name), Events()
+    (made,) = untrained.generate(
+        space, asked, prompt, METHODS[name], own, lambda *_: Still(), output=None, force=False, events=events
+    )
+
+    def found(**changes: Any) -> list[Path | None]:
+        return competition.made_before(identity, name, resolved(alice, **now, **changes).settings)
+
+    assert found() == [made.path]
+    assert found(**{"id_animator.fps": own.fps + 1}) == [made.path], "how fast it plays makes no other video"
+    assert found(**{"id_animator.photo_scale": 0.1}) == [None]
+    (row,) = read_lines(space.videos / "videos.jsonl")
+    lines = [one for one in read_lines(identity.references / "captions.jsonl") if one["crop"] != row["photo"]["file"]]
+    write_lines(identity.references / "captions.jsonl", lines)
+    (identity.references / row["photo"]["file"]).unlink()
+    assert found() == [None], "its photo is gone"
+
+
+def test_videos_of_another_stored_base_do_not_count(alice: Path) -> None:
+    """By the record that generating leaves: one without a base is one of the base in full."""
+    identity, now = Workspace("alice"), {"compare.prompts": 1}
+    settings = resolved(alice, **now).settings
+    (asked,) = competition.wanted(identity, settings)
+    video = alice / "video.mp4"
+    video.touch()
+    row = {**competition._made_with(identity, "magicid", settings), "prompt": asked.prompt, "seed": asked.seed}
+    del row["base"]
+    append_line(identity.videos / "videos.jsonl", {**row, "file": str(video)})
+
+    def found(**changes: Any) -> list[Path | None]:
+        return competition.made_before(identity, "magicid", resolved(alice, **now, **changes).settings)
+
+    assert found() == [video]
+    assert found(**{"model.base": "int8"}) == [None]
 
 
 def test_keywords_that_were_trained_anew_make_videos_anew(alice: Path) -> None:

@@ -4,14 +4,16 @@ What is there is not made again: a method that is trained, a video that the very
 same settings, a measurement of the same file. The files lie in the identity's `compare/`.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from magicid_cli import generation, methods, pipeline
 from magicid_cli import plan as planning
+from magicid_cli.baselines import untrained
 from magicid_cli.baselines.registry import MAGICID, METHODS, method
+from magicid_cli.conditioning import references
 from magicid_cli.config import Resolved, Settings, with_values
 from magicid_cli.errors import MagicIDError
 from magicid_cli.evaluation import Evaluation, Item, collecting, evaluate, sheet
@@ -170,23 +172,32 @@ def made_before(identity: Workspace, name: str, settings: Settings) -> list[Path
     asked = wanted(identity, settings)
     if METHODS[name].trains and name != MAGICID and to_train(identity, name, settings):
         return [None] * len(asked)
-    space, made_with = methods.folder(identity, name), _made_with(identity, name, settings)
+    space, holds = methods.folder(identity, name), _holding(identity, name, settings)
     known = {}
     for row in read_lines(space.videos / "videos.jsonl"):
-        if all(_as_made(row, key) == value for key, value in made_with.items()) and Path(row["file"]).is_file():
+        if holds(row) and Path(row["file"]).is_file():
             known[row["prompt"], row["seed"]] = Path(row["file"])
     return [known.get((one.prompt, one.seed)) for one in asked]
 
 
-def _made_with(identity: Workspace, name: str, settings: Settings) -> dict[str, Any]:
-    """What a record of a video must say for the video to count; one of a method with its own model judges itself."""
+def _holding(identity: Workspace, name: str, settings: Settings) -> Callable[[dict[str, Any]], bool]:
+    """What tells of a video's record whether the video still counts."""
     if METHODS[name].own_model:
         section = getattr(settings, name.replace("-", "_"))
-        return {"settings": asdict(section)}
+        looked_at = (identity.references / "captions.jsonl").is_file()
+        photos = {one.sha256 for one in references(identity)} if looked_at else set[str]()
+        return lambda row: untrained.still_holds(row, METHODS[name], section, photos)
+    made_with = _made_with(identity, name, settings)
+    return lambda row: all(_as_made(row, key) == value for key, value in made_with.items())
+
+
+def _made_with(identity: Workspace, name: str, settings: Settings) -> dict[str, Any]:
+    """What a record of a video must say for the video to count."""
     space = methods.folder(identity, name)
     adapter, words = generation.chosen_adapter(space, settings), generation.keywords_of(space)
     return {
         "model": settings.model.name,
+        "base": None if settings.model.base == "full" else settings.model.base,
         "adapter": file_digest(adapter) if adapter else None,
         "keywords": file_digest(words) if words else None,
         "settings": {**asdict(settings.generate), "count": None},

@@ -7,7 +7,7 @@ and `weights`. A video that is there and was made by the very same request is no
 
 import secrets
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -130,9 +130,13 @@ class _Wish:
 
     def key(self, seed: int) -> str:
         """A digest of everything that makes a video; how fast it plays is no part of it."""
-        values = {name: value for name, value in asdict(self.section).items() if name != "fps"}
-        made_with = [self.method.name, commits(self.method), version("diffusers"), asdict(self.place)]
-        return digest([made_with, values, self.prompt, seed, self.photo.sha256])
+        return _key(self.method, self.section, self.place, self.prompt, seed, self.photo.sha256)
+
+
+def _key(method: Method, section: Any, place: Place, prompt: str, seed: int, photo: str) -> str:
+    values = {name: value for name, value in asdict(section).items() if name != "fps"}
+    made_with = [method.name, commits(method), version("diffusers"), asdict(place)]
+    return digest([made_with, values, prompt, seed, photo])
 
 
 def _make(
@@ -282,6 +286,22 @@ def made_before(workspace: Workspace) -> dict[str, Path]:
     """The videos of a method's folder that are still there, by what made them."""
     rows = [row for row in read_lines(workspace.videos / "videos.jsonl") if "key" in row]
     return {row["key"]: Path(row["file"]) for row in rows if Path(row["file"]).is_file()}
+
+
+def still_holds(row: Mapping[str, Any], method: Method, section: Any, photos: Collection[str]) -> bool:
+    """Whether a recorded video would be made with the same key now, where it was made, from a photo still there.
+
+    Args:
+        row: of `videos.jsonl`.
+        method: whose folder it lies in.
+        section: the method's settings.
+        photos: contents of the identity's crops. No face finder is opened to choose among them.
+    """
+    photo = row.get("photo", {}).get("sha256")
+    if photo not in photos or "key" not in row:
+        return False
+    place = Place(row["device"], row["dtype"])
+    return bool(row["key"] == _key(method, section, place, row["prompt"], row["seed"], photo))
 
 
 def content(path: Path, what: str, events: Events, *, first: bool) -> str:

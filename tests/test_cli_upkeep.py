@@ -18,6 +18,7 @@ from magicid_cli import __version__
 from magicid_cli.cli.app import main
 from magicid_cli.cli.identity import gigabytes
 from magicid_cli.cli.output import Terminal
+from magicid_cli.cli.report import _remember
 from magicid_cli.config import KNOBS
 from magicid_cli.hub import hub_cache
 from magicid_cli.workspace import Workspace, append_line, data_home
@@ -158,6 +159,25 @@ def test_rm_lists_all_it_will_delete_and_names_what_lies_elsewhere(
     assert "references photos' verdicts, crops and captions 1 1 kB" in rows(text)
     assert f"  {tmp_path / 'outside' / 'export'}\n  {tmp_path / 'outside' / 'video.mp4'}\n" in text
     assert "gone" not in text
+
+
+def test_rm_names_exports_of_methods_and_pages_that_were_written_while_somebody_worked(
+    alice: Workspace, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    page, export = tmp_path / "page.html", tmp_path / "of-a-method"
+    method = alice.of_method("dreambooth")
+    for path in (page, export):
+        path.write_bytes(b"x")
+    method.create()
+    method.update(exports=[str(export)])
+    with alice.lock():
+        _remember(Terminal(), alice, page)
+    assert str(page) not in alice.manifest()["exports"]
+    assert "is working on 'alice'" in capsys.readouterr().err
+    assert main(["rm", "alice", "-n"]) == 0
+    text = capsys.readouterr().out
+    assert f"  {export}\n" in text and f"  {page}\n" in text
+    assert "reports and their previews" in text
     assert alice.exists
 
 

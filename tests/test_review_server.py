@@ -339,5 +339,5 @@ def test_ctrl_c_ends_it_with_a_summary_and_the_next_command() -> None:
     process.send_signal(signal.SIGINT)
     out, said = process.communicate(timeout=30)
     assert (process.returncode, out) == (0, "")
-    assert "none yet" in said and "magicid customize PHOTOS --name alice --use-votes" in said
+    assert "none yet" in said and "magicid customize PHOTOS --name alice --seed 7 --use-votes" in said
     assert "Traceback" not in said

@@ -234,6 +234,7 @@ class Workspace:
         self.set_aside = own / "set-aside.jsonl"
         self.pairs = own / "pairs.jsonl"
         self.votes = own / "votes.jsonl"
+        self.pages_elsewhere = self.path / "report" / "elsewhere.jsonl"
         self.pairs_report = own / "pairs.json"
         self.prefer = own / "prefer"
         self.videos = self.path / "videos"

@@ -81,7 +81,7 @@ def report(
     )
     shell.write_private(target, built.page)
     if not no_photos:
-        _remember(workspace, target)
+        _remember(terminal, workspace, target)
     pictures = _pictures(target, built.charts) if png else []
     data = {
         "identity": workspace.name,
@@ -151,12 +151,22 @@ def _make(terminal: Terminal, workspace: "Workspace", settings: "Settings") -> t
         return 0, f"No videos were made to compare. {error.message} {error.hint}"
 
 
-def _remember(workspace: "Workspace", target: Path) -> None:
+def _remember(terminal: Terminal, workspace: "Workspace", target: Path) -> None:
     """Keep where a page that shows the person lies outside the identity's folder, so that `rm` can name it."""
-    inside = workspace.path.resolve() in target.resolve().parents
-    known = workspace.manifest().get("exports", [])
-    if not inside and str(target.resolve()) not in known:
-        workspace.update(exports=[*known, str(target.resolve())])
+    from magicid_cli.workspace import append_line
+
+    place = str(target.resolve())
+    if workspace.path.resolve() in target.resolve().parents or place in workspace.manifest().get("exports", []):
+        return
+    try:
+        with workspace.lock():  # another command may write the manifest, too
+            workspace.update(exports=[*workspace.manifest().get("exports", []), place])
+    except MagicIDError as error:
+        if error.code != "identity-busy":
+            raise
+        # Appending needs no lock, and `rm` reads both.
+        append_line(workspace.pages_elsewhere, {"page": place})
+        terminal.warn(f"{error.message} The page is noted beside the manifest, which is not changed meanwhile.")
 
 
 def _pictures(target: Path, charts: list[Any]) -> list[Path]:

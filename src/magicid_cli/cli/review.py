@@ -1,6 +1,7 @@
 """`magicid review`: a page on this machine where a person judges preference pairs, without knowing what won."""
 
 import os
+import shlex
 import sys
 import webbrowser
 from collections.abc import Mapping
@@ -59,8 +60,16 @@ def review(
             _tell(terminal, server, opened=_open(terminal, server.url, wanted=browser))
             server.serve_forever(_POLL_S)
         said = _said(server.sheet.summary())
-    following = f"magicid customize PHOTOS --name {workspace.name} --use-votes"
+    following = _following(workspace)
     return Result({**data, "next": following}, [], hint=f"{said}\nTo train on them: {following}")
+
+
+def _following(workspace: "Workspace") -> str:
+    """The identity's own command and --use-votes: with other settings, the pairs would be others, too."""
+    from magicid_cli.pages.report.making import command
+
+    repeated = command(workspace.name, workspace.manifest().get("settings", {}))
+    return repeated if "--use-votes" in shlex.split(repeated) else f"{repeated} --use-votes"
 
 
 def sheet_of(workspace: "Workspace", spare: int, token: str, *, selected: bool) -> "Sheet":

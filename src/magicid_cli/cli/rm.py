@@ -29,6 +29,9 @@ _CONTENTS = {
     "set-aside.jsonl": "videos without rewards, and why",
     "pairs.json": "how the pairs were chosen",
     "pairs.jsonl": "preference pairs",
+    "votes.jsonl": "what people said of pairs",
+    "comparison": "videos of the report's comparison, and their rewards",
+    "report": "reports and their previews",
     "evaluation": "what `evaluate` measured",
     "events.jsonl": "log of events",
     "manifest.json": "consent, settings, records",
@@ -104,8 +107,9 @@ def _outside(workspace: "Workspace") -> list[str]:
     from magicid_cli.cli.identity import readable_manifest
     from magicid_cli.workspace import read_lines
 
-    recorded = [*readable_manifest(workspace).get("exports", [])]
+    recorded: list[Any] = [row.get("page") for row in read_lines(workspace.pages_elsewhere)]
     for space in (workspace, *workspace.methods()):
+        recorded += readable_manifest(space).get("exports", [])
         recorded += [row.get("file") for row in read_lines(space.videos / "videos.jsonl")]
     return sorted({str(path) for path in recorded if path and _is_elsewhere(workspace, str(path))})
 

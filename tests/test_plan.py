@@ -755,6 +755,8 @@ def test_nothing_measured_under_other_settings_counts(tmp_path: Path) -> None:
         assert measured.seconds_of(tmp_path / "a", with_values(wanted, other)) == {}
     batch = with_values(wanted, {"prefer.batch": 2})
     assert measured.seconds_of(tmp_path / "a", batch) == {"reconstruct": 2.0, "sample": 40.0}
+    skipped = with_values(wanted, {"repository.step_cache": 0.1})
+    assert "sample" not in measured.seconds_of(tmp_path / "a", skipped)
     # What takes no time changes nothing.
     slower = with_values(wanted, {"prefer.learning_rate": 1e-6, "prefer.steps": 9, "model.offline": True})
     assert set(measured.seconds_of(tmp_path / "a", slower)) == {"reconstruct", "sample", "prefer"}

@@ -357,6 +357,10 @@ def test_the_command_makes_the_comparison_once(alice: Path, capsys: pytest.Captu
     capsys.readouterr()
     assert np.array_equal(read_video(alice / "one.mp4")[0], read_video(wanted.clip)[0])
 
+    # A base in other numbers makes other videos.
+    coarse = recorded_settings(workspace, {"model.base": "int8"})
+    assert len(comparison.to_make(workspace, coarse)) == 3
+
     # A second report makes nothing, another adapter only its own videos, a damaged clip only itself.
     before = (comparison.folder(workspace) / "scores.jsonl").read_bytes()
     assert outcome(capsys)[1]["data"]["videos_made"] == 0

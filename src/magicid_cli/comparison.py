@@ -17,7 +17,7 @@ from magicid_cli.events import Events
 from magicid_cli.guards.watching import Wish, wishes
 from magicid_cli.models.base import Family
 from magicid_cli.pages.report.answer import Compared
-from magicid_cli.plan import Estimate, Judging, for_run
+from magicid_cli.plan import Estimate, Judging, for_run, running
 from magicid_cli.rewards.base import Clip
 from magicid_cli.stages import sample, score
 from magicid_cli.workspace import Workspace, append_line, digest, file_digest, read_lines, write_lines
@@ -70,6 +70,8 @@ def items(workspace: Workspace, settings: Settings) -> list[Item]:
         settings.model.dtype,
         [wanted.size, wanted.frames, wanted.fps, wanted.steps, wanted.guidance, wanted.adapter_start],
     ]
+    if settings.model.base != "full":  # it makes other videos; keys of full ones stay what they were
+        made_with.append(settings.model.base)
     contents = {method: None if path is None else file_digest(path) for method, path in files.items()}
     return [
         Item(
@@ -193,7 +195,8 @@ def make(workspace: Workspace, settings: Settings, events: Events) -> int:
 def _sample(workspace: Workspace, settings: Settings, todo: list[Item], events: Events) -> None:
     from magicid_cli import adapters, conditioning
 
-    family = models.open_family(settings.model, events)
+    wanted = replace(sampling(settings), count=len(todo))
+    family = running.open_family(replace(settings, generate=wanted), STAGE, events)
     known = workspace.manifest()["stages"]["reconstruct"].get("result", {}).get("commit")
     if family.commit != known:
         raise MagicIDError(
@@ -203,7 +206,6 @@ def _sample(workspace: Workspace, settings: Settings, todo: list[Item], events: 
         )
     texts = workspace.path / "texts"
     conditioning.encode_texts(family, texts, [item.wish.prompt for item in todo], events, STAGE)
-    wanted = replace(sampling(settings), count=len(todo))
     number = 0
     for method in METHODS:
         group = [item for item in todo if item.method == method]
@@ -213,6 +215,7 @@ def _sample(workspace: Workspace, settings: Settings, todo: list[Item], events: 
             family.load("transformer")
         else:
             generation.put_on(family, *adapters.load(group[0].adapter))
+        running.arrange(family, STAGE, events)
         latents = []
         for item in group:
             number += 1

@@ -11,6 +11,7 @@ from magicid_cli.errors import MACHINE, WEIGHTS, MagicIDError
 
 if TYPE_CHECKING:
     from magicid_cli.config import Settings
+    from magicid_cli.pages.report import Built
     from magicid_cli.plan import Estimate
     from magicid_cli.workspace import Workspace
 
@@ -38,6 +39,7 @@ def report(
     terminal: Terminal,
     flags: options.Flags,
     name: options.SomeIdentity = None,
+    number: options.Round = None,
     output: Output = None,
     force: options.Force = False,
     no_photos: NoPhotos = False,
@@ -51,12 +53,12 @@ def report(
     The first report makes a few videos with the untouched model, with stage 1 and with the final adapter, on the same
     prompts and seeds, and judges them; later ones find them there.
     """
-    from magicid_cli.cli.identity import choose, recorded_settings
+    from magicid_cli.cli.identity import as_round, choose, recorded_settings, stage_states
 
     workspace = choose(name)
+    shown_round = as_round(workspace, number, stage_states(workspace.manifest()), "score").number
     settings = recorded_settings(workspace, flags.values)
     target = _target(workspace, output, force=force, share=no_photos)
-    from magicid_cli import comparison
     from magicid_cli.cli import estimate as estimates
 
     estimate, without = _plan(workspace, settings, wanted=not no_videos)
@@ -70,16 +72,7 @@ def report(
         made, without = _make(terminal, workspace, settings)
     if without:
         terminal.warn(without)
-    from magicid_cli.pages import report as pages
-    from magicid_cli.pages import shell
-    from magicid_cli.plan.machine import this_machine
-
-    found = comparison.found(workspace, settings)
-    gpu = this_machine(settings.model.device).gpu
-    built = pages.build(
-        workspace, settings, found, target=target, show=not no_photos, gpu=gpu, without="" if found else without
-    )
-    shell.write_private(target, built.page)
+    built = _write(workspace, settings, target, show=not no_photos, without=without, number=shown_round)
     if not no_photos:
         _remember(terminal, workspace, target)
     pictures = _pictures(target, built.charts) if png else []
@@ -94,6 +87,30 @@ def report(
     }
     hint = "" if no_photos else f"It shows a face. To share it: magicid report {workspace.name} --no-photos"
     return Result(data, ["\n".join(map(str, [target, *pictures]))], [target], hint=hint)
+
+
+def _write(
+    workspace: "Workspace", settings: "Settings", target: Path, *, show: bool, without: str, number: int
+) -> "Built":
+    """Build the page of a round and write it."""
+    from magicid_cli import comparison
+    from magicid_cli.pages import report as pages
+    from magicid_cli.pages import shell
+    from magicid_cli.plan.machine import this_machine
+
+    found = comparison.found(workspace, settings)
+    built = pages.build(
+        workspace,
+        settings,
+        found,
+        target=target,
+        show=show,
+        gpu=this_machine(settings.model.device).gpu,
+        without="" if found else without,
+        number_of_round=number,
+    )
+    shell.write_private(target, built.page)
+    return built
 
 
 def _target(workspace: "Workspace", output: Path | None, *, force: bool, share: bool) -> Path:

@@ -77,6 +77,7 @@ def build(
     show: bool = True,
     gpu: str | None = None,
     without: str = "",
+    number_of_round: int = FIRST,
 ) -> Built:
     """Make the report.
 
@@ -88,9 +89,10 @@ def build(
         show: whether pictures of the person may be in it: photos, posters, previews, links to videos.
         gpu: name of this machine's GPU, for the estimate of energy.
         without: why there is no comparison, a sentence; empty if there is one.
+        number_of_round: whose repository and stage 2 are shown.
     """
     manifest = workspace.manifest()
-    newest = workspace.round(_newest(workspace, manifest))
+    newest = workspace.round(number_of_round)
     wanted = repository.wanted(manifest)
     listed = repository.videos(newest, settings) if wanted else []
     sections: dict[str, Any] = {
@@ -123,14 +125,6 @@ def build(
     charts = [chart for name in ("answer", "repository", "training") for chart in sections[name]["charts"]]
     embedded = sum(bool(one.preview) for one in shown.values())
     return Built(page, charts, embedded, sum(bool(one.href) for one in shown.values()))
-
-
-def _newest(workspace: Workspace, manifest: Mapping[str, Any]) -> int:
-    """The last round of the run that has a repository: that one is shown."""
-    begun = [
-        n for n in range(FIRST, recorded(manifest) + 1) if (workspace.round(n).repository / "videos.jsonl").is_file()
-    ]
-    return max(begun, default=FIRST)
 
 
 def _along(

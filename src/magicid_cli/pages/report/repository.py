@@ -7,6 +7,7 @@ from typing import Any
 
 from magicid_cli.config import Settings
 from magicid_cli.pages.charts import Chart, scatter
+from magicid_cli.rounds import FIRST
 from magicid_cli.workspace import Workspace, read_json, read_lines
 
 REASONS = {
@@ -119,6 +120,9 @@ def section(workspace: Workspace, listed: Sequence[Listed], *, prompts: bool, wa
         if {row["winner"]["id"], row["rejected"]["id"]} <= here
     ]
     charts: list[Chart] = [scatter.chart(points, pairs)] if points else []
+    origins = dict(scatter.ORIGINS)
+    if workspace.number > FIRST:
+        origins["tuned"] = f"with the adapter that round {workspace.number} starts from"
     texts = {one.prompt_id: one.prompt for one in listed if one.prompt_id is not None}
     counts = {
         origin: {
@@ -127,14 +131,14 @@ def section(workspace: Workspace, listed: Sequence[Listed], *, prompts: bool, wa
             "winners": sum(_origin(here, listed, pair.winner) == origin for pair in pairs),
             "rejected": sum(_origin(here, listed, pair.rejected) == origin for pair in pairs),
         }
-        for origin, label in scatter.ORIGINS.items()
+        for origin, label in origins.items()
     }
     report = workspace.pairs_report
     return {
         "charts": charts,
         "videos": listed,
         "pairs": pairs,
-        "origins": scatter.ORIGINS,
+        "origins": origins,
         "counts": counts,
         "prompts": dict(sorted(texts.items())),
         "fates": _fates(read_json(report)) if wanted and report.is_file() else None,

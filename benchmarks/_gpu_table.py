@@ -102,10 +102,9 @@ def left_out(rows: Rows, gpu: str) -> dict[str, float]:
         row = ours.get(str(step.shape))
         if not others or row is None or row["seconds"] != step.seconds:
             continue
-        keep = step.held[known.HELD.index("keep")]
-        arch = costs.ARCHITECTURES["hunyuan-video"]
-        cost = costs.preference_step(arch, step.shape, AdapterSettings(), keep=keep)  # type: ignore[arg-type]
-        planned, _ = known.seconds(step.kind, cost, step.shape, known.executed(step.held), card, others)
+        arch, execution = costs.ARCHITECTURES["hunyuan-video"], known.executed(step.held)
+        cost = costs.preference_step(arch, step.shape, AdapterSettings(), keep=execution.keep)
+        planned, _ = known.seconds(step.kind, cost, step.shape, execution, card, others)
         if planned is not None:
             missed[str(step.shape)] = planned / step.seconds - 1
     return missed

@@ -1,14 +1,27 @@
 """Learning to reconstruct static clips from noise: what stage 1 shares with methods that do only that."""
 
+from typing import Any
+
 import torch
 
 from magicid_cli import adapters, conditioning, hpo, training
 from magicid_cli.config import Settings
 from magicid_cli.events import Events
 from magicid_cli.models.base import Family, Shape
-from magicid_cli.workspace import Workspace
+from magicid_cli.workspace import Workspace, file_digest
 
 Clip = tuple[torch.Tensor, dict[str, torch.Tensor]]
+
+
+def inputs(workspace: Workspace, settings: Settings) -> dict[str, Any]:
+    """Content of the crops and captions that are trained on."""
+    return {photo.crop.name: [photo.sha256, photo.caption] for photo in conditioning.references(workspace)}
+
+
+def outputs(workspace: Workspace) -> dict[str, str]:
+    """Content of the adapter."""
+    path = workspace.reconstruct / "adapter.safetensors"
+    return {"adapter": file_digest(path)} if path.is_file() else {}
 
 
 def latents_of(

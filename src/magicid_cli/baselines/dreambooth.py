@@ -8,7 +8,6 @@ and the option works against the likeness as much as for the motion.
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -18,8 +17,9 @@ from magicid_cli.events import Events
 from magicid_cli.models.base import Family, Shape
 from magicid_cli.plan import running
 from magicid_cli.randomness import derived_seed
-from magicid_cli.reconstruction import Clip, accumulate, attach_policy, clips_of, error, schedule
-from magicid_cli.workspace import Workspace, digest, file_digest
+from magicid_cli.reconstruction import Clip, accumulate, attach_policy, clips_of, error, inputs, schedule
+from magicid_cli.reconstruction import outputs as outputs
+from magicid_cli.workspace import Workspace, digest
 
 NAME = "dreambooth"
 TITLE = "DreamBooth-LoRA: reconstruction"
@@ -58,17 +58,6 @@ class DreamBoothResult:
 def reads(settings: Settings) -> tuple[str, ...]:
     """`READS`, and how class clips are sampled if there are any."""
     return (*READS, *_SAMPLING) if settings.dreambooth.class_clips else READS
-
-
-def inputs(workspace: Workspace, settings: Settings) -> dict[str, Any]:
-    """Content of the crops and captions that are trained on."""
-    return {photo.crop.name: [photo.sha256, photo.caption] for photo in conditioning.references(workspace)}
-
-
-def outputs(workspace: Workspace) -> dict[str, str]:
-    """Content of the adapter."""
-    path = workspace.reconstruct / "adapter.safetensors"
-    return {"adapter": file_digest(path)} if path.is_file() else {}
 
 
 def prepare(settings: Settings, events: Events) -> None:

@@ -26,7 +26,7 @@ from magicid_cli.models.base import Family
 from magicid_cli.models.catalog import video_model
 from magicid_cli.photos import decode
 from magicid_cli.plan import running
-from magicid_cli.reconstruction import latents_of
+from magicid_cli.reconstruction import inputs, latents_of
 from magicid_cli.workspace import Workspace, digest, file_digest
 
 if TYPE_CHECKING:
@@ -77,11 +77,6 @@ class MagicMeResult:
     outlined: int
     steps: int
     commit: str
-
-
-def inputs(workspace: Workspace, settings: Settings) -> dict[str, Any]:
-    """Content of the crops and captions that are trained on."""
-    return {photo.crop.name: [photo.sha256, photo.caption] for photo in conditioning.references(workspace)}
 
 
 def path_of(workspace: Workspace) -> Path:

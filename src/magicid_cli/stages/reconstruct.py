@@ -7,15 +7,15 @@ photo as a single frame. The result is both the start and the reference of stage
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from magicid_cli import adapters, conditioning, models, training
+from magicid_cli import adapters, models, training
 from magicid_cli.config import Settings, subset
 from magicid_cli.events import Events
 from magicid_cli.models.base import Family
 from magicid_cli.plan import running
-from magicid_cli.reconstruction import accumulate, attach_policy, clips_of, schedule
-from magicid_cli.workspace import Workspace, digest, file_digest
+from magicid_cli.reconstruction import accumulate, attach_policy, clips_of, inputs, schedule
+from magicid_cli.reconstruction import outputs as outputs
+from magicid_cli.workspace import Workspace, digest
 
 NAME = "reconstruct"
 TITLE = "Stage 1: reconstruction"
@@ -43,17 +43,6 @@ class ReconstructResult:
     clips: int
     steps: int
     commit: str
-
-
-def inputs(workspace: Workspace, settings: Settings) -> dict[str, Any]:
-    """Content of the crops and captions that are trained on."""
-    return {photo.crop.name: [photo.sha256, photo.caption] for photo in conditioning.references(workspace)}
-
-
-def outputs(workspace: Workspace) -> dict[str, str]:
-    """Content of the stage-1 adapter."""
-    path = workspace.reconstruct / "adapter.safetensors"
-    return {"adapter": file_digest(path)} if path.is_file() else {}
 
 
 def prepare(settings: Settings, events: Events) -> None:

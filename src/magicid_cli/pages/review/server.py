@@ -22,7 +22,7 @@ from magicid_cli.pages.review.ranges import Unsatisfiable, byte_range
 from magicid_cli.pages.review.showing import Sheet
 
 HOST = "127.0.0.1"
-_SCRIPT = "review.js"
+_SCRIPTS = ("in_step.js", "review.js")
 _KINDS = {".mp4": "video/mp4", ".png": "image/png"}
 _LARGEST = 4096  # bytes of a request's body
 _PIECE = 1 << 18  # bytes
@@ -76,14 +76,14 @@ class Server(ThreadingHTTPServer):
 
 
 def _policy() -> str:
-    return shell.policy([shell.asset(_SCRIPT)], connect="'self'", media="'self' data:")
+    return shell.policy([shell.asset(name) for name in _SCRIPTS], connect="'self'", media="'self' data:")
 
 
 def _page(sheet: Sheet) -> bytes:
     return shell.render(
         "review.html",
         styles=("review.css",),
-        scripts=(_SCRIPT,),
+        scripts=_SCRIPTS,
         connect="'self'",
         media="'self' data:",
         name=sheet.workspace.name,

@@ -23,7 +23,7 @@ PAGE = "index.html"
 MOST_METHODS = 8
 _PHOTO_HEIGHT = 320  # pixels
 _MEDIA = "media"
-_SCRIPT = "study.js"
+_SCRIPTS = ("in_step.js", "study.js")
 
 
 @dataclass(frozen=True)
@@ -144,7 +144,7 @@ def build(
         }
         media = f"'self' {shell.MEDIA}"  # a folder that is put on a web server works, too
         page = shell.render(
-            "study.html", styles=("study.css",), scripts=(_SCRIPT,), media=media, title=title, study=shown
+            "study.html", styles=("study.css",), scripts=_SCRIPTS, media=media, title=title, study=shown
         )
         shell.write_private(unfinished / PAGE, page)
         methods = tuple(chosen[0])

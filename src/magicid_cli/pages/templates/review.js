@@ -7,8 +7,8 @@
   const SIDES = ["left", "right"];
   const KEYS = { ArrowLeft: "left", ArrowRight: "right", "=": "equal", x: "drop" };
   const LETTER = { left: "A", right: "B" };
-  let pairs = [], history = [], at = -1, busy = false, wanted = true, beyond = false;
-  if (matchMedia("(prefers-reduced-motion: reduce)").matches) wanted = false;
+  let pairs = [], history = [], at = -1, busy = false, beyond = false;
+  const player = inStep($("play"), $("seek"), () => videos, () => true);
 
   // -- the server
 
@@ -74,7 +74,7 @@
         const source = `file/${pair[side]}`;
         if (videos[n].getAttribute("src") !== source) videos[n].src = source;
       });
-      restart();
+      player.restart();
     } else {
       videos.forEach((video) => video.removeAttribute("src"));
     }
@@ -166,45 +166,7 @@
     $("main").focus();
   }
 
-  // -- both videos in step
-
-  const length = () => Math.min(...videos.map((video) => video.duration || Infinity));
-
-  function play() {
-    $("play").textContent = wanted ? "Pause" : "Play";
-    if (!wanted) { videos.forEach((video) => video.pause()); return; }
-    if (videos.some((video) => video.readyState < 3)) return;
-    videos.forEach((video) => video.play().catch(() => { /* the source was changed meanwhile */ }));
-  }
-
-  function restart() {
-    videos.forEach((video) => { if (video.readyState) video.currentTime = 0; });
-    play();
-  }
-
-  function toggle() {
-    wanted = !wanted;
-    if (wanted && videos.some((video) => video.ended)) restart(); else play();
-  }
-
-  function seek() {
-    const end = length();
-    if (!Number.isFinite(end)) return;
-    wanted = false;
-    play();
-    videos.forEach((video) => { video.currentTime = (end * $("seek").value) / 1000; });
-  }
-
-  function tick() {
-    const [left, right] = videos;
-    const end = length();
-    if (Number.isFinite(end)) {
-      if (document.activeElement !== $("seek") || wanted) $("seek").value = Math.round((1000 * left.currentTime) / end);
-      if (wanted && videos.some((video) => video.ended)) restart();
-      else if (wanted && Math.abs(left.currentTime - right.currentTime) > 0.1) right.currentTime = left.currentTime;
-    }
-    requestAnimationFrame(tick);
-  }
+  // -- both videos
 
   function measured(event) {
     const video = event.target;
@@ -213,7 +175,7 @@
   }
 
   videos.forEach((video) => {
-    video.addEventListener("canplay", play);
+    video.addEventListener("canplay", player.play);
     video.addEventListener("loadedmetadata", measured);
     video.addEventListener("error", () => {
       if (video.getAttribute("src")) fail(new Error(`a video cannot be shown. Start again: magicid review ${name}`));
@@ -230,7 +192,7 @@
     if (key in KEYS && !(onSlider && key.startsWith("Arrow"))) vote(KEYS[key]);
     else if (key === "u") undo();
     else if (key === "n" || key === "p") step(key === "n" ? 1 : -1);
-    else if (key === " " && !onButton) toggle();
+    else if (key === " " && !onButton) player.toggle();
     else return;
     event.preventDefault();
   });
@@ -238,9 +200,7 @@
     button.addEventListener("click", () => vote(button.dataset.choice));
   });
   $("undo").addEventListener("click", undo);
-  $("play").addEventListener("click", toggle);
   $("go-on").addEventListener("click", goOn);
-  $("seek").addEventListener("input", seek);
   // Another tab may have voted meanwhile.
   document.addEventListener("visibilitychange", () => {
     if (!document.hidden) guarded(async () => { take(await ask("state")); draw(); });
@@ -250,6 +210,6 @@
     take(await ask("state"));
     beyond = !pairs.some((pair) => pair.selected && !pair.vote) && pairs.some((pair) => !pair.selected && pair.vote);
     go(firstOpen(0));
-    requestAnimationFrame(tick);
+    player.begin();
   });
 })();

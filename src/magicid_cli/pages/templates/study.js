@@ -6,7 +6,8 @@
   const KEPT = `magicid-study-${study.study}`;
   const NEITHER = "none";
   let said = recall();
-  let at = 0, wanted = !matchMedia("(prefers-reduced-motion: reduce)").matches, videos = [], trail = [];
+  let at = 0, videos = [], trail = [];
+  const player = inStep($("play"), $("seek"), () => videos, () => !$("set").hidden);
 
   // -- what was answered
 
@@ -78,7 +79,7 @@
     videos = order.map((file, n) => {
       const video = element("video", { muted: true, playsInline: true, preload: "auto", src: `media/${file}`, tabIndex: -1 });
       video.setAttribute("aria-label", `Video ${letter(n)}`);
-      video.addEventListener("canplay", play);
+      video.addEventListener("canplay", player.play);
       video.addEventListener("loadedmetadata", () => {
         video.parentElement.classList.toggle("small-picture", video.videoWidth < 160);
         $("stage").classList.toggle("upright", video.videoWidth < 1.1 * video.videoHeight);
@@ -179,52 +180,6 @@
     $("after").hidden = false;
   }
 
-  // -- all videos in step
-
-  const length = () => Math.min(...videos.map((video) => video.duration || Infinity));
-
-  function play() {
-    $("play").textContent = wanted ? "Pause" : "Play";
-    if (!wanted) { videos.forEach((video) => video.pause()); return; }
-    if (videos.some((video) => video.readyState < 3)) return;
-    videos.forEach((video) => video.play().catch(() => { /* another set was opened meanwhile */ }));
-  }
-
-  function restart() {
-    videos.forEach((video) => { if (video.readyState) video.currentTime = 0; });
-    play();
-  }
-
-  function toggle() {
-    wanted = !wanted;
-    if (wanted && videos.some((video) => video.ended)) restart(); else play();
-  }
-
-  function seek() {
-    const end = length();
-    if (!Number.isFinite(end)) return;
-    wanted = false;
-    play();
-    videos.forEach((video) => { video.currentTime = (end * $("seek").value) / 1000; });
-  }
-
-  function tick() {
-    const end = length();
-    if (!$("set").hidden && videos.length && Number.isFinite(end)) {
-      const [first, ...others] = videos;
-      if (document.activeElement !== $("seek") || wanted) $("seek").value = Math.round((1000 * first.currentTime) / end);
-      // Videos of different lengths begin again together, when the longest has ended.
-      if (wanted && videos.every((video) => video.ended)) restart();
-      else if (wanted) {
-        for (const video of others) {
-          const apart = Math.abs(first.currentTime - video.currentTime) > 0.1;
-          if (apart && !first.ended && !video.ended) video.currentTime = first.currentTime;
-        }
-      }
-    }
-    requestAnimationFrame(tick);
-  }
-
   // -- what a person does
 
   document.addEventListener("keydown", (event) => {
@@ -235,7 +190,7 @@
     if (index >= 0 && index < videos.length) pick(said.order[study.sets[at].id][index]);
     else if (key === "=") pick(NEITHER);
     else if (key === "u") undo();
-    else if (key === " " && !onButton && event.target.type !== "radio") toggle();
+    else if (key === " " && !onButton && event.target.type !== "radio") player.toggle();
     else if (key === "enter" && !onButton) next();
     else return;
     event.preventDefault();
@@ -250,13 +205,11 @@
   $("next").addEventListener("click", next);
   $("return").addEventListener("click", () => open(study.sets.length - 1));
   $("save").addEventListener("click", save);
-  $("play").addEventListener("click", toggle);
-  $("seek").addEventListener("input", seek);
   $("questions").addEventListener("submit", (event) => event.preventDefault());
 
   for (const photo of study.photos) $("photos").append(element("img", { src: `media/${photo}`, alt: "A photo of the person" }));
   $("photos").hidden = !study.photos.length;
   $("rater").value = said.rater.name;
   if (Object.keys(said.answers).length) $("start").textContent = "Go on";
-  requestAnimationFrame(tick);
+  player.begin();
 })();

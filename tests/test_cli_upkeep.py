@@ -16,9 +16,9 @@ import fake_run
 from fake_run import outcome
 from magicid_cli import __version__
 from magicid_cli.cli.app import main
+from magicid_cli.cli.elsewhere import remember
 from magicid_cli.cli.identity import gigabytes
 from magicid_cli.cli.output import Terminal
-from magicid_cli.cli.report import _remember
 from magicid_cli.config import KNOBS
 from magicid_cli.hub import hub_cache
 from magicid_cli.workspace import Workspace, append_line, data_home
@@ -171,7 +171,7 @@ def test_rm_names_exports_of_methods_and_pages_that_were_written_while_somebody_
     method.create()
     method.update(exports=[str(export)])
     with alice.lock():
-        _remember(Terminal(), alice, page)
+        remember(Terminal(), alice, [page])
     assert str(page) not in alice.manifest()["exports"]
     assert "is working on 'alice'" in capsys.readouterr().err
     assert main(["rm", "alice", "-n"]) == 0

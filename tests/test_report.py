@@ -8,6 +8,7 @@ import re
 import shlex
 import shutil
 import stat
+from dataclasses import replace
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -77,7 +78,7 @@ def test_a_figure_is_written_with_digits_that_mean_something() -> None:
 
 def points(count: int) -> list[scatter.Point]:
     chance = np.random.default_rng(0)
-    origins = list(scatter.ORIGINS)
+    origins = list(scatter.origins())
     return [
         scatter.Point(f"v{n}", origins[n % 3], None if n % 3 == 2 else n % 4, *chance.random(3).round(3).tolist())
         for n in range(count)
@@ -119,6 +120,14 @@ def test_every_video_and_pair_is_a_link_that_says_what_it_is() -> None:
     assert not {"front-upper-all", "front-lower-all"} & hidden
     assert chart.png.startswith(b"\x89PNG")
     assert "of prompt" not in json.dumps(chart.still)
+
+
+def test_a_later_round_s_videos_are_said_to_come_from_the_adapter_it_started_from():
+    some = [replace(one, round=2) for one in points(6)]
+    chart = scatter.chart(some, [])
+    origins = {row[1] for row in chart.rows}
+    assert origins == {"with the adapter that round 2 starts from", "untouched model", "photo as a clip"}
+    assert "stage-1" not in json.dumps(chart.spec)
 
 
 def test_a_long_curve_has_every_step_and_the_means_of_its_parts() -> None:

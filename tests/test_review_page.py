@@ -165,6 +165,23 @@ def test_what_just_missed_is_offered_and_added(page: "Page") -> None:
     assert standing(workspace)[-1].effect in ("added", "added flipped")
 
 
+def test_a_vote_on_what_had_just_missed_stays_one_where_fewer_are_offered() -> None:
+    workspace = judged()
+    workspace.update(settings={"values": {"pairs": {"count": 4, "held_out": 0}, "model": {"name": "tiny"}, "seed": 7}})
+    select.run(workspace, settings(**{"pairs.count": 4, "pairs.held_out": 0}), Events())
+    with served(workspace, missed=2) as server:
+        missed = [one for one in server.sheet.shown.values() if not one.selected]
+        assert server.sheet.vote(missed[0].key, missed[0].proposed)
+    assert [vote.effect for vote in standing(workspace)] == ["added"]
+    select.run(workspace, settings(**{"pairs.count": 4, "pairs.held_out": 0, "pairs.use_votes": True}), Events())
+    with served(workspace, missed=0) as server:
+        shown = server.sheet.shown[missed[0].key]
+        assert (shown.selected, shown.proposed) == (False, missed[0].proposed)
+        assert [one for one in server.sheet.shown.values() if not one.selected] == [shown]
+        assert server.sheet.vote(shown.key, "right" if shown.proposed == "left" else "left")
+    assert [vote.effect for vote in standing(workspace)] == ["added flipped"]
+
+
 def test_a_foreign_page_in_the_same_browser_gets_nothing(alice: Workspace, chromium: "Browser") -> None:
     """Another origin knows even the address: it can neither read nor vote, nor show the page in a frame."""
     context = chromium.new_context()

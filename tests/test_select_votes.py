@@ -1,6 +1,7 @@
 """`--use-votes` in the stage and on the command line. Truth: the pairs without votes, and the manifest's keys."""
 
 import json
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -8,11 +9,12 @@ import pytest
 
 from magicid_cli import pipeline, votes
 from magicid_cli.cli.app import main
+from magicid_cli.cli.review import following
 from magicid_cli.config import with_values
 from magicid_cli.events import Event, Events
 from magicid_cli.stages import select
 from magicid_cli.votes import Clip
-from magicid_cli.workspace import Workspace, read_json, read_lines, write_lines
+from magicid_cli.workspace import Workspace, file_digest, read_json, read_lines, write_lines
 from small_repository import scored, settings
 
 
@@ -166,6 +168,31 @@ def test_a_run_with_votes_does_again_exactly_what_follows(alice: Path) -> None:
     before = pipeline.key_of("prefer", workspace, recorded, photos)
     select.run(workspace, counted, Events())
     assert pipeline.key_of("prefer", workspace, recorded, photos) != before
+
+
+def test_a_run_with_votes_trains_to_its_end_on_what_people_said(
+    alice: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    workspace = Workspace("alice")
+    photos = [str(photo) for photo in sorted((alice / "photos").glob("*.png"))]
+    program, *told = shlex.split(following(workspace))  # the command that `review` ends with
+    at = told.index("PHOTOS")
+    assert program == "magicid" and "--use-votes" in told
+    pair = read_lines(workspace.pairs)[0]
+    names = [pair[side]["id"] for side in ("winner", "rejected")]
+    clips = {one["id"]: one["clip_sha256"] for one in read_lines(workspace.repository / "videos.jsonl")}
+    left, right = (Clip(name, clips[name]) for name in names)
+    votes.cast(workspace, left, right, "right", proposed="left", selected=True)
+    before = {path: file_digest(path) for path in sorted(workspace.path.glob("*/adapter.safetensors"))}
+    command = [*told[:at], *photos, *told[at + 1 :], "--json"]
+    assert main([*command, "-n"]) == 0
+    stages = json.loads(capsys.readouterr().out)["data"]["stages"]
+    assert [one["name"] for one in stages if one["state"] != "cached"] == ["select", "prefer"]
+    assert main([*command, "--yes"]) == 0
+    first = read_lines(workspace.pairs)[0]
+    assert [first[side]["id"] for side in ("winner", "rejected")] == names[::-1]
+    after = {path: file_digest(path) for path in before}
+    assert [path.parent.name for path in before if before[path] != after[path]] == ["prefer"]
 
 
 def _flat(values: dict[str, Any]) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from magicid_cli.errors import MagicIDError
 from magicid_cli.events import Events
 from magicid_cli.pages.study import QUESTIONS, Candidate, build, results, sets_of
 from magicid_cli.pages.study.statistics import intervals, krippendorff_alpha, win_rates
+from magicid_cli.workspace import Workspace, write_lines
 
 METHODS = ("magic-id", "dreambooth")
 
@@ -181,6 +183,35 @@ def test_sets_by_name_and_by_prompt() -> None:
     assert [(str(of["a"].path), str(of["b"].path)) for of in found] == [("p-1", "q-2"), ("p-2", "q-3"), ("p-3", "q-1")]
 
 
+def test_the_same_name_with_another_prompt_is_no_set() -> None:
+    one = [candidate("x/1.mp4", "run"), candidate("x/2.mp4", "sit"), candidate("x/3.mp4")]
+    other = [candidate("y/1.mp4", "run"), candidate("y/2.mp4", "jump"), candidate("y/3.mp4", "nod")]
+    found, notes = sets_of({"a": one, "b": other})
+    assert [(str(of["a"].path), str(of["b"].path)) for of in found] == [("x/1.mp4", "y/1.mp4"), ("x/3.mp4", "y/3.mp4")]
+    assert notes[0] == "The videos called 2 show different prompts and are no set."
+    # Numbered alike by chance, in another order: the prompts say what belongs together.
+    found, notes = sets_of({"a": one[:2], "b": [candidate("y/1.mp4", "sit"), candidate("y/2.mp4", "run")]})
+    assert [(str(of["a"].path), str(of["b"].path)) for of in found] == [("x/1.mp4", "y/2.mp4"), ("x/2.mp4", "y/1.mp4")]
+
+
+def test_a_study_that_cannot_take_its_place_leaves_no_key(
+    folders: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sets, _ = sets_of(
+        {name: [Candidate(path, None) for path in sorted(of.glob("*.mp4"))] for name, of in folders.items()}
+    )
+
+    def full(self: Path, target: Path) -> None:
+        if Path(target).name == "study":
+            raise OSError(28, "No space left on device")
+        os.rename(self, target)
+
+    monkeypatch.setattr(Path, "rename", full)
+    with pytest.raises(OSError, match="No space"):
+        build(sets, [], tmp_path / "study", Events(), title="t", count=0, seed=1)
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(METHODS)
+
+
 @pytest.mark.parametrize(
     "methods",
     [
@@ -194,6 +225,22 @@ def test_what_cannot_be_compared(methods: dict[str, list[Candidate]]) -> None:
     with pytest.raises(MagicIDError) as caught:
         sets_of(methods)
     assert caught.value.code == "study-unusable"
+
+
+def test_rm_names_a_study_of_the_identity_that_it_leaves(
+    alice: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A study shows the person, and who deletes the identity wants to know where."""
+    made = Workspace("alice").videos / "alice.mp4"
+    video.write_video(made, clip(1), 8)
+    write_lines(made.with_name("videos.jsonl"), [{"file": str(made), "prompt": "alice runs", "seed": 1}])
+    other = tmp_path / "other" / "alice.mp4"
+    video.write_video(other, clip(2), 8)
+    target = tmp_path / "study"
+    assert main(["study", "build", "alice", "--videos", f"other={other.parent}", "-o", str(target)]) == 0
+    capsys.readouterr()
+    assert main(["rm", "alice", "-n"]) == 0
+    assert f"  {target}\n  {tmp_path / 'study.key.json'}\n" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("given", ["folder", "=folder", "name=", " =folder"])

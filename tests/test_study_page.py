@@ -131,6 +131,35 @@ def test_a_rater_who_comes_back_goes_on(offline: "BrowserContext", study: Path, 
     assert {owners(study)[name] for name in checked} == {"second"} and len(checked) == len(QUESTIONS)
 
 
+def test_two_people_in_one_browser_are_two_raters(offline: "BrowserContext", study: Path, tmp_path: Path) -> None:
+    page = opened(offline, study)
+    rated = []
+    for rater, method in (("Ann", "first"), ("Bo", "second")):
+        assert page.inner_text("#start") == "Start"
+        page.fill("#rater", rater)
+        page.click("#start")
+        for _ in range(SETS):
+            for question in range(len(QUESTIONS)):
+                choose(page, question, method, study)
+            page.keyboard.press("Enter")
+        page.wait_for_selector("#end:not([hidden])")
+        rated.append(saved(page, tmp_path))
+        page.click("#other")
+        page.wait_for_selector("#intro:not([hidden])")
+        assert page.input_value("#rater") == ""
+    assert [one["rater"]["name"] for one in rated] == ["Ann", "Bo"]
+    assert rated[0]["rater"]["id"] != rated[1]["rater"]["id"]
+    outcome = results([study.with_name("study.key.json"), *tmp_path.glob("answers-*.json")])
+    overall = {rate.method: rate.rate for rate in outcome.rates if rate.question == "overall"}
+    assert (outcome.raters, overall) == (2, {"first": 0.5, "second": 0.5, "third": 0.0})
+    # Who comes back finds their own answers, and the browser remembers who was here last.
+    page.fill("#rater", "Ann")
+    assert page.inner_text("#start") == "Go on"
+    page.close()
+    page = opened(offline, study)
+    assert page.input_value("#rater") == "Bo"
+
+
 def test_a_rater_may_use_the_mouse_and_change_an_answer(offline: "BrowserContext", study: Path, tmp_path: Path) -> None:
     page = opened(offline, study)
     page.click("#start")

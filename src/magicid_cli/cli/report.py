@@ -74,7 +74,9 @@ def report(
         terminal.warn(without)
     built = _write(workspace, settings, target, show=not no_photos, without=without, number=shown_round)
     if not no_photos:
-        _remember(terminal, workspace, target)
+        from magicid_cli.cli.elsewhere import remember
+
+        remember(terminal, workspace, [target])
     pictures = _pictures(target, built.charts) if png else []
     data = {
         "identity": workspace.name,
@@ -166,24 +168,6 @@ def _make(terminal: Terminal, workspace: "Workspace", settings: "Settings") -> t
         if error.exit_code not in (MACHINE, WEIGHTS) and error.code != "model-mismatch":
             raise
         return 0, f"No videos were made to compare. {error.message} {error.hint}"
-
-
-def _remember(terminal: Terminal, workspace: "Workspace", target: Path) -> None:
-    """Keep where a page that shows the person lies outside the identity's folder, so that `rm` can name it."""
-    from magicid_cli.workspace import append_line
-
-    place = str(target.resolve())
-    if workspace.path.resolve() in target.resolve().parents or place in workspace.manifest().get("exports", []):
-        return
-    try:
-        with workspace.lock():  # another command may write the manifest, too
-            workspace.update(exports=[*workspace.manifest().get("exports", []), place])
-    except MagicIDError as error:
-        if error.code != "identity-busy":
-            raise
-        # Appending needs no lock, and `rm` reads both.
-        append_line(workspace.pages_elsewhere, {"page": place})
-        terminal.warn(f"{error.message} The page is noted beside the manifest, which is not changed meanwhile.")
 
 
 def _pictures(target: Path, charts: list[Any]) -> list[Path]:

@@ -17,14 +17,16 @@ from magicid_cli.rounds import named
 
 if TYPE_CHECKING:
     from magicid_cli.pages.review import Server, Sheet
+    from magicid_cli.votes import Clip
     from magicid_cli.workspace import Workspace
 
 _PHOTOS = 8  # shown beside the videos
 _POLL_S = 0.2
+_MOST_MISSED = 1000
 Port = Annotated[int, typer.Option("--port", min=0, max=65535, help="Port of the page; 0 takes a free one")]
 Browser = Annotated[bool, typer.Option("--browser/--no-browser", help="Open the page in the browser, if there is one")]
 Missed = Annotated[
-    int, typer.Option("--missed", min=0, max=1000, help="Pairs to show besides that just missed selection")
+    int, typer.Option("--missed", min=0, max=_MOST_MISSED, help="Pairs to show besides that just missed selection")
 ]
 
 
@@ -60,11 +62,11 @@ def review(
             _tell(terminal, server, opened=_open(terminal, server.url, wanted=browser))
             server.serve_forever(_POLL_S)
         said = _said(server.sheet.summary())
-    following = _following(workspace)
-    return Result({**data, "next": following}, [], hint=f"{said}\nTo train on them: {following}")
+    then = following(workspace)
+    return Result({**data, "next": then}, [], hint=f"{said}\nTo train on them: {then}")
 
 
-def _following(workspace: "Workspace") -> str:
+def following(workspace: "Workspace") -> str:
     """The identity's own command and --use-votes: with other settings, the pairs would be others, too."""
     from magicid_cli.pages.report.making import command
 
@@ -77,27 +79,43 @@ def sheet_of(workspace: "Workspace", spare: int, token: str, *, selected: bool) 
 
     Args:
         workspace: the identity, as the round sees it.
-        spare: how many that just missed.
+        spare: how many that just missed; those that are voted on are shown besides.
         token: the secret of the page.
         selected: whether `pairs.jsonl` holds.
     """
+    from magicid_cli import votes
     from magicid_cli.cli.identity import recorded_settings
     from magicid_cli.pages.review import Sheet, shown_pairs
     from magicid_cli.stages import select
     from magicid_cli.workspace import read_lines
 
     # What the rules alone select is always shown: who dropped a pair may come back to it.
-    choice = select.choose(workspace, recorded_settings(workspace, {"pairs.use_votes": False}), spare=spare)
+    settings = recorded_settings(workspace, {"pairs.use_votes": False})
+    choice = select.choose(workspace, settings, spare=spare)
     select.require(choice, workspace)
-    now = read_lines(workspace.pairs) if selected else []
-    by_vote = [row for row in now if _names(row) not in set(map(_names, choice.missed))]
     videos = read_lines(workspace.repository / "videos.jsonl")
     paths = {row["id"]: workspace.repository / row["clip"] for row in videos}
     clips = {
         row["id"]: clip for row in videos if paths[row["id"]].is_file() and (clip := select.clip_of(workspace, row))
     }
+    missed = choice.missed
+    shown = {_key(row, clips) for row in (*choice.rows, *missed)}
+    beyond = votes.read(workspace).standing.keys() - shown
+    if beyond:  # an earlier page offered more: what just missed then is no selected pair now
+        every = select.choose(workspace, settings, spare=_MOST_MISSED).missed
+        missed = [*missed, *(row for row in every if _key(row, clips) in beyond)]
+    now = read_lines(workspace.pairs) if selected else []
+    by_vote = [row for row in now if _names(row) not in set(map(_names, missed))]
     photos = sorted(workspace.references.glob("[0-9]*.png"))[:_PHOTOS]
-    return Sheet(workspace, shown_pairs([*choice.rows, *by_vote], choice.missed, clips), paths, photos, token)
+    return Sheet(workspace, shown_pairs([*choice.rows, *by_vote], missed, clips), paths, photos, token)
+
+
+def _key(row: Mapping[str, Any], clips: "Mapping[str, Clip]") -> str | None:
+    """The pair's name among votes; None if one of its clips is not there."""
+    from magicid_cli.votes import pair_key
+
+    winner, rejected = (clips.get(row[side]["id"]) for side in ("winner", "rejected"))
+    return pair_key(winner, rejected) if winner and rejected else None
 
 
 def _names(row: Mapping[str, Any]) -> frozenset[str]:

@@ -1,7 +1,6 @@
 """`magicid rm`: an identity and every copy that magicid has of it."""
 
 import shutil
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from magicid_cli.baselines.registry import method as find_method
@@ -51,6 +50,7 @@ def rm(
 
     With --method, only what that method made of it.
     """
+    from magicid_cli.cli.elsewhere import found
     from magicid_cli.cli.identity import gigabytes, size_of
     from magicid_cli.workspace import Workspace
 
@@ -66,7 +66,7 @@ def rm(
         for files, size in [size_of(path)]
     ]
     total = sum(entry["bytes"] for entry in entries)
-    outside = _outside(workspace)
+    outside = found(workspace)
     data = {"name": workspace.name, "path": workspace.path, "entries": entries, "bytes": total, "outside": outside}
     table = Table(
         ("DELETE", "WHAT", "FILES", "SIZE"),
@@ -100,23 +100,6 @@ def _of_method(identity: "Workspace", method: str) -> "Workspace":
         what = f"'{identity.name}' has nothing that {method} made."
         raise MagicIDError("identity-unfinished", what, f"See: magicid status {identity.name}")
     return found
-
-
-def _outside(workspace: "Workspace") -> list[str]:
-    """Exports and videos that lie elsewhere, as far as they were recorded and still exist; those of methods, too."""
-    from magicid_cli.cli.identity import readable_manifest
-    from magicid_cli.workspace import read_lines
-
-    recorded: list[Any] = [row.get("page") for row in read_lines(workspace.pages_elsewhere)]
-    for space in (workspace, *workspace.methods()):
-        recorded += readable_manifest(space).get("exports", [])
-        recorded += [row.get("file") for row in read_lines(space.videos / "videos.jsonl")]
-    return sorted({str(path) for path in recorded if path and _is_elsewhere(workspace, str(path))})
-
-
-def _is_elsewhere(workspace: "Workspace", path: str) -> bool:
-    found = Path(path)
-    return found.exists() and not found.resolve().is_relative_to(workspace.path.resolve())
 
 
 def _delete(workspace: "Workspace") -> None:

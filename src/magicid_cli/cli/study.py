@@ -14,6 +14,7 @@ from magicid_cli.errors import MagicIDError
 
 if TYPE_CHECKING:
     from magicid_cli.pages.study import Candidate, Outcome
+    from magicid_cli.workspace import Workspace
 
 app = typer.Typer(
     help="People compare several methods' videos, blind and without a network.",
@@ -65,7 +66,7 @@ def build(
     for path in (folder, folder.with_name(f"{folder.name}.key.json")):
         if path.exists():
             raise MagicIDError("output-exists", f"{path} exists already.", "Choose another --output.")
-    methods, of_person = _methods(terminal, name, videos or [], prompts)
+    methods, of_person, workspace = _methods(terminal, name, videos or [], prompts)
     found, notes = sets_of(methods)
     if photos:
         from magicid_cli.photos import expand
@@ -80,6 +81,10 @@ def build(
         count=sets,
         seed=secrets.randbelow(2**31) if seed is None else seed,
     )
+    if workspace is not None:
+        from magicid_cli.cli.elsewhere import remember
+
+        remember(terminal, workspace, [built.folder, built.key])
     for note in (*notes, *built.notes, *([] if of_person else ["There is no photo to judge likeness by (--photos)."])):
         terminal.warn(note)
     following = f"magicid study results {shlex.quote(str(built.key))} answers-*.json"
@@ -92,13 +97,14 @@ def build(
 
 def _methods(
     terminal: Terminal, name: str | None, folders: list[str], prompts: Path | None
-) -> "tuple[dict[str, list[Candidate]], list[Path]]":
-    """Videos by method, and the identity's photos."""
+) -> "tuple[dict[str, list[Candidate]], list[Path], Workspace | None]":
+    """Videos by method, the identity's photos, and the identity itself, if one takes part."""
     from magicid_cli.evaluation import collecting
     from magicid_cli.pages.study import Candidate
 
     groups: dict[str, collecting.Collected] = {}
     photos: list[Path] = []
+    workspace = None
     if name is not None or not folders:
         from magicid_cli.cli.evaluate import videos_of
         from magicid_cli.cli.identity import choose
@@ -121,7 +127,7 @@ def _methods(
     methods = {
         label: [Candidate(item.path, item.prompt) for item in collected.items] for label, collected in groups.items()
     }
-    return methods, photos
+    return methods, photos, workspace
 
 
 @app.command("results")

@@ -8,12 +8,18 @@ import numpy as np
 
 from magicid_cli import hpo
 from magicid_cli.pages.charts import COLOURS, WIDE, Chart, Spec, colours, mark, number, values
+from magicid_cli.rounds import FIRST
 
-ORIGINS = {"tuned": "with the stage-1 adapter", "initial": "untouched model", "static": "photo as a clip"}
 _COLOURS, _SHAPES = ("c1", "c2", "c3"), ("circle", "square", "triangle-up")
 _HEIGHT = 380
 ALL = "all"
 """The frontier of all prompts together; those of a prompt are called by its number."""
+
+
+def origins(number: int = FIRST) -> dict[str, str]:
+    """What the origins of a repository's videos are called in round `number`."""
+    start = "the stage-1 adapter" if number == FIRST else f"the adapter that round {number} starts from"
+    return {"tuned": f"with {start}", "initial": "untouched model", "static": "photo as a clip"}
 
 
 @dataclass(frozen=True)
@@ -22,11 +28,12 @@ class Point:
 
     Attributes:
         id: its name.
-        origin: a key of `ORIGINS`.
+        origin: a key of `origins`.
         prompt: number of its prompt; None of a static clip.
         likeness: raw.
         motion: raw.
         following: raw.
+        round: whose repository it lies in.
     """
 
     id: str
@@ -35,12 +42,18 @@ class Point:
     likeness: float
     motion: float
     following: float
+    round: int = FIRST
+
+    @property
+    def origin_said(self) -> str:
+        """Where it comes from, in words."""
+        return origins(self.round)[self.origin]
 
     @property
     def said(self) -> str:
         """The point in words."""
         values = f"likeness {number(self.likeness)}, motion {number(self.motion)}"
-        return f"{self.id}, {ORIGINS[self.origin]}: {values}, prompt following {number(self.following)}"
+        return f"{self.id}, {self.origin_said}: {values}, prompt following {number(self.following)}"
 
 
 @dataclass(frozen=True)
@@ -66,7 +79,7 @@ def chart(points: Sequence[Point], pairs: Sequence[Pair]) -> Chart:
     """The scatter, with the frontiers of every single prompt, hidden at first, for the page to show one by one.
 
     Args:
-        points: the scored videos, at least one.
+        points: the scored videos, at least one, all of one round.
         pairs: those whose videos are both among the points.
     """
     place: Spec = {
@@ -89,7 +102,7 @@ def chart(points: Sequence[Point], pairs: Sequence[Pair]) -> Chart:
     layers = [*below, _fronts(points, place, prompts), above]
     size = {"width": WIDE, "height": _HEIGHT}
     table = [
-        (one.id, ORIGINS[one.origin], number(one.likeness), number(one.motion), number(one.following)) for one in points
+        (one.id, one.origin_said, number(one.likeness), number(one.motion), number(one.following)) for one in points
     ]
     return Chart(
         "repository",
@@ -113,14 +126,15 @@ def _dots(points: Sequence[Point], place: Spec) -> Spec:
             "x": one.likeness,
             "y": one.motion,
             "following": one.following,
-            "origin": ORIGINS[one.origin],
+            "origin": one.origin_said,
             "href": mark(one.id),
             "said": one.said,
         }
         for one in points
     ]
-    names = [label for origin, label in ORIGINS.items() if any(one.origin == origin for one in points)]
-    places = [list(ORIGINS.values()).index(name) for name in names]
+    labels = origins(points[0].round)
+    names = [label for origin, label in labels.items() if any(one.origin == origin for one in points)]
+    places = [list(labels.values()).index(name) for name in names]
     origin = {"field": "origin", "type": "nominal", "title": "videos", "legend": {"direction": "vertical"}}
     return {
         "data": values(rows),

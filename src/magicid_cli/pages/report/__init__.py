@@ -102,7 +102,7 @@ def build(
         "training": training.section(newest, manifest),
         "making": making.section(newest, manifest, gpu, private=show),
     }
-    by_frame = answer.by_frame(_along(compared, listed))
+    by_frame = answer.by_frame(_along(compared, listed, newest.number))
     if by_frame is not None:
         sections["training"]["charts"].append(by_frame)
     shown = _shown(workspace, compared, listed, sections["repository"]["pairs"], target) if show else {}
@@ -128,7 +128,7 @@ def build(
 
 
 def _along(
-    compared: Sequence[Compared], listed: Sequence[Listed]
+    compared: Sequence[Compared], listed: Sequence[Listed], number: int
 ) -> Mapping[str, list[tuple[tuple[int, ...], tuple[float | None, ...]]]]:
     """Likeness frame by frame: of the comparison, or, without one, of the repository."""
     if any(one.cosines for one in compared):
@@ -136,7 +136,10 @@ def _along(
             label: [(one.frames, one.cosines) for one in compared if one.method == method and one.cosines]
             for method, label in CALLED.items()
         }
-    origins = {"initial": "repository, untouched model", "tuned": "repository, stage 1"}
+    origins = {
+        "initial": "repository, untouched model",
+        "tuned": "repository, stage 1" if number == FIRST else f"repository, start of round {number}",
+    }
     return {
         label: [(one.frames, one.cosines) for one in listed if one.origin == origin and one.cosines]
         for origin, label in origins.items()

@@ -7,7 +7,6 @@ from typing import Any
 
 from magicid_cli.config import Settings
 from magicid_cli.pages.charts import Chart, scatter
-from magicid_cli.rounds import FIRST
 from magicid_cli.workspace import Workspace, read_json, read_lines
 
 REASONS = {
@@ -73,7 +72,7 @@ def videos(workspace: Workspace, settings: Settings) -> list[Listed]:
         likeness, motion, following = three
         point = None
         if likeness is not None and motion is not None and following is not None:
-            point = scatter.Point(name, row["origin"], row["prompt_id"], likeness, motion, following)
+            point = scatter.Point(name, row["origin"], row["prompt_id"], likeness, motion, following, workspace.number)
         found.append(
             Listed(
                 point,
@@ -120,9 +119,7 @@ def section(workspace: Workspace, listed: Sequence[Listed], *, prompts: bool, wa
         if {row["winner"]["id"], row["rejected"]["id"]} <= here
     ]
     charts: list[Chart] = [scatter.chart(points, pairs)] if points else []
-    origins = dict(scatter.ORIGINS)
-    if workspace.number > FIRST:
-        origins["tuned"] = f"with the adapter that round {workspace.number} starts from"
+    origins = scatter.origins(workspace.number)
     texts = {one.prompt_id: one.prompt for one in listed if one.prompt_id is not None}
     counts = {
         origin: {

@@ -65,8 +65,9 @@ Set = dict[str, Candidate]
 def sets_of(methods: Mapping[str, Sequence[Candidate]]) -> tuple[list[Set], list[str]]:
     """Videos of several methods → sets, and notes on what was left out.
 
-    Videos with the same file name, but for its ending, belong together. Where no name is shared by all methods, it is
-    those with the same prompt: the first of each method, the second, and so on.
+    Videos with the same file name, but for its ending, belong together, unless they are known to show different
+    prompts. Where no name is shared by all methods so, it is those with the same prompt: the first of each method, the
+    second, and so on.
 
     Raises:
         MagicIDError: `study-unusable` for fewer than two methods or more than eight, or if nothing belongs together.
@@ -77,7 +78,8 @@ def sets_of(methods: Mapping[str, Sequence[Candidate]]) -> tuple[list[Set], list
             f"A study compares two to {MOST_METHODS} methods; here are {len(methods)}: {', '.join(methods) or 'none'}.",
             "Name them: magicid study build --videos magicid=FOLDER --videos other=FOLDER",
         )
-    found = _together([{item.path.stem: item for item in items} for items in methods.values()])
+    named = _together([{item.path.stem: item for item in items} for items in methods.values()])
+    found = [of_set for of_set in named if len({item.prompt for item in of_set} - {None}) < 2]
     if not found:
         found = _together([_by_prompt(items) for items in methods.values()])
     if not found:
@@ -86,7 +88,9 @@ def sets_of(methods: Mapping[str, Sequence[Candidate]]) -> tuple[list[Set], list
             f"No video of {' and '.join(methods)} belongs together: neither by file name nor by prompt.",
             "Give the videos of one prompt and seed the same file name in every folder.",
         )
-    notes = [
+    unlike = [of_set[0].path.stem for of_set in named if len({item.prompt for item in of_set} - {None}) > 1]
+    notes = [f"The videos called {', '.join(unlike)} show different prompts and are no set."] if unlike else []
+    notes += [
         f"{len(items) - len(found)} videos of {method} have no counterpart everywhere and are left out."
         for method, items in methods.items()
         if len(items) > len(found)
@@ -150,7 +154,11 @@ def build(
         methods = tuple(chosen[0])
         key = {"kind": KEY, "format": FORMAT, "study": study, "title": title, "created": round(time.time(), 3)}
         write_json(key_path, {**key, "seed": seed, "methods": methods, "sets": packed})
-        unfinished.rename(folder)
+        try:
+            unfinished.rename(folder)
+        except OSError:
+            key_path.unlink()  # a key of no study
+            raise
     finally:
         shutil.rmtree(unfinished, ignore_errors=True)
     return Built(folder, key_path, len(packed), methods, tuple(notes))

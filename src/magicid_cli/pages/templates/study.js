@@ -5,29 +5,41 @@
   const study = JSON.parse($("study").textContent);
   const KEPT = `magicid-study-${study.study}`;
   const NEITHER = "none";
-  let said = recall();
+  let said = fresh("");
   let at = 0, videos = [], trail = [];
   const player = inStep($("play"), $("seek"), () => videos, () => !$("set").hidden);
 
   // -- what was answered
 
-  function fresh() {
+  function fresh(rater) {
     const bytes = crypto.getRandomValues(new Uint8Array(12));
     const id = Array.from(bytes, (byte) => byte.toString(16).padStart(2, "0")).join("");
-    return { rater: { id, name: "" }, begun: new Date().toISOString(), order: {}, answers: {} };
+    return { rater: { id, name: rater }, begun: new Date().toISOString(), order: {}, answers: {} };
   }
 
-  function recall() {
+  // Several people may rate in one browser: what each of them said is kept under the name that they gave.
+  const place = (rater) => `${KEPT}/${rater}`;
+
+  function recall(rater) {
     try {
-      const kept = JSON.parse(localStorage.getItem(KEPT));
+      const kept = JSON.parse(localStorage.getItem(place(rater)));
       if (kept && kept.rater && kept.answers && kept.order) return kept;
     } catch { /* nothing is kept, or the browser keeps nothing */ }
-    return fresh();
+    return null;
+  }
+
+  function latest() {
+    try {
+      return localStorage.getItem(KEPT) ?? "";
+    } catch {
+      return "";
+    }
   }
 
   function keep() {
     try {
-      localStorage.setItem(KEPT, JSON.stringify(said));
+      localStorage.setItem(place(said.rater.name), JSON.stringify(said));
+      localStorage.setItem(KEPT, said.rater.name);
       $("saved").textContent = "";
     } catch {
       $("saved").textContent = "This browser keeps nothing: please finish without closing the page.";
@@ -162,6 +174,11 @@
     $("thanks").focus();
   }
 
+  function invite() {
+    const kept = recall($("rater").value.trim());
+    $("start").textContent = kept && Object.keys(kept.answers).length ? "Go on" : "Start";
+  }
+
   function save() {
     const answers = Object.entries(said.answers).map(([key, value]) => {
       const [set, question] = key.split("/");
@@ -196,7 +213,9 @@
     event.preventDefault();
   });
   $("start").addEventListener("click", () => {
-    said.rater.name = $("rater").value.trim();
+    const rater = $("rater").value.trim();
+    // Where the browser keeps nothing, the open page still does.
+    if (said.rater.name !== rater || !Object.keys(said.order).length) said = recall(rater) ?? fresh(rater);
     prepare();
     const left = study.sets.findIndex((set) => unanswered(set).length);
     if (left < 0) finish(); else open(left);
@@ -205,11 +224,18 @@
   $("next").addEventListener("click", next);
   $("return").addEventListener("click", () => open(study.sets.length - 1));
   $("save").addEventListener("click", save);
+  $("other").addEventListener("click", () => {
+    $("rater").value = "";
+    invite();
+    show("intro");
+    $("rater").focus();
+  });
+  $("rater").addEventListener("input", invite);
   $("questions").addEventListener("submit", (event) => event.preventDefault());
 
   for (const photo of study.photos) $("photos").append(element("img", { src: `media/${photo}`, alt: "A photo of the person" }));
   $("photos").hidden = !study.photos.length;
-  $("rater").value = said.rater.name;
-  if (Object.keys(said.answers).length) $("start").textContent = "Go on";
+  $("rater").value = latest();
+  invite();
   player.begin();
 })();

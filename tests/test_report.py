@@ -126,7 +126,7 @@ def test_a_later_round_s_videos_are_said_to_come_from_the_adapter_it_started_fro
     some = [replace(one, round=2) for one in points(6)]
     chart = scatter.chart(some, [])
     origins = {row[1] for row in chart.rows}
-    assert origins == {"with the adapter that round 2 starts from", "untouched model", "photo as a clip"}
+    assert origins == {"with the adapter of round 1", "untouched model", "photo as a clip"}
     assert "stage-1" not in json.dumps(chart.spec)
 
 

@@ -18,7 +18,7 @@ ALL = "all"
 
 def origins(number: int = FIRST) -> dict[str, str]:
     """What the origins of a repository's videos are called in round `number`."""
-    start = "the stage-1 adapter" if number == FIRST else f"the adapter that round {number} starts from"
+    start = "the stage-1 adapter" if number == FIRST else f"the adapter of round {number - 1}"
     return {"tuned": f"with {start}", "initial": "untouched model", "static": "photo as a clip"}
 
 

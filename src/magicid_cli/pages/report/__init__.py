@@ -138,7 +138,7 @@ def _along(
         }
     origins = {
         "initial": "repository, untouched model",
-        "tuned": "repository, stage 1" if number == FIRST else f"repository, start of round {number}",
+        "tuned": "repository, stage 1" if number == FIRST else f"repository, adapter of round {number - 1}",
     }
     return {
         label: [(one.frames, one.cosines) for one in listed if one.origin == origin and one.cosines]

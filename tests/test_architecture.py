@@ -98,6 +98,7 @@ MIDDLE_EDGES = {
     ("models", "family"): "meets the Protocol",
     ("models", "hpo"): "noises as its parametrisation does",
     ("models", "hub"): "fetches weights",
+    ("named_files", "catalog"): "which names are no files",
     ("pages", "catalog"): "which models have licences to name",
     ("pages", "export"): "names licences as the card does",
     ("pages", "hpo"): "draws the frontiers that pairs are selected by",

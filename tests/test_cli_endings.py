@@ -16,6 +16,7 @@ from fake_run import outcome
 from magicid_cli.cli import log
 from magicid_cli.cli.app import main, resume_command
 from magicid_cli.errors import MagicIDError
+from magicid_cli.events import Events
 
 
 def failing(monkeypatch: pytest.MonkeyPatch, problem: BaseException) -> list[str]:
@@ -93,6 +94,23 @@ def test_every_end_has_its_code(
     error = json.loads(captured.out)["error"]
     assert (error["code"], error["exit_code"]) == (code, exit_code)
     assert captured.err == ""
+
+
+@pytest.mark.parametrize(
+    ("problem", "code"),
+    [
+        (MagicIDError("disk-full", "Full.", "Make room."), "disk-full"),
+        (OSError(errno.ENOSPC, "No space left on device"), "disk-full"),
+        (MagicIDError("video-unwritable", "Ctrl-C ended the encoder, too.", "-"), "interrupted"),
+    ],
+)
+def test_who_asks_to_stop_is_told_when_the_last_save_failed(
+    here: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], problem: BaseException, code: str
+) -> None:
+    command = failing(monkeypatch, problem)
+    monkeypatch.setattr(Events, "stop_requested", property(lambda _: True))
+    main([*command, "--json"])
+    assert outcome(capsys)["error"]["code"] == code
 
 
 def test_an_interruption_names_the_command_that_goes_on(

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 
-from magicid_cli import adapters, config, generation, models, video
+from magicid_cli import adapters, comparison, config, generation, models, video
 from magicid_cli.errors import MagicIDError
 from magicid_cli.events import Event, Events
 from magicid_cli.export import card, export
@@ -226,3 +226,17 @@ def test_stage_1_and_the_untouched_model_wait_for_stage_1_alone(alice: Path) -> 
         with pytest.raises(MagicIDError, match="stage 1") as caught:
             generation.chosen_adapter(workspace, settings)
         assert caught.value.code == "identity-unfinished"
+
+
+def test_while_stage_1_is_made_again_its_old_adapter_is_nobody_s(alice: Path) -> None:
+    workspace = Workspace("alice")
+    wanted = config.resolve({**SMALL, "generate.adapter": "stage-1"}, project=alice).settings
+    assert generation.chosen_adapter(workspace, wanted) == workspace.reconstruct / "adapter.safetensors"
+    assert comparison.items(workspace, wanted)
+    stages = workspace.manifest()["stages"]
+    begun = {name: stages["reconstruct"][name] for name in ("key", "begun")}
+    workspace.update(stages={**stages, "reconstruct": {**begun, "state": "running"}})
+    with pytest.raises(MagicIDError) as refused:
+        generation.chosen_adapter(workspace, wanted)
+    assert refused.value.code == "identity-unfinished"
+    assert comparison.items(workspace, wanted) == []

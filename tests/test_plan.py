@@ -724,13 +724,36 @@ def test_measured_seconds_are_medians_of_this_identitys_own(tmp_path: Path) -> N
     assert measured.seconds_of(tmp_path / "a", wanted) == {"reconstruct": 2.0, "sample": 40.0, "prefer": 2.0}
 
 
-def test_the_guards_looks_are_shared_out_among_the_steps(tmp_path: Path) -> None:
-    """Two looks of 9 s in three steps whose median is 2 s: 8 s a step; other looks say nothing."""
+def test_a_sampling_that_ended_has_told_its_seconds_with_everything_around_them(tmp_path: Path) -> None:
     wanted = settings()
+    identity(tmp_path / "a", wanted, {"reconstruct": 10.0, "sample": 19.0, "prefer": 1000.0})
+    manifest = json.loads((tmp_path / "a" / "manifest.json").read_text())
+    manifest["stages"]["sample"]["result"] = {"timing": {"denoised": 3, "seconds_per_video": 55.0}}
+    (tmp_path / "a" / "manifest.json").write_text(json.dumps(manifest))
+    assert measured.seconds_of(tmp_path / "a", wanted)["sample"] == 55.0
+    manifest["stages"]["sample"]["result"] = {"timing": {}}  # all of them were there
+    (tmp_path / "a" / "manifest.json").write_text(json.dumps(manifest))
+    assert measured.seconds_of(tmp_path / "a", wanted)["sample"] == 40.0
+
+
+def test_photos_over_the_limit_are_looked_at_and_no_more() -> None:
+    few, many = (plan.for_run(settings(), photos=photos, todo=set(RUN), home=Path()) for photos in (30, 200))
+    assert many.data_gb == few.data_gb
+    items = [{row.stage: row.items for row in one.rows} for one in (few, many)]
+    assert {name for name in items[0] if items[0][name] != items[1][name]} == {"ingest"}
+
+
+def test_the_guards_looks_are_shared_out_among_the_steps(tmp_path: Path) -> None:
+    """Steps of 2 s and looks of 9 s, of which two were taken so far: before the first step, and after the third."""
+    wanted = settings()
+    every = workload.looks(wanted)
+    assert len(every) > 2
     identity(tmp_path / "a", wanted, {"reconstruct": 10.0, "sample": 19.0, "prefer": 1000.0})
     lines = [json.dumps({"step": step, "seconds": 9.0}) + "\n" for step in (0, 3)]
     (tmp_path / "a" / "prefer" / "looks.jsonl").write_text("".join(lines))
-    assert measured.seconds_of(tmp_path / "a", wanted)["prefer"] == 8.0
+    assert measured.seconds_of(tmp_path / "a", wanted)["prefer"] == pytest.approx(
+        2.0 + 9.0 * len(every) / wanted.prefer.steps
+    )
     for other in ({"prefer.guards": False}, {"prefer.watch_every": 9}, {"prefer.watch_videos": 9}):
         assert "prefer" not in measured.seconds_of(tmp_path / "a", with_values(wanted, other))
 

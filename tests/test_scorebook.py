@@ -16,6 +16,7 @@ import pytest
 from fake_run import outcome
 from magicid_cli import pipeline
 from magicid_cli.cli.app import main
+from magicid_cli.cli.pairs import scored
 from magicid_cli.errors import MagicIDError
 from magicid_cli.events import Event, Events
 from magicid_cli.rewards.base import Clip
@@ -180,8 +181,9 @@ def test_a_judge_that_fails_leaves_the_scores_in_use(asked: list[str], monkeypat
         broken.setattr(Judge, "score", fail)
         with pytest.raises(MagicIDError):
             run(workspace, ["semantics"])
+    assert scored("alice", None)[1]["score"] == "done"
     asked.clear()
-    assert run(workspace) and asked == [] and files(workspace) == whole
+    assert not run(workspace) and asked == [] and files(workspace) == whole
     assert workspace.manifest()["stages"]["score"]["state"] == "done"
 
 

@@ -61,8 +61,10 @@ def items(workspace: Workspace, settings: Settings) -> list[Item]:
     if final is not None and (workspace.path / final).is_file() and workspace.path / final != stage_1:
         files["final"] = workspace.path / final
     photos = workspace.references / "embeddings.safetensors"  # by which likeness is judged
-    if not (stage_1.is_file() and photos.is_file()) or "reconstruct" not in manifest["stages"]:
+    if not (stage_1.is_file() and photos.is_file()):
         return []
+    if manifest["stages"].get("reconstruct", {}).get("state") != "done":
+        return []  # what lies there is of earlier settings
     wanted = sampling(settings)
     made_with = [
         manifest["stages"]["reconstruct"].get("result", {}).get("commit"),

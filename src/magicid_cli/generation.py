@@ -92,7 +92,8 @@ def chosen_adapter(workspace: Workspace, settings: Settings) -> Path | None:
         return require_model(workspace, settings)
     adapter = workspace.reconstruct / "adapter.safetensors"
     # Also for the untouched model: only then is it known which model the identity belongs to.
-    if not adapter.is_file():
+    ended = workspace.manifest()["stages"].get("reconstruct", {}).get("state") == "done"
+    if not (adapter.is_file() and ended):
         raise MagicIDError(
             "identity-unfinished",
             f"'{workspace.name}' has no adapter of stage 1: its customization was not begun, or stage 1 not ended.",

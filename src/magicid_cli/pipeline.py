@@ -21,16 +21,14 @@ from magicid_cli.checkpoints import room_to_write
 from magicid_cli.config import Resolved, Settings, subset, with_values
 from magicid_cli.errors import MagicIDError
 from magicid_cli.events import Event, Events
-from magicid_cli.models.catalog import DRAWN, FACE_MODELS
+from magicid_cli.named_files import by_content
 from magicid_cli.photos import content_digest
 from magicid_cli.plan.running import with_next_plan
 from magicid_cli.rounds import FIRST, named, number_of, rounds_done, stage_of
-from magicid_cli.workspace import Workspace, digest, file_digest
+from magicid_cli.workspace import Workspace, digest
 
 ORDER = ("ingest", "reconstruct", "sample", "score", "select", "prefer")
 PREFERENCE = ("sample", "score", "select", "prefer")
-# Settings that may name a file: what counts is what is in it.
-_FILES = ("rewards.face_model", "repository.prompts_file")
 
 
 @dataclass(frozen=True)
@@ -127,16 +125,7 @@ def key_of(name: str, workspace: Workspace, settings: Settings, photos: list[Pat
     module, workspace = stage(name), workspace.round(number_of(name))
     read = module.inputs(workspace, photos) if name == "ingest" else module.inputs(workspace, settings)
     names = module.reads(settings) if hasattr(module, "reads") else module.READS
-    values = {name: _by_content(name, value) for name, value in subset(settings, names).items()}
-    return digest([module.FORMAT, values, read])
-
-
-def _by_content(name: str, value: Any) -> Any:
-    """A setting's value as it counts in a key: the digest of a file that it names, else the value itself."""
-    if name not in _FILES or value in ("", "auto", *FACE_MODELS, *DRAWN):
-        return value
-    path = Path(value).expanduser()
-    return file_digest(path) if path.is_file() else value
+    return digest([module.FORMAT, by_content(subset(settings, names)), read])
 
 
 def states(workspace: Workspace, settings: Settings, photos: list[Path]) -> list[StageState]:
@@ -340,10 +329,13 @@ def score(workspace: Workspace, settings: Settings, events: Events, *, again: Co
         module.make_again(workspace, settings, again)
         about = {"stage": name, "title": title(name), "i": 1, "n": 1}
         events.emit("stage", state="started", why=f"{' and '.join(again)} again" if again else why, **about)
+        record = workspace.manifest()["stages"].get(name)
         try:
             run_stage(name, workspace, settings, [], events)
         except MagicIDError:
             module.leave(workspace)
+            if record is not None and module.outputs(workspace) == before:
+                _keep(workspace, name, record)  # the scores from before stay in use
             raise
         events.emit("stage", state="finished", **about)
         if module.outputs(workspace) != before:

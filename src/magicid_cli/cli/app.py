@@ -138,7 +138,7 @@ def _check_platform() -> None:
 
 def _explain(problem: BaseException, terminal: Terminal, given: Sequence[str]) -> MagicIDError:
     """Any exception as an error that a person can act on."""
-    if isinstance(problem, KeyboardInterrupt) or terminal.events.stop_requested:
+    if isinstance(problem, KeyboardInterrupt) or terminal.events.stop_requested and not _is_full(problem):
         return MagicIDError("interrupted", "Interrupted.", f"To go on: {resume_command(given)}")
     if isinstance(problem, MagicIDError):
         return problem
@@ -150,7 +150,7 @@ def _explain(problem: BaseException, terminal: Terminal, given: Sequence[str]) -
             f"The operating system refused access: {problem}.",
             "Check the permissions; MAGICID_HOME moves everything that magicid writes.",
         )
-    if isinstance(problem, OSError) and problem.errno in _FULL:
+    if isinstance(problem, OSError) and _is_full(problem):
         return MagicIDError("disk-full", f"The disk is full: {problem}.", "Make room, then run the same command again.")
     if isinstance(problem, OSError) and problem.filename is not None:
         return _unusable_file(problem)
@@ -159,6 +159,13 @@ def _explain(problem: BaseException, terminal: Terminal, given: Sequence[str]) -
 
 _REFUSED = (errno.EACCES, errno.EPERM, errno.EROFS)
 _FULL = (errno.ENOSPC, errno.EDQUOT)
+
+
+def _is_full(problem: BaseException) -> bool:
+    """Whether the disk is full: told even to who asked to stop, for what should have been saved then was not."""
+    if isinstance(problem, MagicIDError):
+        return problem.code == "disk-full"
+    return isinstance(problem, OSError) and problem.errno in _FULL
 
 
 def _usage(problem: typer.TyperException, terminal: Terminal) -> MagicIDError:

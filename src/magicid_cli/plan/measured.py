@@ -3,11 +3,11 @@
 from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
-from statistics import median
+from statistics import mean, median
 from typing import Any
 
 from magicid_cli.config import KNOBS, Settings
-from magicid_cli.plan.workload import STAGES
+from magicid_cli.plan.workload import STAGES, looks
 from magicid_cli.workspace import read_json, read_lines
 
 # What the time of an item depends on: figures measured under other values say nothing.
@@ -56,13 +56,23 @@ def seconds_of(home: Path, settings: Settings) -> dict[str, float]:
         begun = _begun(manifest.get("stages", {}), stage)
         if begun is None or any(_value(before, name) != _value(now, name) for name in names):
             continue
-        seconds = list(_video_seconds(home, begun) if stage == "sample" else _step_seconds(home / stage))
+        seconds = _step_seconds(home / stage)
+        if stage == "sample":
+            timing = manifest["stages"][stage].get("result", {}).get("timing", {})
+            # A finished stage has told its seconds with everything around them: writing clips comes after denoising.
+            whole = timing.get("seconds_per_video")
+            seconds = [whole] if whole else list(_video_seconds(home, begun))
         if seconds:
             found[stage] = median(seconds)
         if seconds and stage == "prefer":
-            looks = read_lines(home / stage / "looks.jsonl")
-            found[stage] += sum(row["seconds"] for row in looks) / len(seconds)
+            found[stage] += _looking_seconds(home / stage, settings) / settings.prefer.steps
     return found
+
+
+def _looking_seconds(folder: Path, settings: Settings) -> float:
+    """What all looks of the guards take, by those that were taken: the first one comes before any step."""
+    taken = [row["seconds"] for row in read_lines(folder / "looks.jsonl")]
+    return mean(taken) * len(looks(settings)) if taken else 0.0
 
 
 def _value(values: dict[str, Any], name: str) -> Any:

@@ -108,7 +108,8 @@ def work_of(
     held = {stage: (executions or {}).get(stage, Execution()) for stage in HOLDING}
     wanted, shape, learnt = settings.generate, training_shape(settings), learnt_shape(settings)
     step = costs.training_pass(arch, learnt, adapter, keep=held["reconstruct"].keep)
-    videos, clips = repository.tuned + repository.initial, repository.tuned + repository.initial + photos
+    used = min(photos, settings.photos.limit)
+    videos, clips = repository.tuned + repository.initial, repository.tuned + repository.initial + used
     judge = model.vlm if settings.rewards.vlm == "auto" else settings.rewards.vlm
     judge_gb = JUDGES[judge].source.gigabytes if judge in JUDGES else 0.0
     writes = settings.photos.captions == "vlm"
@@ -252,9 +253,10 @@ def data_gb(settings: Settings, model: VideoModel, photos: int, todo: Collection
     clip = costs.pixels(shape) * _BITS_PER_PIXEL / 8
     adapter = costs.adapter_parameters(arch, settings.adapter) * 4
     training = adapter * (1 + 3 * _CHECKPOINTS)
-    videos = settings.repository.tuned + settings.repository.initial + photos
+    used = min(photos, settings.photos.limit)
+    videos = settings.repository.tuned + settings.repository.initial + used
     size = {
-        "reconstruct": photos * latents + training,
+        "reconstruct": used * latents + training,
         "sample": videos * (latents + clip),
         "prefer": training + max(0, len(looks(settings)) - 1) * adapter,
         "generate": settings.generate.count * costs.pixels(generated_shape(settings)) * _BITS_PER_PIXEL / 8,

@@ -24,6 +24,7 @@ from magicid_cli.events import Events
 from magicid_cli.faces import open_faces
 from magicid_cli.models.base import Family
 from magicid_cli.models.catalog import video_model
+from magicid_cli.named_files import by_content
 from magicid_cli.plan import running
 from magicid_cli.rounds import FIRST
 from magicid_cli.workspace import Workspace, digest, file_digest, read_json, read_lines, write_json
@@ -144,7 +145,7 @@ def run(workspace: Workspace, settings: Settings, events: Events) -> PreferResul
     probe_key = digest([FORMAT, probed, [trained_on(workspace), family.commit]])
     beta, beta_from = choose_beta(workspace, settings, family, train_pairs, probe_key, events)
     adapters.load_tensors(family.transformer, "policy", tensors)
-    values, made_from = subset(settings, reads(settings)), [inputs(workspace, settings), family.commit]
+    values, made_from = by_content(subset(settings, reads(settings))), [inputs(workspace, settings), family.commit]
     key = digest([FORMAT, values, made_from, beta])
     guard = None
     if settings.prefer.guards:

@@ -26,7 +26,7 @@ _EXIT_CODES = {
     errors.MACHINE: "this machine cannot: GPU, memory, disk, operating system",
     errors.REFUSED: "the input was refused: photos, prompts, consent",
     errors.WEIGHTS: "weights are missing, or cannot be fetched or used",
-    errors.INTERRUPTED: "interrupted; the same command resumes",
+    errors.INTERRUPTED: "interrupted; the hint is the command that goes on",
 }
 
 

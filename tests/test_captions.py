@@ -5,6 +5,7 @@ the tiny random Qwen3-VL from the local Hub, whose gibberish must never reach a 
 and the keys of the stages.
 """
 
+import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import replace
@@ -23,8 +24,9 @@ from magicid_cli.config import PhotoSettings, RewardSettings, Settings
 from magicid_cli.errors import MagicIDError
 from magicid_cli.events import Event, Events
 from magicid_cli.models.catalog import JUDGES, VIDEO_MODELS
-from magicid_cli.prompts import captions, describe, drawn
+from magicid_cli.prompts import captions, describe, drawn, edited
 from magicid_cli.prompts.captions import Caption, checked, template
+from magicid_cli.prompts.edited import Origin
 from magicid_cli.workspace import Workspace, read_lines, write_lines
 
 START = "a photo of a woman"
@@ -161,7 +163,9 @@ def rows(
     old: list[dict[str, Any]], captioner: Told, crops: dict[str, bytes] = CROPS, events: Events | None = None
 ) -> list[dict[str, Any]]:
     pictures = {name: np.zeros((4, 4, 3), np.uint8) for name in crops}
-    return captions.rows(old, crops, pictures, captioner, events or Events(), "ingest")
+    origins = {name: Origin(f"photo of {name}", hashlib.sha256(crop).hexdigest()) for name, crop in crops.items()}
+    edits, _ = edited.assigned([row for row in old if edited.is_edited(row)], origins)
+    return captions.rows(old, edits, origins, pictures, captioner, events or Events(), "ingest")
 
 
 def test_every_crop_gets_its_line() -> None:

@@ -6,17 +6,25 @@ the command that goes on). The work is a stand-in that raises.
 
 import errno
 import json
+import shlex
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 import fake_run
 from fake_run import outcome
+from magicid_cli import methods, plan
 from magicid_cli.cli import log
-from magicid_cli.cli.app import main, resume_command
+from magicid_cli.cli.app import main
+from magicid_cli.cli.resuming import changed, resume_command
+from magicid_cli.config import Resolved
+from magicid_cli.destinations import destinations
 from magicid_cli.errors import MagicIDError
-from magicid_cli.events import Events
+from magicid_cli.events import Events, Stopped
+from magicid_cli.generation import Made
+from magicid_cli.workspace import Workspace
 
 
 def failing(monkeypatch: pytest.MonkeyPatch, problem: BaseException) -> list[str]:
@@ -123,6 +131,78 @@ def test_an_interruption_names_the_command_that_goes_on(
     assert capsys.readouterr().err == (
         f"stopped: Interrupted.\nhint: To go on: /opt/bin/magicid customize {photo} --name alice --consent -q\n"
     )
+
+
+@pytest.mark.parametrize("output", [None, "videos", "clip.mp4"])
+@pytest.mark.parametrize("made", [1, 3, 4])
+def test_what_interrupted_generation_names_makes_the_rest(
+    here: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], output: str | None, made: int
+) -> None:
+    """Nothing is made twice or replaced, and together these are the videos that were asked for."""
+    fake_run.identity("alice")
+    (here / "videos").mkdir()
+    asked: list[tuple[int, Path]] = []
+    stops = [made, None]
+
+    def generate(workspace: Workspace, name: str, resolved: Resolved, prompt: str, **how: Any) -> list[Made]:
+        count, first, stop = resolved.settings.generate.count, resolved.settings.seed or 40, stops.pop(0)
+        seeds = list(range(first, first + count))
+        files = destinations(workspace, prompt, seeds, how["output"], how["force"])
+        assert not any(path.exists() for path in files)
+        found = [Made(path, seed, prompt) for path, seed in zip(files, seeds, strict=True)][:stop]
+        for one in found:
+            one.path.parent.mkdir(exist_ok=True)
+            one.path.touch()
+        asked.extend((one.seed, one.path) for one in found)
+        if stop is not None:
+            raise Stopped(found, seeds[stop:])
+        return found
+
+    monkeypatch.setattr(methods, "generate", generate)
+    monkeypatch.setattr(methods, "require", lambda *_, **__: None)
+    monkeypatch.setattr(plan, "for_run", lambda *_, **__: fake_run.estimate(todo=("generate",)))
+    monkeypatch.setattr(sys, "argv", ["/opt/bin/magicid"])
+    named = [] if output is None else [f"--output={output}"]
+    ended = main(["generate", "--prompt", "alice's hat", "--count", "4", *named, "--force"])
+    shown = capsys.readouterr()
+    assert shown.out.splitlines() == [str(path) for _, path in asked] and len(asked) == made
+    if made == 4:
+        assert ended == 0 and "hint" not in shown.err
+        return
+    assert ended == 130 and f"stopped: Interrupted: {made} of 4 videos are made.\n" in shown.err
+    command = shlex.split(shown.err.partition("hint: To make the rest: ")[2])
+    assert command[0] == "/opt/bin/magicid" and command.count("--count") == 1
+    assert main(command[1:]) == 0
+    assert [seed for seed, _ in asked] == [40, 41, 42, 43]
+    assert len({path for _, path in asked}) == 4
+
+
+def test_generation_stopped_before_its_first_video_names_the_same_command(
+    here: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    fake_run.identity("alice")
+    fake_run.use_generation(monkeypatch)
+
+    def generate(*_: Any, **__: Any) -> list[Made]:
+        raise Stopped([], [1, 2])
+
+    monkeypatch.setattr(methods, "generate", generate)
+    monkeypatch.setattr(sys, "argv", ["/opt/bin/magicid"])
+    assert main(["generate", "--prompt", "alice", "--count", "2"]) == 130
+    command = "/opt/bin/magicid generate --prompt alice --count 2"
+    assert capsys.readouterr().err.endswith(f"stopped: Interrupted.\nhint: To go on: {command}\n")
+
+
+@pytest.mark.parametrize(
+    ("given", "left"),
+    [
+        (["generate", "--seed", "3", "--prompt", "x", "--count=9", "-o", "a.mp4"], ["generate", "--prompt", "x"]),
+        (["generate", "-q", "--count", "7", "--output=a.mp4"], ["generate", "-q"]),
+    ],
+)
+def test_options_are_replaced_in_every_spelling(given: list[str], left: list[str]) -> None:
+    values = {"--seed": "5", "--count": "2", "--output": "b.mp4"}
+    assert changed(given, values) == [*left, "--seed", "5", "--count", "2", "--output", "b.mp4"]
 
 
 def test_the_resuming_command_can_be_typed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,7 +9,7 @@ import torch
 
 from magicid_cli import adapters, comparison, config, generation, models, video
 from magicid_cli.errors import MagicIDError
-from magicid_cli.events import Event, Events
+from magicid_cli.events import Event, Events, Stopped
 from magicid_cli.export import card, export
 from magicid_cli.models.base import Family, Shape
 from magicid_cli.models.hunyuan import Hunyuan
@@ -173,6 +173,34 @@ def test_out_of_memory_goes_on_with_the_video_that_failed(
         "Memory ran out at 'generate' with all of the model in memory: "
         "it goes on with memory plan 48gb, from what was finished."
     ]
+
+
+def test_a_stop_tells_what_is_made_and_what_is_not(
+    alice: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A video that was being written counts as made; the seeds that are left give the rest of an undisturbed call."""
+    workspace, real = Workspace("alice"), generation.write
+
+    def made(seed: int, count: int, folder: str, events: Events) -> list[generation.Made]:
+        (tmp_path / folder).mkdir(exist_ok=True)
+        resolved = config.resolve({**SMALL, "seed": seed, "generate.count": count}, project=alice)
+        return generation.generate(workspace, resolved, "waves", output=tmp_path / folder, force=False, events=events)
+
+    whole = [one.path.read_bytes() for one in made(3, 3, "whole", Events())]
+    events = Events()
+
+    def write(*arguments: Any) -> Path:
+        if arguments[3] == 4:
+            events.request_stop()
+        return real(*arguments)
+
+    monkeypatch.setattr(generation, "write", write)
+    with pytest.raises(Stopped) as caught:
+        made(3, 3, "stopped", events)
+    assert [one.seed for one in caught.value.made] == [3, 4] and caught.value.left == [5]
+    monkeypatch.setattr(generation, "write", real)
+    rest = made(5, 1, "stopped", Events())
+    assert [one.path.read_bytes() for one in (*caught.value.made, *rest)] == whole
 
 
 def test_generate_takes_the_adapter_that_is_named(alice: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

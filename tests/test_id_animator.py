@@ -5,6 +5,9 @@ of the checkpoint alone; for the whole, repositories with the real ones' files o
 import hashlib
 import json
 import math
+import os
+import shlex
+import signal
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -245,6 +248,31 @@ def test_generate_makes_a_video_once(served: HubServer, alice: Workspace, capsys
     # Another prompt is another video.
     assert main([*COMMAND[:4], "alice sleeps", *COMMAND[5:], "-q", "--yes"]) == 0
     assert capsys.readouterr().out.strip() != made["path"]
+
+
+def test_a_signal_between_videos_names_the_command_for_the_others(
+    served: HubServer, alice: Workspace, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The signal comes while the second of three is written; that one is finished and counts."""
+    real, written = video.write_video, list[Path]()
+
+    def write(path: Path, *arguments: Any, **how: Any) -> None:
+        written.append(path)
+        if len(written) == 2:
+            os.kill(os.getpid(), signal.SIGINT)
+        real(path, *arguments, **how)
+
+    monkeypatch.setattr(video, "write_video", write)
+    command = [*COMMAND, "--count", "3", "--yes", "--json", "-o", str(alice.videos / "clip.mp4")]
+    assert main(command) == 130
+    told = json.loads(capsys.readouterr().out)
+    assert [Path(one["path"]).name for one in told["data"]["videos"]] == ["clip-1.mp4", "clip-2.mp4"]
+    assert "2 of 3" in told["error"]["message"]
+    rest = shlex.split(told["error"]["hint"])
+    assert main(rest[rest.index("generate") :]) == 0
+    (made,) = json.loads(capsys.readouterr().out)["data"]["videos"]
+    assert (Path(made["path"]).name, made["seed"]) == ("clip-3.mp4", 5)
+    assert [row["seed"] for row in read_lines(alice.videos / "videos.jsonl")] == [3, 4, 5]
 
 
 def test_the_plan_names_downloads_and_memory_and_fetches_nothing(

@@ -3,6 +3,7 @@ show the head, captions that may be edited by hand. The real detector looks at a
 recogniser whose answers the test chooses.
 """
 
+import contextlib
 import json
 import shutil
 import stat
@@ -432,13 +433,91 @@ def test_an_edited_caption_stays_with_its_crop(tmp_path: Path, alice: Workspace,
     assert captions(alice)["002.png"] == "a person with a red hat" and captions(alice)["000.png"] == template("woman")
 
 
-def test_a_changed_crop_gets_the_template_again(tmp_path: Path, alice: Workspace, use: Use) -> None:
+def forget_photos(workspace: Workspace) -> None:
+    """Make `captions.jsonl` one of an earlier version, which names only crops."""
+    path = workspace.references / "captions.jsonl"
+    write_lines(path, [{key: value for key, value in row.items() if key != "photo"} for row in read_lines(path)])
+
+
+@pytest.mark.parametrize("earlier", [False, True])
+def test_an_edited_caption_stays_with_its_photo_when_the_crop_changes(
+    tmp_path: Path, alice: Workspace, use: Use, earlier: bool
+) -> None:
+    """Also where the file is of an earlier version, and another photo comes first."""
     use(STAND_INS)
-    photos = album(tmp_path / "photos", [0])
-    ingest.run(alice, wanted(), Events(), photos=photos)
-    edit(alice, "000.png", "a person with a red hat")
+    photos = album(tmp_path / "photos", [0, 1, 2])
+    ingest.run(alice, wanted(), Events(), photos=photos[1:])
+    edit(alice, "001.png", "a person with a red hat")
+    if earlier:
+        forget_photos(alice)
     ingest.run(alice, wanted("64x96"), Events(), photos=photos)
-    assert captions(alice) == {"000.png": template("person")}
+    plain = template("person")
+    assert captions(alice) == {"000.png": plain, "001.png": plain, "002.png": "a person with a red hat"}
+    ingest.run(alice, wanted(class_word="man"), Events(), photos=photos)
+    assert captions(alice)["002.png"] == "a person with a red hat" and captions(alice)["000.png"] == template("man")
+    assert not (alice.references / ingest.ASIDE).exists()
+
+
+def test_the_same_pixels_in_another_file_keep_the_edited_caption(tmp_path: Path, alice: Workspace, use: Use) -> None:
+    use(STAND_INS)
+    (photo,) = album(tmp_path / "photos", [0])
+    ingest.run(alice, wanted(), Events(), photos=[photo])
+    edit(alice, "000.png", "a person with a red hat")
+    Image.open(photo).save(photo.with_name("again.png"), compress_level=1)
+    ingest.run(alice, wanted(), Events(), photos=[photo.with_name("again.png")])
+    assert captions(alice) == {"000.png": "a person with a red hat"}
+
+
+@pytest.mark.parametrize("earlier", [False, True])
+def test_the_edited_caption_of_a_photo_left_out_comes_back_with_it(
+    tmp_path: Path, alice: Workspace, use: Use, earlier: bool
+) -> None:
+    """At another size, too; meanwhile it is said once where it is kept, and nothing that reads captions sees it."""
+    use(STAND_INS)
+    photos, heard = album(tmp_path / "photos", [0, 1]), list[Event]()
+    ingest.run(alice, wanted(), Events(), photos=photos)
+    edit(alice, "001.png", "a person with a red hat")
+    if earlier:
+        forget_photos(alice)
+    for _ in range(2):
+        ingest.run(alice, wanted(), Events(heard.append), photos=photos[:1])
+        assert captions(alice) == {"000.png": template("person")}
+    aside = alice.references / ingest.ASIDE
+    (said,) = [
+        event.data["message"] for event in heard if event.kind == "notice" and "caption" in event.data["message"]
+    ]
+    assert "1.png" in said and str(aside) in said
+    ingest.run(alice, wanted("64x96"), Events(), photos=photos)
+    assert captions(alice) == {"000.png": template("person"), "001.png": "a person with a red hat"}
+    assert not aside.exists()
+
+
+def test_an_edited_caption_survives_a_crash_while_it_is_set_aside(
+    tmp_path: Path, alice: Workspace, use: Use, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Wherever the writing ends, the same photos afterwards have the same captions, and none is kept twice."""
+    use(STAND_INS)
+    photos, real, left = album(tmp_path / "photos", [0, 1]), ingest.write_lines, 0
+
+    def write(path: Path, rows: Any) -> None:
+        nonlocal left
+        left -= 1
+        if left < 0:
+            raise OSError("no space")
+        real(path, rows)
+
+    for wanted_photos in (photos[:1], photos):
+        for writes in range(4):
+            ingest.run(alice, wanted(), Events(), photos=photos)
+            edit(alice, "001.png", "a person with a red hat")
+            monkeypatch.setattr(ingest, "write_lines", write)
+            left = writes
+            with contextlib.suppress(OSError):
+                ingest.run(alice, wanted("64x96"), Events(), photos=wanted_photos)
+            monkeypatch.setattr(ingest, "write_lines", real)
+            ingest.run(alice, wanted(), Events(), photos=photos)
+            assert captions(alice) == {"000.png": template("person"), "001.png": "a person with a red hat"}
+            assert not (alice.references / ingest.ASIDE).exists()
 
 
 def test_rows_written_by_hand_without_the_other_fields_do_no_harm(tmp_path: Path, alice: Workspace, use: Use) -> None:

@@ -28,14 +28,26 @@ def destinations(workspace: Workspace, prompt: str, seeds: list[int], output: Pa
         raise MagicIDError(
             "output-invalid", f"'{output.name}' is not a name for a video.", "Name a .mp4 file or an existing folder."
         )
-    paths = [output]
-    if len(seeds) > 1:
-        paths = [output.with_stem(f"{output.stem}-{number}") for number in range(1, len(seeds) + 1)]
+    paths = _files(output, len(seeds))
     require_writable(paths[-1])  # the longest name
-    taken = [path for path in paths if os.path.lexists(path)]
-    if taken and not force:
-        raise MagicIDError("output-exists", f"{taken[0]} exists already.", "Choose another --output, or add --force.")
+    there = taken(output, len(seeds))
+    if there and not force:
+        raise MagicIDError("output-exists", f"{there[0]} exists already.", "Choose another --output, or add --force.")
     return paths
+
+
+def taken(output: Path, count: int) -> list[Path]:
+    """Which files of so many videos exist already where `output` names their file."""
+    return [path for path in _files(output, count) if os.path.lexists(path)]
+
+
+def numbered(output: Path, number: int) -> Path:
+    """The file of one of several videos."""
+    return output.with_stem(f"{output.stem}-{number}")
+
+
+def _files(output: Path, count: int) -> list[Path]:
+    return [output] if count == 1 else [numbered(output, number) for number in range(1, count + 1)]
 
 
 def require_writable(path: Path, option: str = "--output") -> None:

@@ -95,7 +95,7 @@ CODES: dict[str, Code] = {
     "confirmation-missing": Code(USAGE, "a question that needs an answer could not be asked: there is no terminal"),
     "platform-unsupported": Code(MACHINE, "this operating system lacks what magicid needs"),
     "file-access": Code(FAILED, "the operating system refused to read or write a file"),
-    "interrupted": Code(INTERRUPTED, "stopped by Ctrl-C or SIGTERM; the same command resumes"),
+    "interrupted": Code(INTERRUPTED, "stopped by Ctrl-C or SIGTERM; the hint is the command that goes on"),
 }
 
 

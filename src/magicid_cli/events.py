@@ -7,13 +7,27 @@ runs inside `finishing()`.
 """
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from magicid_cli.workspace import append_line
+
+
+class Stopped(KeyboardInterrupt):
+    """A stop after something was made that is of use by itself.
+
+    Args:
+        made: what there is.
+        left: seeds of what there is not, in order.
+    """
+
+    def __init__(self, made: Sequence[Any], left: Sequence[int]) -> None:
+        super().__init__()
+        self.made = made
+        self.left = left
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from magicid_cli import __version__, models
 from magicid_cli.config import GenerateSettings, Resolved, Settings, parse_size
 from magicid_cli.destinations import destinations, free_name
 from magicid_cli.errors import MagicIDError
-from magicid_cli.events import Events
+from magicid_cli.events import Events, Stopped
 from magicid_cli.models.base import Family, Shape
 from magicid_cli.plan import running
 from magicid_cli.workspace import Workspace, append_line, file_digest
@@ -165,6 +165,7 @@ def generate(
 
     Raises:
         MagicIDError: no adapter, another model, or a file that exists.
+        Stopped: with the videos that were made until then.
     """
     from magicid_cli import adapters, keywords
 
@@ -184,7 +185,10 @@ def generate(
             (file_digest(words), keywords.load(words)) if words else None,
         )
         made: list[Made] = []
-        running.with_next_plan(lambda now: _make(workspace, now, wish, made, events), settings, "generate", events)
+        try:
+            running.with_next_plan(lambda now: _make(workspace, now, wish, made, events), settings, "generate", events)
+        except KeyboardInterrupt as stop:
+            raise Stopped(made, seeds[len(made) :]) from stop
     return made
 
 
@@ -241,7 +245,7 @@ def _make(workspace: Workspace, settings: Settings, wish: Wish, made: list[Made]
                 **clock.seconds(),
             }
             append_line(workspace.videos / "videos.jsonl", record)
-        made.append(Made(written, seed, wish.prompt))
+            made.append(Made(written, seed, wish.prompt))
         events.emit("video", stage="generate", video=number, videos=wanted.count, **clock.seconds())
 
 

@@ -4,7 +4,8 @@ A person can read it with `ls` and `cat`:
 
     identities/<name>/
         manifest.json   name, consent, model and commit, seed, settings with origins, stage records, fallbacks
-        references/     photos.jsonl (a verdict for each), NNN.png (crops), captions.jsonl
+        references/     photos.jsonl (a verdict for each), NNN.png (crops), captions.jsonl,
+                        other-captions.jsonl (edited ones of photos not used now)
         reconstruct/    metrics.jsonl, checkpoints/, static/ (latents of the photos), adapter.safetensors
         repository/     prompts.jsonl, videos.jsonl, clips/*.mp4, latents/*.safetensors
         scores.jsonl    one line a video and reward;  set-aside.jsonl: videos without, and why

@@ -20,7 +20,7 @@ from magicid_cli.baselines.registry import Method
 from magicid_cli.config import Resolved, Settings
 from magicid_cli.destinations import destinations, free_name
 from magicid_cli.errors import MagicIDError
-from magicid_cli.events import Events
+from magicid_cli.events import Events, Stopped
 from magicid_cli.generation import Made
 from magicid_cli.models.catalog import METHOD_WEIGHTS, video_model
 from magicid_cli.workspace import Workspace, append_line, digest, file_digest, read_lines
@@ -97,6 +97,7 @@ def generate(
     Raises:
         MagicIDError: `identity-unfinished`, `photos-none-usable`, `gpu-missing`, `gpu-memory`, or what fetching and
             reading the weights raises.
+        Stopped: with the videos that are there until then.
     """
     settings = resolved.settings
     require(workspace, method, settings)
@@ -110,11 +111,15 @@ def generate(
     todo = [seed for seed in seeds if seed not in done]
     if todo:
         paths = destinations(workspace, prompt, todo, output, force)
-        with models.gpu_memory("generating", "Free the GPU, or use a larger one."):
-            maker = open_maker(wish.photo, wish.place)
-            for number, (seed, path) in enumerate(zip(todo, paths, strict=True), 1):
-                about = {"stage": "generate", "of": section.steps, "video": number, "videos": len(todo)}
-                done[seed] = _make(workspace, settings, wish, maker, seed, path, about, force=force, events=events)
+        try:
+            with models.gpu_memory("generating", "Free the GPU, or use a larger one."):
+                maker = open_maker(wish.photo, wish.place)
+                for number, (seed, path) in enumerate(zip(todo, paths, strict=True), 1):
+                    about = {"stage": "generate", "of": section.steps, "video": number, "videos": len(todo)}
+                    _make(workspace, settings, wish, maker, seed, path, done, about, force=force, events=events)
+        except KeyboardInterrupt as stop:
+            made = [Made(done[seed], seed, prompt) for seed in seeds if seed in done]
+            raise Stopped(made, [seed for seed in seeds if seed not in done]) from stop
     return [Made(done[seed], seed, prompt) for seed in seeds]
 
 
@@ -146,12 +151,13 @@ def _make(
     maker: Maker,
     seed: int,
     path: Path,
+    done: dict[int, Path],
     about: Mapping[str, Any],
     *,
     force: bool,
     events: Events,
-) -> Path:
-    """One video, with its record."""
+) -> None:
+    """One video, with its record; it is in `done` also where a stop was asked for meanwhile."""
     begun, method = time.monotonic(), wish.method
     frames = maker.frames(wish.prompt, seed, lambda step: events.emit("step", step=step, **about))
     with events.finishing():
@@ -181,7 +187,7 @@ def _make(
         append_line(workspace.videos / "videos.jsonl", record)
         facts = {"method": method.name, "licence": method.licence, "weights": weights}
         workspace.update(**facts, model=settings.model.name)
-    return written
+        done[seed] = written
 
 
 def require(workspace: Workspace, method: Method, settings: Settings) -> None:

@@ -2,13 +2,10 @@
 
 import errno
 import os
-import shlex
-import shutil
 import sys
 import traceback
 import warnings
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -37,6 +34,7 @@ from magicid_cli.cli import (
 )
 from magicid_cli.cli.interrupt import obeyed
 from magicid_cli.cli.output import Result, Terminal, write_line
+from magicid_cli.cli.resuming import resume_command
 from magicid_cli.errors import INTERRUPTED, MagicIDError
 
 app = typer.Typer(
@@ -95,7 +93,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given = list(sys.argv[1:] if arguments is None else arguments)
     _settle(given)
     # What a usage error looks like is settled here: Typer does not come to the point of reading the options.
-    terminal = Terminal(json="--json" in given, debug="--debug" in given, colour=not os.environ.get("NO_COLOR"))
+    colour = not os.environ.get("NO_COLOR")
+    terminal = Terminal(json="--json" in given, debug="--debug" in given, colour=colour, given=given)
     try:
         with obeyed(terminal):
             _check_platform()
@@ -199,14 +198,3 @@ def _bug(problem: BaseException) -> MagicIDError:
         f"magicid did not expect this: {type(problem).__name__}: {first}",
         f"Run again with --debug, or see {log.path()}; `magicid doctor` prints what a bug report needs.",
     )
-
-
-def resume_command(given: Sequence[str]) -> str:
-    """The command that was typed, to be typed again."""
-    program = Path(sys.argv[0])
-    if program.name == "__main__.py":
-        words = [sys.executable, "-m", "magicid_cli"]
-    else:
-        found = shutil.which(program.name)
-        words = [program.name if found and Path(found).samefile(program) else str(program)]
-    return shlex.join([*words, *given])

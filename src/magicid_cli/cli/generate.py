@@ -1,6 +1,8 @@
 """`magicid generate`: videos of an identity."""
 
+from collections.abc import Sequence
 from dataclasses import asdict, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -9,10 +11,13 @@ from magicid_cli.baselines.registry import MAGICID
 from magicid_cli.baselines.registry import method as find_method
 from magicid_cli.cli import options
 from magicid_cli.cli.output import Result, Terminal
+from magicid_cli.cli.resuming import changed, free_output, resume_command
 from magicid_cli.config import resolve
 from magicid_cli.errors import MagicIDError
+from magicid_cli.events import Stopped
 
 if TYPE_CHECKING:
+    from magicid_cli.generation import Made
     from magicid_cli.prompts.names import Named
 
 Prompt = Annotated[
@@ -67,11 +72,33 @@ def generate(
         terminal.say(*methods.licences(used.name, resolved.settings.model.name), *shown)
     estimate.approve(terminal, estimated, yes=yes)
 
-    made = methods.generate(
-        workspace, used.name, resolved, named.text, output=output, force=force, events=terminal.events
-    )
+    problem = None
+    try:
+        made: Sequence[Made] = methods.generate(
+            workspace, used.name, resolved, named.text, output=output, force=force, events=terminal.events
+        )
+    except Stopped as stopped:
+        if not stopped.made:
+            raise
+        made = stopped.made
+        problem = _interrupted(terminal.given, stopped, output) if stopped.left else None
     paths = [one.path for one in made]
-    return Result({**data, "videos": [asdict(one) for one in made]}, ["\n".join(map(str, paths))], paths)
+    return Result({**data, "videos": [asdict(one) for one in made]}, ["\n".join(map(str, paths))], paths, error=problem)
+
+
+def _interrupted(given: Sequence[str], stopped: Stopped, output: Path | None) -> MagicIDError:
+    """What is said of videos of which some were made, with the command that makes the others."""
+    done, left = len(stopped.made), stopped.left
+    # Other methods find videos of earlier calls among these again.
+    count = left[-1] - left[0] + 1
+    values = {"--seed": str(left[0]), "--count": str(count)}
+    if output is not None and not output.is_dir():
+        values["--output"] = str(free_output(output, done, count))
+    return MagicIDError(
+        "interrupted",
+        f"Interrupted: {done} of {done + len(left)} videos are made.",
+        f"To make the rest: {resume_command(changed(given, values))}",
+    )
 
 
 def _warn(terminal: Terminal, named: "Named", class_word: str, is_drawn: bool) -> None:

@@ -76,6 +76,7 @@ class Terminal:
         colour: colours may be used where a stream is a terminal.
         debug: show tracebacks.
         command: the command that runs, without the program's name.
+        given: what was typed after the program's name.
         events: what the running work reports to.
     """
 
@@ -84,6 +85,7 @@ class Terminal:
     colour: bool = True
     debug: bool = False
     command: str = ""
+    given: Sequence[str] = ()
     progress: Progress = field(default_factory=Silent)
     events: Events = field(default_factory=Events)
     _begun: bool = False

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from magicid_cli.events import Events
 from magicid_cli.prompts import clauses
+from magicid_cli.prompts.edited import Origin
 from magicid_cli.prompts.wording import FACE, OTHERS, WHO, compared, named, plain, unwanted
 
 if TYPE_CHECKING:
@@ -127,7 +128,8 @@ def _fault(clause: str, class_word: str) -> str:
 
 def rows(
     old: Sequence[Mapping[str, Any]],
-    crops: Mapping[str, bytes],
+    edits: Mapping[str, Mapping[str, Any]],
+    origins: Mapping[str, Origin],
     pictures: "Mapping[str, np.ndarray]",
     captioner: Captioner,
     events: Events,
@@ -135,21 +137,21 @@ def rows(
 ) -> list[dict[str, Any]]:
     """The lines of `captions.jsonl`: a caption for every crop.
 
-    `offered` in a row is the caption that was written for the crop: one that differs from it was edited, and stays with
-    crop, whatever the crop is called now. Nobody is asked again about a crop that has a caption by the same maker.
+    `offered` in a row is the caption that was written for the crop: one that differs from it was edited. Nobody is
+    asked about a crop whose caption was edited, nor again about one that has a caption by the same maker.
 
     Args:
         old: the lines that are there.
-        crops: file name → the crop's PNG.
-        pictures: file name → the same as pixels.
+        edits: file name → the edited line of the crop's photo; see `edited.assigned`.
+        origins: file name → where the crop comes from.
+        pictures: file name → the crop's pixels.
         captioner: who writes what is missing.
         events: told how far it is, and where only the template could be used.
         stage: the stage that asks.
     """
-    known = {row["sha256"]: row for row in old if isinstance(row.get("sha256"), str)}
-    digests = {name: hashlib.sha256(content).hexdigest() for name, content in crops.items()}
-    kept = {name: known[sha] for name, sha in digests.items() if _stays(known.get(sha, {}), captioner.made_by)}
-    missing = [name for name in crops if name not in kept]
+    known = {row.get("sha256"): row for row in old if _stays(row, captioner.made_by)}
+    kept = {name: known[origin.crop] for name, origin in origins.items() if origin.crop in known} | dict(edits)
+    missing = [name for name in origins if name not in kept]
     written: dict[str, Caption] = {}
     for first in range(0, len(missing), captioner.at_once):
         names = missing[first : first + captioner.at_once]
@@ -157,22 +159,22 @@ def rows(
         events.emit("step", stage=stage, part="captions", step=len(written), of=len(missing))
     _tell(written, events, stage)
     lines = []
-    for name, sha in digests.items():
+    for name, origin in origins.items():
+        whose = {"sha256": origin.crop, "photo": origin.photo}
         if name in kept:
-            lines.append({**kept[name], "crop": name})
+            lines.append({**kept[name], "crop": name, **whose})
             continue
         caption = written[name]
         text = {"crop": name, "caption": caption.text, "offered": caption.text}
-        lines.append({**text, "made_by": captioner.made_by, "note": caption.note, "sha256": sha})
+        lines.append({**text, "made_by": captioner.made_by, "note": caption.note, **whose})
     return lines
 
 
 def _stays(row: Mapping[str, Any], made_by: str) -> bool:
-    """Whether a crop's line is kept: it was edited, or the same maker would write the same again."""
+    """Whether the same maker would write the line's caption again for the same crop."""
     caption = row.get("caption")
-    if not isinstance(caption, str) or not caption.strip():
-        return False
-    return caption != row.get("offered") or row.get("made_by") == made_by
+    whole = isinstance(caption, str) and bool(caption.strip()) and isinstance(row.get("sha256"), str)
+    return whole and caption == row.get("offered") and row.get("made_by") == made_by
 
 
 def _tell(written: Mapping[str, Caption], events: Events, stage: str) -> None:

@@ -4,6 +4,7 @@ Every photo gets a verdict with a reason for its owner; the usable ones become c
 that may be edited by hand, and face embeddings that the identity reward compares with.
 """
 
+import hashlib
 import io
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -25,12 +26,14 @@ from magicid_cli.events import Events
 from magicid_cli.faces import Faces, open_faces, require_names
 from magicid_cli.models.catalog import video_model
 from magicid_cli.photos import content_digest
-from magicid_cli.prompts import captions, describe
+from magicid_cli.prompts import captions, describe, edited
 from magicid_cli.workspace import Workspace, atomic_path, file_digest, read_lines, write_lines
 
 NAME = "ingest"
 TITLE = "Photos"
 FORMAT = 2
+ASIDE = "other-captions.jsonl"
+"""Edited captions whose photo is not used now."""
 READS = ("model.name", "photos", "shape.size", "rewards.face_detector", "rewards.face_model")
 
 
@@ -190,15 +193,43 @@ def _write(workspace: Workspace, seen: list[Seen], captioner: captions.Captioner
     names = {index: f"{number:03d}.png" for number, index in enumerate(comparing.used(seen))}
     crops = {name: _png(seen[index].crop) for index, name in names.items()}
     pictures = {name: seen[index].crop for index, name in names.items()}
-    lines = captions.rows(read_lines(folder / "captions.jsonl"), crops, pictures, captioner, events, NAME)
+    origins = {
+        name: edited.Origin(seen[index].verdict.sha256 or "", hashlib.sha256(crops[name]).hexdigest())
+        for index, name in names.items()
+    }
+    old = edited.traced(read_lines(folder / "captions.jsonl"), read_lines(folder / "photos.jsonl"))
+    edits, left = _edits(workspace, old, origins, events)
+    lines = captions.rows(old, edits, origins, pictures, captioner, events, NAME)
     for name, content in crops.items():
         _write_bytes(folder / name, content)
     embeddings = np.stack([seen[index].embedding for index in names]).astype(np.float32)
     _write_bytes(folder / "embeddings.safetensors", save({"embeddings": embeddings}, {"made_by": made_by}))
-    write_lines(folder / "photos.jsonl", [_row(item.verdict, names.get(index)) for index, item in enumerate(seen)])
+    # Captions of earlier versions are traced through the photos.jsonl that they were written with: it goes last.
     write_lines(folder / "captions.jsonl", lines)
+    write_lines(folder / "photos.jsonl", [_row(item.verdict, names.get(index)) for index, item in enumerate(seen)])
+    if left:
+        write_lines(folder / ASIDE, left)
+    else:
+        (folder / ASIDE).unlink(missing_ok=True)
     for stale in set(folder.glob("[0-9]*.png")) - {folder / name for name in names.values()}:
         stale.unlink()
+
+
+def _edits(
+    workspace: Workspace, old: list[dict[str, Any]], origins: dict[str, edited.Origin], events: Events
+) -> tuple[dict[str, edited.Row], list[edited.Row]]:
+    """The edited line of each crop, and those whose photo is not used; the latter lie safe once this returns."""
+    path = workspace.references / ASIDE
+    mine, aside = (
+        [row for row in rows if edited.is_edited(row)] for rows in (old, edited.traced(read_lines(path), []))
+    )
+    everything = edited.with_aside(mine, aside)
+    edits, left = edited.assigned(everything, origins)
+    lost = [row for row in mine if row in left]
+    if lost:
+        write_lines(path, [*aside, *(row for row in lost if row not in aside)])
+        events.notice(edited.told(lost, read_lines(workspace.references / "photos.jsonl"), path), stage=NAME)
+    return edits, left
 
 
 def _row(verdict: Verdict, crop: str | None) -> dict[str, Any]:

@@ -5,6 +5,7 @@ from collections.abc import Iterable
 from typing import Any
 
 import torch
+from torch.autograd import DeviceType
 from torch.profiler import ProfilerActivity, profile
 
 from benchmarks._gpu_rows import Step
@@ -50,6 +51,8 @@ def measure(step: Step, device: torch.device) -> list[dict[str, Any]]:
         if device.type == "cuda":
             torch.cuda.synchronize()
     on_gpu = device.type == "cuda"
-    averages = seen.key_averages()
+    averages = list(seen.key_averages())
+    if on_gpu:  # an operator's device time is that of its kernels, which are there on their own
+        averages = [one for one in averages if one.device_type == DeviceType.CUDA and not one.is_user_annotation]
     times = [(one.key, one.self_device_time_total if on_gpu else one.self_cpu_time_total) for one in averages]
     return by_kind((name, time) for name, time in times if time > 0)

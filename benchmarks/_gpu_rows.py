@@ -10,6 +10,7 @@ import torch
 from benchmarks._gpu_model import PLAIN, Bench, execution_of, free, random_vae
 from magicid_cli import adapters, conditioning
 from magicid_cli.config import AdapterSettings
+from magicid_cli.errors import MagicIDError
 from magicid_cli.models.base import Shape
 from magicid_cli.models.execution import Execution, Keep
 from magicid_cli.plan import costs, footprint
@@ -270,6 +271,8 @@ def try_row(bench: Bench, name: Name, rate: float, left_s: float) -> dict[str, A
         times, peaks = measure(step, repeats, bench.family.device)
     except torch.OutOfMemoryError:
         row["state"] = NO_MEMORY
+    except (RuntimeError, MagicIDError) as error:  # of one kernel or one way: the other rows are still worth their time
+        row["state"] = f"failed: {next(iter(str(error).splitlines()), type(error).__name__)[:200]}"
     else:
         seconds = statistics.median(times)
         row |= {"seconds": seconds, "tflops": cost.flop / seconds / 1e12, "times": times, **peaks}

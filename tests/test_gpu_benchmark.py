@@ -14,6 +14,7 @@ import torch
 from benchmarks import _gpu_model, _gpu_profile, _gpu_rows, _gpu_table, gpu
 
 from magicid_cli import adapters
+from magicid_cli.errors import MagicIDError
 from magicid_cli.models.base import Shape
 from magicid_cli.plan import costs, known
 
@@ -101,6 +102,23 @@ def test_a_prediction_is_flop_over_rate_for_the_warm_up_and_every_repeat(tmp_pat
     row = gpu.try_row(bench, (shape, "forward", "80gb"), rate=flop / 1e12 / 20, left_s=39.0)
     assert row["predicted_s"] == pytest.approx(20.0)
     assert row["state"] == "skipped: about 40 s, 39 s are left"
+
+
+@pytest.mark.parametrize(
+    "problem",
+    [RuntimeError("cuDNN frontend: no plan\nand more"), MagicIDError("memory", "cuDNN frontend: no plan", "-")],
+)
+def test_a_row_that_fails_leaves_the_others_and_is_tried_again(
+    command: Any, monkeypatch: pytest.MonkeyPatch, problem: Exception
+) -> None:
+    def broken(*_: Any) -> Any:
+        raise problem
+
+    with monkeypatch.context() as patch:
+        patch.setattr(_gpu_rows.reconstruct, "accumulate", broken)
+        states = {row["row"]: row["state"] for row in command("--only", "step 80gb")}
+    assert states["stage-1 step"] == "failed: cuDNN frontend: no plan" and states["sampling step"] == "done"
+    assert {row["state"] for row in command("--only", "step 80gb")} == {"done"}
 
 
 def test_out_of_memory_is_a_result(command: Any, monkeypatch: pytest.MonkeyPatch) -> None:

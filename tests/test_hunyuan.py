@@ -543,3 +543,18 @@ def test_a_damaged_model_is_an_error_that_names_the_part(
     assert str(copy) in caught.value.message
     assert "magicid prepare" in caught.value.hint
     assert "".join(capfd.readouterr()) == ""
+
+
+@pytest.mark.parametrize(
+    ("device", "dtype", "precision"),
+    [("cuda", torch.bfloat16, "high"), ("cuda", torch.float32, "highest"), ("cpu", torch.bfloat16, "highest")],
+)
+def test_float32_adapters_beside_a_bfloat16_base_may_use_tensor_cores(
+    folder: Path, device: str, dtype: torch.dtype, precision: str
+) -> None:
+    before = torch.get_float32_matmul_precision()
+    try:
+        Hunyuan(folder, commit="test", device=device, dtype=dtype, execution=Execution())
+        assert torch.get_float32_matmul_precision() == precision
+    finally:
+        torch.set_float32_matmul_precision(before)

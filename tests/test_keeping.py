@@ -1,5 +1,7 @@
 """What a training pass keeps, against the pass that keeps everything: the same bits, with the recomputation counted."""
 
+import gc
+import weakref
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -141,6 +143,19 @@ def test_a_pass_that_was_cut_off_leaves_nothing_behind(folder: Path) -> None:
     assert executions.same(executions.training_pass(family), expected)
 
 
+@pytest.mark.parametrize("kept_in", ["gpu", "pinned"])
+def test_a_pass_that_ran_out_of_memory_gives_the_weights_back(folder: Path, kept_in: Any) -> None:
+    """The next memory plan needs their room: a cycle through saved tensors would hold every block that had run."""
+    family = executions.opened(folder, Execution(keep="nothing", kept_in=kept_in))
+    family.transformer.single_transformer_blocks[1].register_forward_pre_hook(raise_out_of_memory)
+    with pytest.raises(torch.OutOfMemoryError):
+        executions.training_pass(family)
+    weights = [weakref.ref(value) for value in family.transformer.parameters()]
+    del family
+    gc.collect()
+    assert weights and not [one for one in weights if one() is not None]
+
+
 def raise_out_of_memory(*_: Any) -> None:
     raise torch.OutOfMemoryError("of the test")
 
@@ -185,6 +200,16 @@ def test_copies_run_ahead_of_the_computation() -> None:
         "wait until 1 is in",
         "wait until 0 is in",
     ]
+
+
+def test_what_waits_in_main_memory_keeps_its_layout() -> None:
+    """Attention gives a transposed view: copied into another layout, it would be transposed on the device first."""
+    transfers = Transfers(torch.device("cpu"))
+    tensor = torch.randn(2, 7, 3, 5).transpose(1, 2)
+    host, _ = transfers.to_host(tensor)
+    here, _ = transfers.to_device(host)
+    assert tensor.stride() == host.stride() == here.stride()
+    assert torch.equal(here, tensor)
 
 
 def test_what_waits_in_main_memory_is_a_copy() -> None:

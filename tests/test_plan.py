@@ -736,6 +736,17 @@ def test_a_sampling_that_ended_has_told_its_seconds_with_everything_around_them(
     assert measured.seconds_of(tmp_path / "a", wanted)["sample"] == 40.0
 
 
+def test_main_memory_is_the_container_s_where_that_is_less(tmp_path: Path) -> None:
+    limit, none = tmp_path / "memory.max", tmp_path / "other.max"
+    none.write_text("max\n")
+    whole = machine.main_memory([str(none), str(tmp_path / "nowhere")])
+    assert whole > 2**30
+    limit.write_text(f"{2**30}\n")
+    assert machine.main_memory([str(limit), str(none)]) == 2**30
+    limit.write_text(f"{2**62}\n")  # how the first version of control groups says that there is none
+    assert machine.main_memory([str(limit)]) == whole
+
+
 def test_photos_over_the_limit_are_looked_at_and_no_more() -> None:
     few, many = (plan.for_run(settings(), photos=photos, todo=set(RUN), home=Path()) for photos in (30, 200))
     assert many.data_gb == few.data_gb

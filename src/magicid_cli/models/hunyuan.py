@@ -94,6 +94,9 @@ class Hunyuan:
         self.device = torch.device(device)
         self.dtype = dtype
         self.execution = execution or Execution(vae_tiling=self.device.type == "cuda")
+        if self.device.type == "cuda" and dtype != torch.float32:
+            # Adapters are float32 beside a base of half as many bits: TF32 rounds finer than the result is stored.
+            torch.set_float32_matmul_precision("high")
         self._announce = announce
         self._arrangement: Arrangement | None = None
         self._text: HunyuanVideoPipeline | None = None

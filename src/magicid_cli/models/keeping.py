@@ -139,6 +139,8 @@ class Store:
         if self._transfers is None:
             return Entry(block, None, tensor)
         self._let_go(before=block - 1)
+        # With its graph it would close a cycle through C++, which no collector sees: a pass that is cut off leaked.
+        tensor = tensor.detach()
         host, copied = self._transfers.to_host(tensor)
         self._leaving.append((block, tensor, copied))
         entry = Entry(block, host, None)

@@ -22,13 +22,13 @@ class Transfers:
         self._stream = torch.cuda.Stream(device) if device.type == "cuda" else None
 
     def to_host(self, tensor: torch.Tensor) -> tuple[torch.Tensor, Any]:
-        """Copy a tensor to pinned memory; it must not be freed before the event has been waited for."""
-        host = torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=self._stream is not None)
+        """Copy a tensor to pinned memory, in its own layout; it must not be freed before the event was waited for."""
+        host = torch.empty_like(tensor, device="cpu", pin_memory=self._stream is not None)
         return host, self.copy(host, tensor)
 
     def to_device(self, host: torch.Tensor) -> tuple[torch.Tensor, Any]:
         """Copy a tensor from main memory into new memory on the device."""
-        here = torch.empty(host.shape, dtype=host.dtype, device=self.device)
+        here = torch.empty_strided(host.shape, host.stride(), dtype=host.dtype, device=self.device)
         return here, self.copy(here, host)
 
     def copy(self, target: torch.Tensor, source: torch.Tensor) -> Any:

@@ -2,6 +2,7 @@
 
 import os
 import shutil
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -136,10 +137,27 @@ def this_machine(device: str, cache: Path | None = None) -> Machine:
         gpu=gpu,
         gpu_memory_gb=gpu_memory,
         rates=usual_rates(gpu),
-        ram_gb=os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / GB,
+        ram_gb=main_memory() / GB,
         data_disk_gb=shutil.disk_usage(data).free / GB,
         cache_disk_gb=shutil.disk_usage(other).free / GB if other else None,
     )
+
+
+_CONTAINERS_LIMIT = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")
+
+
+def main_memory(limits: Sequence[str] = _CONTAINERS_LIMIT) -> int:
+    """Main memory in bytes: the machine's, or the container's where that is less.
+
+    Args:
+        limits: files of the control groups that may hold the container's, in bytes; `max` where there is none.
+    """
+    found = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    for path in map(Path, limits):
+        text = path.read_text(encoding="utf-8").strip() if path.is_file() else ""
+        if text.isdigit():
+            found = min(found, int(text))
+    return found
 
 
 def _existing(path: Path) -> Path:

@@ -52,8 +52,8 @@ def stage_1(workspace: Workspace) -> object:
     return generation.chosen_adapter(workspace, settings)
 
 
-def other_weights(workspace: Workspace) -> object:
-    return comparison._sample(workspace, resolve(FLAGS).settings, [], Events())
+def other_weights(workspace: Workspace) -> None:
+    comparison._sample(workspace, resolve(FLAGS).settings, [], Events())
 
 
 REFUSALS: dict[str, Callable[[Workspace], object]] = {

@@ -19,6 +19,7 @@ ROOMS = {
     "checkpoints": 0,
     "workspace": 0,
     "rounds": 0,
+    "repeating": 0,
     "config": 0,
     "events": 0,
     "errors": 0,

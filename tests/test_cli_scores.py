@@ -328,7 +328,8 @@ def test_without_a_pair_what_is_set_aside_is_made_again_first(capsys: pytest.Cap
         assert error["code"] == "pairs-none" and hint in error["hint"] and "pairs.json" not in error["hint"]
     with pytest.raises(MagicIDError) as caught:
         select.run(workspace, settings(), Events())
-    assert caught.value.hint.endswith("--name alice; pairs.json has the counts.")
+    assert caught.value.hint.endswith("--name alice --seed 7")
+    assert caught.value.message.endswith("see set-aside.jsonl); pairs.json has the counts.")
 
 
 def test_the_number_of_pairs_has_two_spellings(capsys: pytest.CaptureFixture[str]) -> None:

@@ -22,6 +22,7 @@ from magicid_cli import adapters
 from magicid_cli.errors import MagicIDError
 from magicid_cli.models import hunyuan, hunyuan_text, tiny
 from magicid_cli.models.base import Family, Part, Shape
+from magicid_cli.models.execution import Execution
 from magicid_cli.models.hunyuan import Hunyuan
 from magicid_cli.models.loading import load_weights
 
@@ -554,7 +555,7 @@ def test_float32_adapters_beside_a_bfloat16_base_may_use_tensor_cores(
 ) -> None:
     before = torch.get_float32_matmul_precision()
     try:
-        Hunyuan(folder, commit="test", device=device, dtype=dtype, execution=Execution())
+        Hunyuan(folder, commit="test", device=device, dtype=dtype, execution=Execution(vae_tiling=False))
         assert torch.get_float32_matmul_precision() == precision
     finally:
         torch.set_float32_matmul_precision(before)

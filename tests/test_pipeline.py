@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,9 @@ import pytest
 
 import magicid_cli
 from album import SMALL
-from magicid_cli import config, generation, pipeline
+from magicid_cli import config, generation, models, pipeline, plan
+from magicid_cli.cli.estimate import blocks
+from magicid_cli.cli.output import Table
 from magicid_cli.errors import MagicIDError
 from magicid_cli.events import Event, Events
 from magicid_cli.workspace import Workspace, read_lines, write_lines
@@ -291,3 +294,66 @@ def test_events_tell_the_story(alice: Path) -> None:
     resolved = config.resolve(SMALL, project=alice)
     pipeline.run(Workspace("alice"), resolved, sorted((alice / "photos").glob("*.png")), Events(seen.append))
     assert [(e.data["stage"], e.data["state"]) for e in seen] == [(name, "cached") for name in pipeline.ORDER]
+
+
+def interrupted(home: Path, name: str, **changes: Any) -> pipeline.RunPlan:
+    """The plan of a run whose stage was begun with the same inputs and is not done."""
+    workspace = Workspace("alice")
+    stages = workspace.manifest()["stages"]
+    workspace.update(stages={**stages, name: {**stages[name], "state": "running"}})
+    return pipeline.plan(
+        workspace, config.resolve({**SMALL, **changes}, project=home), sorted((home / "photos").glob("*.png"))
+    )
+
+
+def left(planned: pipeline.RunPlan) -> int:
+    return planned.estimate.rows[0].items
+
+
+@pytest.mark.parametrize("name", ["reconstruct", "prefer"])
+def test_the_steps_of_an_interrupted_training_are_not_planned_again(alice: Path, name: str) -> None:
+    folder = Workspace("alice").path / name / "checkpoints"
+    shutil.rmtree(folder / "step-00000008")
+    planned = interrupted(alice, name)
+    assert planned.stages[0].name == "ingest" and left(planned) == 8 - 6 and not planned.estimate.at_most
+    there = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()) / 1e9
+    taken = planned.estimate.data_gb
+    state = folder / "step-00000006" / "state.json"
+    state.write_text(json.dumps({**json.loads(state.read_text()), "key": "of other settings"}))
+    assert left(interrupted(alice, name)) == 8
+    shutil.rmtree(folder)
+    again = interrupted(alice, name)
+    assert left(again) == 8 and again.estimate.data_gb == pytest.approx(taken + there)
+
+
+def test_the_videos_of_an_interrupted_sampling_are_not_planned_again(alice: Path) -> None:
+    repository = Workspace("alice").repository
+    whole = interrupted(alice, "sample")
+    assert left(whole) == 0
+    removed = repository / "latents/tuned-000-0.safetensors"
+    latents, clip = removed.stat().st_size / 1e9, 9 * 64 * 64 / 8 / 1e9
+    removed.unlink()
+    planned = interrupted(alice, "sample")
+    more = planned.estimate.data_gb - whole.estimate.data_gb
+    assert left(planned) == 1 and more == pytest.approx(latents + clip)
+
+
+def test_where_the_weights_are_not_known_an_interrupted_stage_is_planned_whole(
+    alice: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    exact = interrupted(alice, "reconstruct").estimate
+    monkeypatch.setattr(models, "known", lambda model: None)
+    planned = interrupted(alice, "reconstruct")
+    assert left(planned) == 8 and planned.estimate.at_most and planned.estimate.data_gb == exact.data_gb
+    totals = blocks(planned.estimate, planned.stages)[1]
+    assert isinstance(totals, Table) and totals.rows[0][0] == "time, at most"
+
+
+def test_a_full_disk_does_not_refuse_what_remains(alice: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Against the same plan without what is there: the disk has room for what is left and not for all of it."""
+    rest = interrupted(alice, "prefer").estimate.data_gb
+    machine = dataclasses.replace(plan.this_machine("cpu"), data_disk_gb=rest, cache_disk_gb=100.0)
+    monkeypatch.setattr(plan, "this_machine", lambda *given: machine)
+    assert interrupted(alice, "prefer").problems == []
+    shutil.rmtree(Workspace("alice").prefer / "checkpoints")
+    assert [problem.code for problem in interrupted(alice, "prefer").problems] == ["disk-space"]

@@ -15,7 +15,7 @@ from xml.etree import ElementTree
 import numpy as np
 import pytest
 
-from magicid_cli import comparison
+from magicid_cli import comparison, repeating
 from magicid_cli.cli.app import main
 from magicid_cli.cli.identity import recorded_settings
 from magicid_cli.config import KNOBS, resolve
@@ -282,7 +282,7 @@ def test_alarms_are_drawn_where_they_fired(alice: Path) -> None:
 
 def test_the_command_repeats_the_settings(alice: Path) -> None:
     recorded = Workspace("alice").manifest()["settings"]
-    words = shlex.split(making.command("alice", recorded))
+    words = shlex.split(repeating.command("alice", recorded))
     assert words[:5] == ["magicid", "customize", "PHOTOS", "--name", "alice"]
     flags = {knob.flag: name for name, knob in KNOBS.items() if knob.flag}
     given = {flags[flag]: value for flag, value in zip(words[5::2], words[6::2], strict=True)}

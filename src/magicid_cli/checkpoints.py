@@ -160,6 +160,15 @@ def newest(folder: Path, *, on_damage: Callable[[str], None]) -> Checkpoint | No
     return None
 
 
+def last(folder: Path) -> tuple[int, str | None]:
+    """Step and key of the newest checkpoint, whose files are not checked; 0 and None if there is none to read."""
+    step, path = max(_folders(folder), default=(0, folder))
+    try:
+        return step, read_json(path / _STATE).get("key")
+    except (OSError, ValueError, AttributeError):
+        return 0, None
+
+
 def discard(folder: Path) -> int:
     """Remove every checkpoint of a folder and return how many there were."""
     paths = [path for _, path in _folders(folder)]

@@ -18,6 +18,7 @@ from magicid_cli.guards.watching import Wish, wishes
 from magicid_cli.models.base import Family
 from magicid_cli.pages.report.answer import Compared
 from magicid_cli.plan import Estimate, Judging, for_run, running
+from magicid_cli.repeating import customize
 from magicid_cli.rewards.base import Clip
 from magicid_cli.stages import sample, score
 from magicid_cli.workspace import Workspace, append_line, digest, file_digest, read_lines, write_lines
@@ -204,7 +205,7 @@ def _sample(workspace: Workspace, settings: Settings, todo: list[Item], events: 
         raise MagicIDError(
             "model-mismatch",
             f"'{workspace.name}' was trained on weights that are not here any more ({known}; here: {family.commit}).",
-            f"Customize again: magicid customize PHOTOS --name {workspace.name}",
+            f"Customize again: {customize(workspace)}",
         )
     texts = workspace.path / "texts"
     conditioning.encode_texts(family, texts, [item.wish.prompt for item in todo], events, STAGE)

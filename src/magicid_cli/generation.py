@@ -18,6 +18,7 @@ from magicid_cli.errors import MagicIDError
 from magicid_cli.events import Events, Stopped
 from magicid_cli.models.base import Family, Shape
 from magicid_cli.plan import running
+from magicid_cli.repeating import customize
 from magicid_cli.workspace import Workspace, append_line, file_digest
 
 if TYPE_CHECKING:
@@ -52,7 +53,7 @@ def adapter_of(workspace: Workspace) -> Path:
         raise MagicIDError(
             "identity-unfinished",
             f"'{workspace.name}' has no finished adapter: its customization was not begun or not ended.",
-            f"Run or resume: magicid customize PHOTOS --name {workspace.name}",
+            f"Run or resume: {customize(workspace)}",
         )
     return path
 
@@ -97,7 +98,7 @@ def chosen_adapter(workspace: Workspace, settings: Settings) -> Path | None:
         raise MagicIDError(
             "identity-unfinished",
             f"'{workspace.name}' has no adapter of stage 1: its customization was not begun, or stage 1 not ended.",
-            f"Run or resume: magicid customize PHOTOS --name {workspace.name}",
+            f"Run or resume: {customize(workspace)}",
         )
     _require_same_model(workspace, settings)
     return adapter if settings.generate.adapter == "stage-1" else None
@@ -126,7 +127,7 @@ def require_method(workspace: Workspace, settings: Settings) -> None:
         raise MagicIDError(
             "identity-unfinished",
             f"'{workspace.name}' was not customized by '{workspace.method}', or that has not ended.",
-            f"Run or resume: magicid customize PHOTOS --name {workspace.name} --method {workspace.method}",
+            f"Run or resume: {customize(workspace)}",
         )
     _require_same_model(workspace, settings)
 

@@ -21,6 +21,7 @@ from magicid_cli.events import Event, Events
 from magicid_cli.models.catalog import video_model
 from magicid_cli.pipeline import CustomizeResult, RunPlan, StageState
 from magicid_cli.plan import Row
+from magicid_cli.repeating import customize
 from magicid_cli.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -66,7 +67,7 @@ def _photos_state(identity: Workspace, settings: Settings, photos: Sequence[Path
             raise MagicIDError(
                 "identity-unfinished",
                 f"'{identity.name}' has no checked photos, or they were changed.",
-                f"Run or resume: magicid customize PHOTOS --name {identity.name}",
+                f"Run or resume: {customize(identity)}",
             )
         return StageState("ingest", title, "cached", "those of the identity")
     state, why = pipeline.state_of("ingest", identity, settings, list(photos), record)

@@ -10,7 +10,7 @@ import importlib
 import secrets
 import time
 from collections.abc import Collection, Iterable
-from dataclasses import asdict, dataclass, is_dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +25,7 @@ from magicid_cli.named_files import by_content
 from magicid_cli.photos import content_digest
 from magicid_cli.plan.running import with_next_plan
 from magicid_cli.rounds import FIRST, named, number_of, rounds_done, stage_of
-from magicid_cli.workspace import Workspace, digest
+from magicid_cli.workspace import Workspace, digest, plain
 
 ORDER = ("ingest", "reconstruct", "sample", "score", "select", "prefer")
 PREFERENCE = ("sample", "score", "select", "prefer")
@@ -184,6 +184,7 @@ def plan(workspace: Workspace, resolved: Resolved, photos: list[Path], gpu: str 
         todo=todo,
         home=workspace.path,
         judging=_left_to_judge(workspace, resolved.settings, found),
+        begun=_begun(workspace, resolved.settings, found),
         gpu=gpu,
     )
     return RunPlan(found, estimate, planning.check(estimate))
@@ -208,6 +209,16 @@ def _left_to_judge(workspace: Workspace, settings: Settings, found: list[StageSt
     """What is left to score if a run would begin with scoring: only then what that reads is on disk as it will be."""
     first = next((state.name for state in found if state.state != "cached"), "")
     return to_judge(workspace.round(number_of(first)), settings) if stage_of(first) == "score" else None
+
+
+def _begun(workspace: Workspace, settings: Settings, found: list[StageState]) -> dict[str, planning.Begun]:
+    """How far the stage is that a run would resume; what is left to score is told otherwise."""
+    names = [state.name for state in found if state.state == "resume" and stage_of(state.name) != "score"]
+    settings, tell = seeded(workspace, settings), {name: getattr(stage(name), "begun", None) for name in names}
+    return {
+        name: begun(workspace.round(number_of(name)), settings) if begun else planning.Begun()
+        for name, begun in tell.items()
+    }
 
 
 def _check(settings: Settings) -> None:
@@ -364,7 +375,7 @@ def run_stage(name: str, workspace: Workspace, settings: Settings, photos: list[
         given = {"photos": photos} if name == "ingest" else {}
         result = with_next_plan(lambda now: module.run(workspace, now, events, **given), settings, name, events)
     finished = {"state": "done", "finished": time.time(), "outputs": module.outputs(workspace)}
-    _keep(workspace, name, {**record, **finished, "result": _plain(result)})
+    _keep(workspace, name, {**record, **finished, "result": plain(result)})
 
 
 def _record(workspace: Workspace, event: Event) -> None:
@@ -378,14 +389,3 @@ def _record(workspace: Workspace, event: Event) -> None:
 def _keep(workspace: Workspace, name: str, record: dict[str, Any]) -> None:
     """Put a stage's record into the manifest; records of later stages stay, their keys tell if they still hold."""
     workspace.update(stages={**workspace.manifest()["stages"], name: record})
-
-
-def _plain(value: Any) -> Any:
-    """A stage's result as JSON: dataclasses become dicts, paths text."""
-    if is_dataclass(value) and not isinstance(value, type):
-        return _plain(asdict(value))
-    if isinstance(value, dict):
-        return {str(key): _plain(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
-    return str(value) if isinstance(value, Path) else value

@@ -5,7 +5,7 @@ from typing import Any
 import torch
 
 from magicid_cli import adapters, conditioning, hpo, training
-from magicid_cli.config import Settings
+from magicid_cli.config import PreferSettings, Settings
 from magicid_cli.events import Events
 from magicid_cli.models.base import Family, Shape
 from magicid_cli.workspace import Workspace, file_digest
@@ -67,15 +67,15 @@ def attach_policy(family: Family, settings: Settings) -> adapters.AdapterSpec:
     return spec
 
 
-def schedule(settings: Settings, steps: int) -> training.Schedule:
-    """Stage 1's rates for so many steps."""
-    own = settings.reconstruct
+def schedule(settings: Settings, steps: int, own: PreferSettings | None = None) -> training.Schedule:
+    """Stage 1's rates, or those of stage 2 if they are given, for so many steps."""
+    rates = own or settings.reconstruct
     return training.Schedule(
         steps=steps,
-        learning_rate=own.learning_rate,
-        weight_decay=own.weight_decay,
-        warmup=own.warmup,
-        batch=own.batch,
+        learning_rate=rates.learning_rate,
+        weight_decay=rates.weight_decay,
+        warmup=rates.warmup,
+        batch=rates.batch,
         max_grad_norm=settings.training.max_grad_norm,
         save_every=settings.training.save_every,
     )

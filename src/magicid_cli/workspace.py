@@ -36,6 +36,7 @@ import tempfile
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from dataclasses import asdict, is_dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -382,3 +383,14 @@ def identities(home: Path | None = None) -> list[Workspace]:
         return []
     names = sorted(path.name for path in folder.iterdir() if _NAME.fullmatch(path.name))
     return [space for name in names if (space := Workspace(name, home)).exists]
+
+
+def plain(value: Any) -> Any:
+    """A stage's result as JSON: dataclasses become dicts, paths text."""
+    if is_dataclass(value) and not isinstance(value, type):
+        return plain(asdict(value))
+    if isinstance(value, dict):
+        return {str(key): plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(item) for item in value]
+    return str(value) if isinstance(value, Path) else value

@@ -23,6 +23,7 @@ from magicid_cli.errors import MagicIDError
 from magicid_cli.events import Events, Stopped
 from magicid_cli.generation import Made
 from magicid_cli.models.catalog import METHOD_WEIGHTS, video_model
+from magicid_cli.repeating import customize
 from magicid_cli.workspace import Workspace, append_line, digest, file_digest, read_lines
 
 if TYPE_CHECKING:
@@ -200,7 +201,7 @@ def require(workspace: Workspace, method: Method, settings: Settings) -> None:
         raise MagicIDError(
             "identity-unfinished",
             f"No photo of '{workspace.name}' was looked at yet.",
-            f"Run or resume: magicid customize PHOTOS --name {workspace.name}",
+            f"Run or resume: {customize(workspace)}",
         )
     place_of(method, settings)
 

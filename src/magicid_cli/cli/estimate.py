@@ -32,7 +32,10 @@ def blocks(
         return [table, "Nothing is left to do."]
     return [
         table,
-        Table(("IN ALL", "", "FIGURE"), _totals(estimate, at_most=at_most or _may_be_less(stages or []))),
+        Table(
+            ("IN ALL", "", "FIGURE"),
+            _totals(estimate, at_most=at_most or estimate.at_most or _may_be_less(stages or [])),
+        ),
         "\n".join(estimate.assumptions),
     ]
 

@@ -10,6 +10,7 @@ import typer
 from magicid_cli.cli import options
 from magicid_cli.cli.output import Result, Table, Terminal
 from magicid_cli.errors import MagicIDError
+from magicid_cli.repeating import customize
 
 if TYPE_CHECKING:
     from magicid_cli.config import Settings
@@ -198,7 +199,7 @@ def _subject(
         raise MagicIDError(
             "identity-unfinished",
             f"'{workspace.name}' has no photos yet: its customization was not begun, or not far enough.",
-            f"Run or resume: magicid customize PHOTOS --name {workspace.name}",
+            f"Run or resume: {customize(workspace)}",
         )
     settings = recorded_settings(workspace, flags)
     reference = reference or collecting.untouched(workspace)

@@ -13,6 +13,7 @@ from typing import Any
 from magicid_cli import pipeline
 from magicid_cli.config import KNOBS, Settings, resolve, with_values
 from magicid_cli.errors import MagicIDError
+from magicid_cli.repeating import customize
 from magicid_cli.rounds import FIRST, named, recorded
 from magicid_cli.workspace import Workspace, identities
 
@@ -166,8 +167,7 @@ def as_round(workspace: Workspace, number: int | None, states: Mapping[str, str]
         raise MagicIDError(
             "round-missing",
             f"'{workspace.name}' has {rounds} round{'' if rounds == 1 else 's'}, and round {number} was asked for.",
-            f"Ask for one up to {rounds}, or add rounds: magicid customize PHOTOS --name {workspace.name} "
-            f"--rounds {number}",
+            f"Ask for one up to {rounds}, or add rounds: {customize(workspace, {'rounds': number})}",
         )
     done = [one for one in range(FIRST, rounds + 1) if states.get(named(stage, one)) == "done"]
     return workspace.round(number or max(done, default=FIRST))

@@ -9,6 +9,7 @@ from magicid_cli.cli.output import Result, Table, Terminal
 from magicid_cli.cli.score import REWARDS, no_videos
 from magicid_cli.config import KNOBS
 from magicid_cli.errors import MagicIDError
+from magicid_cli.repeating import customize
 from magicid_cli.rounds import FIRST, named
 
 if TYPE_CHECKING:
@@ -95,7 +96,7 @@ def _heading(workspace: "Workspace", rows: Sequence[Any], given: Mapping[str, An
 def _hint(workspace: "Workspace", given: Mapping[str, Any], now: Sequence[Any]) -> str:
     if given:
         return "To select and train like this, add the flags to the `magicid customize` command."
-    return "" if now else f"To select them and train: magicid customize PHOTOS --name {workspace.name}"
+    return "" if now else f"To select them and train: {customize(workspace)}"
 
 
 def _counts(rows: Sequence[Any]) -> dict[str, int]:

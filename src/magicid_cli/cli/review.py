@@ -1,7 +1,6 @@
 """`magicid review`: a page on this machine where a person judges preference pairs, without knowing what won."""
 
 import os
-import shlex
 import sys
 import webbrowser
 from collections.abc import Mapping
@@ -13,6 +12,7 @@ import typer
 from magicid_cli.cli import options
 from magicid_cli.cli.output import Result, Terminal
 from magicid_cli.cli.pairs import scored
+from magicid_cli.repeating import customize
 from magicid_cli.rounds import named
 
 if TYPE_CHECKING:
@@ -68,10 +68,7 @@ def review(
 
 def following(workspace: "Workspace") -> str:
     """The identity's own command and --use-votes: with other settings, the pairs would be others, too."""
-    from magicid_cli.pages.report.making import command
-
-    repeated = command(workspace.name, workspace.manifest().get("settings", {}))
-    return repeated if "--use-votes" in shlex.split(repeated) else f"{repeated} --use-votes"
+    return customize(workspace, {"pairs.use_votes": True})
 
 
 def sheet_of(workspace: "Workspace", spare: int, token: str, *, selected: bool) -> "Sheet":

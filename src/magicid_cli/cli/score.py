@@ -12,6 +12,7 @@ import typer
 from magicid_cli.cli import options
 from magicid_cli.cli.output import Result, Table, Terminal
 from magicid_cli.errors import MagicIDError
+from magicid_cli.repeating import customize
 from magicid_cli.rounds import FIRST, named
 
 if TYPE_CHECKING:
@@ -141,7 +142,7 @@ def no_videos(workspace: "Workspace") -> MagicIDError:
     return MagicIDError(
         "scores-missing",
         f"'{workspace.name}' has no scores{which}: its preference repository is not sampled, or not to the end.",
-        f"Sample and score it: magicid customize PHOTOS --name {workspace.name}",
+        f"Sample and score it: {customize(workspace)}",
     )
 
 

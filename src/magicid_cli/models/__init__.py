@@ -57,9 +57,9 @@ def open_family(model: "ModelSettings", events: "Events", execution: "Execution 
     from magicid_cli.models.hunyuan import Hunyuan
 
     device = device_for(model)
+    name = _number_type(model, device)
     if catalog.video_model(model.name).parameters < _SMALL:
         torch.set_num_threads(1)
-    name = model.dtype if model.dtype != "auto" else {"cuda": "bfloat16", "cpu": "float32"}[device]
     folder, commit = _weights(model, events)
 
     def announce(message: str) -> None:
@@ -73,6 +73,26 @@ def open_family(model: "ModelSettings", events: "Events", execution: "Execution 
         execution=execution,
         announce=announce,
     )
+
+
+def known(model: "ModelSettings") -> tuple[str, str] | None:
+    """Commit and number type of the family that `open_family` would open; None if this machine cannot tell them now.
+
+    Nothing is fetched and no part is loaded.
+    """
+    from magicid_cli import hub
+    from magicid_cli.events import Events
+
+    source = catalog.video_model(model.name).source
+    try:
+        commit = hub.known_commit(source) if source else _weights(model, Events())[1]
+        return (commit, f"torch.{_number_type(model, device_for(model))}") if commit else None
+    except MagicIDError:
+        return None
+
+
+def _number_type(model: "ModelSettings", device: str) -> str:
+    return model.dtype if model.dtype != "auto" else {"cuda": "bfloat16", "cpu": "float32"}[device]
 
 
 def device_for(model: "ModelSettings") -> str:

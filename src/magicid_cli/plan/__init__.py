@@ -5,7 +5,7 @@ a GPU it stays unknown. Every figure says which it is.
 """
 
 from collections.abc import Collection, Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from magicid_cli.models.base import Shape
 from magicid_cli.models.catalog import FACE_MODELS, JUDGES, Source, VideoModel, video_model
 from magicid_cli.models.execution import Execution
 from magicid_cli.plan import costs, known
+from magicid_cli.plan.begun import Begun
 from magicid_cli.plan.costs import GB, Architecture
 from magicid_cli.plan.lacking import check, require
 from magicid_cli.plan.machine import Machine, elsewhere, gpu_called, this_machine
@@ -36,6 +37,7 @@ from magicid_cli.rounds import FIRST, number_of, stage_of
 
 __all__ = [
     "STAGES",
+    "Begun",
     "Estimate",
     "Judging",
     "Row",
@@ -86,6 +88,7 @@ class Estimate:
         data_gb: disk for the identity's files.
         downloads: GB still to fetch, by repository.
         assumptions: what the figures take for granted, in sentences.
+        at_most: whether an interrupted stage may have less left than is counted.
     """
 
     model: VideoModel
@@ -96,6 +99,7 @@ class Estimate:
     data_gb: float
     downloads: dict[str, float]
     assumptions: tuple[str, ...]
+    at_most: bool = False
 
     @property
     def seconds(self) -> float | None:
@@ -174,6 +178,7 @@ def estimate(
     downloads: Mapping[str, float],
     measured: Mapping[str, float] | None = None,
     judging: Judging | None = None,
+    begun: Mapping[str, Begun] | None = None,
 ) -> Estimate:
     """What a run would take.
 
@@ -186,16 +191,18 @@ def estimate(
         downloads: GB still to fetch, by repository.
         measured: seconds of one item (photo, step, video, clip), by stage, where this identity has measured them.
         judging: what scoring has left to do in the earliest of the rounds; None if all of it.
+        begun: how far interrupted stages are, by their names.
     """
     value_bytes, stages = value_bytes_of(settings, machine), set(map(stage_of, todo))
     held = {stage: chosen(settings, model, machine, stage) for stage in HOLDING if stage in stages}
     executions = {stage: choice.execution for stage, choice in held.items()}
     work, later = (work_of(settings, model, photos, value_bytes, left, executions) for left in (judging, None))
     names = sorted(todo, key=lambda name: (name == "generate", number_of(name), STAGES.index(stage_of(name))))
-    rows = []
+    rows, done = [], begun or {}
     for name in names:
         stage, arch = stage_of(name), costs.ARCHITECTURES[model.name]
         of_round = (work if number_of(name) == number_of(names[0]) else later)[stage]
+        of_round = replace(of_round, items=max(0, of_round.items - done.get(name, Begun()).items))
         measured_s = (measured or {}).get(stage)
         rows.append(_row(name, of_round, arch, machine, value_bytes, measured_s, held.get(stage)))
     return Estimate(
@@ -204,9 +211,10 @@ def estimate(
         machine=machine,
         shape=training_shape(settings),
         rows=tuple(rows),
-        data_gb=data_gb(settings, model, photos, todo),
+        data_gb=data_gb(settings, model, photos, todo, done),
         downloads=dict(downloads),
         assumptions=(*_assumptions(settings, model, machine, value_bytes), *_of_rounds(settings)),
+        at_most=not all(one.exact for one in done.values()),
     )
 
 
@@ -286,6 +294,7 @@ def for_run(
     todo: Collection[str],
     home: Path,
     judging: Judging | None = None,
+    begun: Mapping[str, Begun] | None = None,
     gpu: str | None = None,
 ) -> Estimate:
     """What a run would take, with what the identity in `home` has measured before.
@@ -299,6 +308,7 @@ def for_run(
         todo: names of the stages that are to be done, of `STAGES`.
         home: the identity's folder.
         judging: what scoring has left to do; None if all of it.
+        begun: how far interrupted stages are, by their names.
         gpu: a short name of another GPU to plan for.
 
     Raises:
@@ -319,6 +329,7 @@ def for_run(
         downloads=downloads(settings, model, todo, judging),
         measured={} if machine.asked else seconds_of(home, settings),
         judging=judging,
+        begun=begun,
     )
 
 

@@ -8,6 +8,7 @@ from magicid_cli.models.base import Shape
 from magicid_cli.models.catalog import JUDGES, VideoModel
 from magicid_cli.models.execution import Execution
 from magicid_cli.plan import costs, footprint
+from magicid_cli.plan.begun import Begun
 from magicid_cli.plan.costs import GB, Architecture, Cost
 from magicid_cli.plan.machine import Machine
 from magicid_cli.plan.memory import Choice, Need, choose
@@ -244,13 +245,24 @@ def generated_shape(settings: Settings) -> Shape:
 _BITS_PER_PIXEL, _CHECKPOINTS = 1.0, 3
 
 
-def data_gb(settings: Settings, model: VideoModel, photos: int, todo: Collection[str]) -> float:
-    """Disk that these stages take for the identity's files: latents and checkpoints in float32, clips; in GB."""
+def clip_bytes(settings: Settings) -> float:
+    """Disk that a clip of the repository is planned with."""
+    return costs.pixels(training_shape(settings)) * _BITS_PER_PIXEL / 8
+
+
+def data_gb(
+    settings: Settings,
+    model: VideoModel,
+    photos: int,
+    todo: Collection[str],
+    begun: Mapping[str, Begun],
+) -> float:
+    """Disk that these stages still take for the identity's files: latents and checkpoints in float32, clips; in GB."""
     arch = costs.ARCHITECTURES[model.name]
     shape = training_shape(settings)
     frames, height, width = costs.latent_size(shape, arch.compression)
     latents = arch.channels * frames * height * width * 4
-    clip = costs.pixels(shape) * _BITS_PER_PIXEL / 8
+    clip = clip_bytes(settings)
     adapter = costs.adapter_parameters(arch, settings.adapter) * 4
     training = adapter * (1 + 3 * _CHECKPOINTS)
     used = min(photos, settings.photos.limit)
@@ -261,4 +273,5 @@ def data_gb(settings: Settings, model: VideoModel, photos: int, todo: Collection
         "prefer": training + max(0, len(looks(settings)) - 1) * adapter,
         "generate": settings.generate.count * costs.pixels(generated_shape(settings)) * _BITS_PER_PIXEL / 8,
     }
-    return sum(size.get(stage_of(name), 0.0) for name in todo) / GB
+    taken = {name: one.gb for name, one in begun.items()}
+    return sum(max(0.0, size.get(stage_of(name), 0.0) / GB - taken.get(name, 0.0)) for name in todo)

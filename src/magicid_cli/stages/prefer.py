@@ -26,6 +26,8 @@ from magicid_cli.models.base import Family
 from magicid_cli.models.catalog import video_model
 from magicid_cli.named_files import by_content
 from magicid_cli.plan import running
+from magicid_cli.plan.begun import Begun, of_training
+from magicid_cli.reconstruction import schedule
 from magicid_cli.rounds import FIRST
 from magicid_cli.workspace import Workspace, digest, file_digest, read_json, read_lines, write_json
 
@@ -141,12 +143,10 @@ def run(workspace: Workspace, settings: Settings, events: Events) -> PreferResul
     adapters.select(family.transformer, "policy", trainable=True)
     running.arrange(family, NAME, events)
 
-    probed = {name: value for name, value in subset(settings, READS).items() if name not in _AFTER_PROBE}
-    probe_key = digest([FORMAT, probed, [trained_on(workspace), family.commit]])
+    probe_key = probe_key_of(workspace, settings, family.commit)
     beta, beta_from = choose_beta(workspace, settings, family, train_pairs, probe_key, events)
     adapters.load_tensors(family.transformer, "policy", tensors)
-    values, made_from = by_content(subset(settings, reads(settings))), [inputs(workspace, settings), family.commit]
-    key = digest([FORMAT, values, made_from, beta])
+    key = run_key(workspace, settings, family.commit, beta)
     guard = None
     if settings.prefer.guards:
         guard = guards.open_guard(workspace, settings, family, (tensors, spec), key, events)
@@ -154,7 +154,7 @@ def run(workspace: Workspace, settings: Settings, events: Events) -> PreferResul
     result = training.train(
         stage=NAME,
         parameters=adapters.parameters(family.transformer, "policy"),
-        schedule=schedule_of(settings, settings.prefer.steps),
+        schedule=schedule(settings, settings.prefer.steps, settings.prefer),
         items=len(train_pairs),
         seed=training_seed(workspace, settings),
         key=key,
@@ -176,6 +176,34 @@ def run(workspace: Workspace, settings: Settings, events: Events) -> PreferResul
     )
 
 
+def begun(workspace: Workspace, settings: Settings) -> Begun:
+    """How far an interrupted training is; its probe is begun anew in this count."""
+    known, key = models.known(settings.model), None
+    if known:
+        beta = settings.prefer.beta or kept_beta(workspace, probe_key_of(workspace, settings, known[0]))
+        key = run_key(workspace, settings, known[0], beta)
+    return of_training(workspace.prefer / "checkpoints", key)
+
+
+def probe_key_of(workspace: Workspace, settings: Settings, commit: str) -> str:
+    """What a strength that the probe found must have been found from."""
+    probed = {name: value for name, value in subset(settings, READS).items() if name not in _AFTER_PROBE}
+    return digest([FORMAT, probed, [trained_on(workspace), commit]])
+
+
+def run_key(workspace: Workspace, settings: Settings, commit: str, beta: float | None) -> str:
+    """What a checkpoint of this run must have been made from."""
+    values = by_content(subset(settings, reads(settings)))
+    return digest([FORMAT, values, [inputs(workspace, settings), commit], beta])
+
+
+def kept_beta(workspace: Workspace, key: str) -> float | None:
+    """The strength that a probe of this key has found, if one has."""
+    kept = workspace.prefer / "beta.json"
+    found = read_json(kept) if kept.is_file() else {}
+    return float(found["beta"]) if found.get("key") == key else None
+
+
 def load_pairs(workspace: Workspace, family: Family, events: Events) -> tuple[list[Pair], list[Pair]]:
     """`pairs.jsonl` → training and held-out pairs; prompts are encoded if they are not yet."""
     rows = read_lines(workspace.pairs)
@@ -191,19 +219,6 @@ def load_pairs(workspace: Workspace, family: Family, events: Events) -> tuple[li
 def training_seed(workspace: Workspace, settings: Settings) -> int:
     """The seed of order and noise: the run's own in the first round, another one in each later round."""
     return (settings.seed or 0) if workspace.number == FIRST else workspace.seed_of(settings.seed, NAME)
-
-
-def schedule_of(settings: Settings, steps: int) -> training.Schedule:
-    """Stage 2's settings as the loop wants them."""
-    return training.Schedule(
-        steps=steps,
-        learning_rate=settings.prefer.learning_rate,
-        weight_decay=settings.prefer.weight_decay,
-        warmup=settings.prefer.warmup,
-        batch=settings.prefer.batch,
-        max_grad_norm=settings.training.max_grad_norm,
-        save_every=settings.training.save_every,
-    )
 
 
 @dataclass(frozen=True)
@@ -346,15 +361,15 @@ def choose_beta(
     """
     if settings.prefer.beta is not None:
         return settings.prefer.beta, "setting"
-    kept = workspace.prefer / "beta.json"
-    if kept.is_file() and read_json(kept)["key"] == key:
-        return read_json(kept)["beta"], "probe"
+    before = kept_beta(workspace, key)
+    if before is not None:
+        return before, "probe"
     folder = workspace.prefer / "probe"
     events.notice(f"{settings.prefer.probe_steps} probe steps, to be forgotten, tell how strong beta must be.")
     training.train(
         stage=NAME,
         parameters=adapters.parameters(family.transformer, "policy"),
-        schedule=schedule_of(settings, settings.prefer.probe_steps),
+        schedule=schedule(settings, settings.prefer.probe_steps, settings.prefer),
         items=len(pairs),
         seed=training_seed(workspace, settings),
         key=key,
@@ -373,7 +388,10 @@ def choose_beta(
             "the pairs did not teach the adapter anything yet, so no strength can be solved for.",
             "Probe longer (--probe-steps 128), or set the strength yourself (--beta 500).",
         ) from None
-    write_json(kept, {"key": key, "beta": beta, "margins": reached, "gradient_factor": settings.prefer.gradient_factor})
+    write_json(
+        workspace.prefer / "beta.json",
+        {"key": key, "beta": beta, "margins": reached, "gradient_factor": settings.prefer.gradient_factor},
+    )
     events.notice(
         f"beta = {beta:.4g}: the median margin after {settings.prefer.probe_steps} steps is {median(reached):.3g}."
     )

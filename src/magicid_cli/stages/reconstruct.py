@@ -11,8 +11,8 @@ from pathlib import Path
 from magicid_cli import adapters, models, training
 from magicid_cli.config import Settings, subset
 from magicid_cli.events import Events
-from magicid_cli.models.base import Family
 from magicid_cli.plan import running
+from magicid_cli.plan.begun import Begun, of_training
 from magicid_cli.reconstruction import accumulate, attach_policy, clips_of, inputs, schedule
 from magicid_cli.reconstruction import outputs as outputs
 from magicid_cli.workspace import Workspace, digest
@@ -71,7 +71,7 @@ def run(workspace: Workspace, settings: Settings, events: Events) -> Reconstruct
         schedule=schedule(settings, settings.reconstruct.steps),
         items=len(clips),
         seed=settings.seed or 0,
-        key=run_key(workspace, settings, family),
+        key=run_key(workspace, settings, family.commit),
         folder=workspace.reconstruct,
         accumulate=lambda batch: accumulate(family, clips, batch, settings),
         events=events,
@@ -82,6 +82,12 @@ def run(workspace: Workspace, settings: Settings, events: Events) -> Reconstruct
     return ReconstructResult(path, len(clips), result.steps, family.commit)
 
 
-def run_key(workspace: Workspace, settings: Settings, family: Family) -> str:
+def begun(workspace: Workspace, settings: Settings) -> Begun:
+    """How far an interrupted training is."""
+    known = models.known(settings.model)
+    return of_training(workspace.reconstruct / "checkpoints", known and run_key(workspace, settings, known[0]))
+
+
+def run_key(workspace: Workspace, settings: Settings, commit: str) -> str:
     """What a checkpoint of this run must have been made from."""
-    return digest([FORMAT, subset(settings, READS), inputs(workspace, settings), family.commit])
+    return digest([FORMAT, subset(settings, READS), inputs(workspace, settings), commit])

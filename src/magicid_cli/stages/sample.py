@@ -21,6 +21,9 @@ from magicid_cli.models.base import Family, Shape
 from magicid_cli.models.catalog import video_model
 from magicid_cli.photos import decode
 from magicid_cli.plan import running
+from magicid_cli.plan.begun import Begun
+from magicid_cli.plan.costs import GB
+from magicid_cli.plan.workload import clip_bytes
 from magicid_cli.prompts import choose, drawn
 from magicid_cli.workspace import Workspace, append_line, digest, file_digest, read_lines, write_lines
 
@@ -127,7 +130,7 @@ def run(workspace: Workspace, settings: Settings, events: Events) -> SampleResul
     prompts = chosen_prompts(settings)
     write_lines(folder / "prompts.jsonl", [{"id": number, "text": text} for number, text in enumerate(prompts)])
     references = conditioning.references(workspace)
-    items = work(workspace, settings, family, prompts, references)
+    items = work(workspace, settings, (family.commit, str(family.dtype)), prompts, references)
     records = {row["id"]: row for row in read_lines(folder / "videos.jsonl")}
     missing = [item for item in items if not is_made(folder, item, records.get(item.id))]
 
@@ -152,6 +155,22 @@ def run(workspace: Workspace, settings: Settings, events: Events) -> SampleResul
     if timing:
         events.emit("timing", stage=NAME, **timing)
     return SampleResult(dict(Counter(item.origin for item in items)), len(missing), timing)
+
+
+def begun(workspace: Workspace, settings: Settings) -> Begun:
+    """How far an interrupted sampling is: by the latents of its generated videos, whose clips are the smaller work."""
+    weights = models.known(settings.model)
+    if weights is None:
+        return Begun()
+    items = work(workspace, settings, weights, chosen_prompts(settings), conditioning.references(workspace))
+    folder = workspace.repository
+    there = [item for item in items if has_latents(folder, item)]
+    records = {row["id"]: row for row in read_lines(folder / "videos.jsonl")}
+    clips = [folder / f"clips/{one.id}.mp4" for one in there if records.get(one.id, {}).get("key") == one.key]
+    size = float(sum((folder / latents_name(item)).stat().st_size for item in there))
+    # A clip that took more than was planned for it takes nothing off the others.
+    size += sum(min(path.stat().st_size, clip_bytes(settings)) for path in clips if path.is_file())
+    return Begun(sum(item.origin != "static" for item in there), size / GB, exact=True)
 
 
 def timing_of(denoised: int, denoising_s: float, whole_s: float) -> dict[str, float]:
@@ -186,16 +205,24 @@ def chosen_prompts(settings: Settings) -> list[str]:
 def work(
     workspace: Workspace,
     settings: Settings,
-    family: Family,
+    weights: tuple[str, str],
     prompts: list[str],
     references: list[conditioning.Reference],
 ) -> list[Item]:
-    """Every item of the repository, dealt round the prompts; an item's seed depends on its name alone."""
+    """Every item of the repository, dealt round the prompts; an item's seed depends on its name alone.
+
+    Args:
+        workspace: as its round sees it.
+        settings: seed set.
+        weights: commit and number type of the model.
+        prompts: in order.
+        references: the photos.
+    """
     shape = shape_of(settings)
     common = {
         "model": settings.model.name,
-        "commit": family.commit,
-        "dtype": str(family.dtype),
+        "commit": weights[0],
+        "dtype": weights[1],
         "shape": str(shape),
         "fps": settings.shape.fps,
     }

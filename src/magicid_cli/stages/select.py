@@ -11,6 +11,7 @@ from magicid_cli import hpo, votes
 from magicid_cli.config import Settings
 from magicid_cli.errors import MagicIDError
 from magicid_cli.events import Events
+from magicid_cli.repeating import customize
 from magicid_cli.workspace import Workspace, file_digest, read_lines, write_json, write_lines
 
 NAME = "select"
@@ -197,16 +198,16 @@ def require(choice: Choice, workspace: Workspace, *, reported: bool = False) -> 
     if choice.rows:
         return
     without = len(choice.report["set_aside"])
-    hint = "Sample more videos (--tuned 200), or relax a rule (--tau 9, --video-cap 20)"
+    hint = "Sample more videos (--tuned 200), or relax a rule (--tau 9, --video-cap 20)."
     missing = ""
     if without:
         missing = f" ({without} {'video is' if without == 1 else 'videos are'} set aside: see set-aside.jsonl)"
-        hint = f"Have these clips made again first: magicid customize PHOTOS --name {workspace.name}"
+        hint = f"Have these clips made again first: {customize(workspace)}"
     counts = "; pairs.json has the counts" if reported else ""
     raise MagicIDError(
         "pairs-none",
-        f"No preference pair could be selected: {choice.report['starved_by']}{missing}.",
-        f"{hint}{counts}.",
+        f"No preference pair could be selected: {choice.report['starved_by']}{missing}{counts}.",
+        hint,
     )
 
 

@@ -1,12 +1,12 @@
 """How it was made: settings with origins, versions, licences, seeds, hours, energy, and the command to repeat it."""
 
-import shlex
 from collections.abc import Mapping
 from typing import Any
 
 from magicid_cli.config import KNOBS
 from magicid_cli.export.card import licences
 from magicid_cli.models.catalog import FACE_MODELS, FEATURE_MODELS, VIDEO_MODELS
+from magicid_cli.repeating import command
 from magicid_cli.workspace import Workspace, read_lines
 
 LONGEST_PAUSE_S = 900.0
@@ -55,7 +55,7 @@ def section(workspace: Workspace, manifest: Mapping[str, Any], gpu: str | None, 
     on_gpu = any(row.get("device") == "cuda" for row in read_lines(workspace.repository / "videos.jsonl"))
     return {
         "settings": _settings(recorded, private=private),
-        "command": command(workspace.name, recorded, private=private) if recorded else "",
+        "command": command(workspace.name, recorded, hidden=() if private else _files(recorded)) if recorded else "",
         "versions": _versions(workspace),
         "licences": licences(manifest) if manifest.get("model") in VIDEO_MODELS and recorded else [],
         "hours": hours,
@@ -140,31 +140,11 @@ def _spoken(value: Any) -> str:
     return "–" if value is None or value == "" else str(value)
 
 
-def command(name: str, recorded: Mapping[str, Any], *, private: bool = True) -> str:
-    """The command that repeats the run: everything that differs from the model's own settings, and the seed.
-
-    Args:
-        name: of the identity.
-        recorded: settings with their origins, of the manifest.
-        private: whether files may be named; otherwise each is called FILE.
-    """
-    values, origins = recorded.get("values", {}), recorded.get("origins", {})
-    words = ["magicid", "customize", "PHOTOS", "--name", name]
-    for setting, knob in KNOBS.items():
-        section, _, inner = setting.rpartition(".")
-        part = values.get(section, {}) if section else values
-        value, origin = part.get(inner), origins.get(setting, "default")
-        own = origin == "default" or origin.startswith("model ")
-        if not knob.flag or value is None or (own and setting != "seed") or section == "generate":
-            continue
-        words += _flag(knob.flag, value if private or not _is_file(setting, value) else "FILE")
-    return shlex.join(words)
-
-
-def _flag(flag: str, value: Any) -> list[str]:
-    if isinstance(value, bool):
-        return [flag if value else f"--no-{flag[2:]}"]
-    return [flag, f"{value:g}" if isinstance(value, float) and float(f"{value:g}") == value else str(value)]
+def _files(recorded: Mapping[str, Any]) -> set[str]:
+    """The recorded settings whose values are files."""
+    values = recorded.get("values", {})
+    sections = {name: name.rpartition(".") for name in _FILES}
+    return {name for name, (part, _, inner) in sections.items() if _is_file(name, values.get(part, {}).get(inner))}
 
 
 def _versions(workspace: Workspace) -> dict[str, str]:

@@ -13,6 +13,7 @@ import torch
 
 from album import SMALL, drawn_photos
 from magicid_cli import competition, conditioning, config, generation, keywords, methods, models, pipeline
+from magicid_cli import plan as planning
 from magicid_cli.baselines import dreambooth, magic_me, untrained
 from magicid_cli.baselines.person_mask import at_latents, masked_error, outline
 from magicid_cli.baselines.registry import METHODS
@@ -302,6 +303,21 @@ def test_the_plan_counts_all_of_magicids_steps_and_what_is_in_memory_beside(alic
     ]
     # 7.07 billion values of Llama that are used and 0.12 of CLIP, four bytes each on a CPU.
     assert memory[0].memory_gb - memory[1].memory_gb == pytest.approx(4 * 7.192, abs=0.01)
+
+
+def test_a_step_with_class_clips_takes_twice_the_time_in_the_same_memory(alice: Path) -> None:
+    workspace, settings = Workspace("alice"), resolved(alice).settings
+    wanted = settings, config.with_values(settings, {"dreambooth.class_clips": 3})
+    one, other = (methods.estimate_of(workspace, "dreambooth", now, 0, ["dreambooth"]) for now in wanted)
+    clips = planning.for_run(
+        config.with_values(settings, {"repository.tuned": 3, "repository.initial": 0}),
+        photos=0,
+        todo={"sample"},
+        home=workspace.path / "none",
+    )
+    assert one.seconds and other.seconds and clips.seconds
+    assert other.seconds == pytest.approx(2 * one.seconds + clips.seconds)
+    assert other.memory_gb == one.memory_gb
 
 
 def test_a_method_can_begin_an_identity(tmp_path: Path) -> None:

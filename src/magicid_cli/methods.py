@@ -110,7 +110,9 @@ def estimate_of(
     if name == "magic-me":
         values["reconstruct.batch"] = settings.magic_me.batch
     if class_clips:
+        # A step takes a class clip for each photo, one after the other: twice the time in the same memory.
         values |= {"repository.tuned": class_clips, "repository.initial": 0}
+        values["reconstruct.batch"] = 2 * settings.reconstruct.batch
     stages = {"ingest": "ingest", name: "reconstruct"}
     wanted = {stages[one] for one in todo} | ({"sample"} if class_clips and name in todo else set())
     found = planning.for_run(

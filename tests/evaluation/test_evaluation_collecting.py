@@ -215,7 +215,11 @@ def test_videos_of_a_model_of_its_own_are_of_one_model_and_of_photos_that_are_th
             ("another photo", "a", "x", 0.3, 8),
         ]
     ):
-        more = {"photo": {"sha256": photo}, "weights": {"repo": weights}, "checkpoint_sha256": checkpoint}
+        more: dict[str, Any] = {
+            "photo": {"sha256": photo},
+            "weights": {"repo": weights},
+            "checkpoint_sha256": checkpoint,
+        }
         made(workspace, f"{number}.mp4", None, settings={"scale": scale, "fps": fps}, time=float(number), **more)
     assert names(workspace) == {"id-animator": ["4.mp4", "5.mp4"]}
     (note,) = of_identity(workspace)["id-animator"].notes

@@ -333,6 +333,7 @@ def estimated(
     todo: Collection[str] = RUN,
     downloads: dict[str, float] | None = None,
     seconds: dict[str, float] | None = None,
+    method: str = "",
 ) -> plan.Estimate:
     return plan.estimate(
         wanted,
@@ -342,6 +343,7 @@ def estimated(
         todo=todo,
         downloads=downloads or {},
         measured=seconds,
+        method=method,
     )
 
 
@@ -791,6 +793,24 @@ def test_without_a_gpu_the_plan_is_for_one_h100_and_says_so(tmp_path: Path, monk
     assert [error.code for error in plan.check(found)] == ["gpu-missing"]
     on_the_cpu = plan.for_run(settings(model__device="cpu"), photos=8, todo=RUN, home=tmp_path)
     assert on_the_cpu.seconds is None and not on_the_cpu.machine.assumed
+
+
+@pytest.mark.parametrize(("memory", "plans", "fits"), [(50.0, ("80gb", "24gb"), True), (23.0, ("24gb", "24gb"), False)])
+def test_what_magic_me_keeps_beside_the_model_counts_in_plan_check_and_run(
+    memory: float, plans: tuple[str, str], fits: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Llama's and CLIP's 14.4 GB, which no stage of MagicID has in memory while it trains."""
+    here, wanted = replace(H100, gpu_memory_gb=memory), settings("paper")
+    monkeypatch.setattr(running, "this_machine", lambda device: here)
+    found = [estimated(wanted, on=here, todo={"reconstruct"}, method=name) for name in ("", "magic-me")]
+    (alone,), (beside,) = (one.rows for one in found)
+    assert alone.held and alone.held.fits and beside.held
+    assert (alone.held.plan, beside.held.plan) == plans
+    assert beside.memory_gb - beside.held.need.gpu_gb == pytest.approx(14.4, abs=0.05)
+    assert [running.held(wanted, "reconstruct", name)[0] for name in ("", "magic-me")] == list(plans)
+    assert (plan.check(found[1]) == []) is fits
+    if not fits:
+        assert "--memory-plan auto" not in problem(found[1]).hint
 
 
 def test_every_stage_has_work() -> None:

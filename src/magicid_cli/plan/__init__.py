@@ -5,7 +5,7 @@ a GPU it stays unknown. Every figure says which it is.
 """
 
 from collections.abc import Collection, Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,7 @@ from magicid_cli.plan.workload import (
     STAGES,
     Judging,
     Work,
+    beside_gb,
     chosen,
     data_gb,
     training_shape,
@@ -62,6 +63,7 @@ class Row:
         memory_gb: peak on the GPU, or in main memory where there is none; 0 where it does not matter.
         note: what one item is and what it takes.
         held: how the stage holds the model, if it does: memory plan, what fits.
+        beside_gb: what of the peak another method's training keeps beside the model.
     """
 
     stage: str
@@ -71,6 +73,7 @@ class Row:
     memory_gb: float
     note: str
     held: Choice | None = None
+    beside_gb: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -174,6 +177,7 @@ def estimate(
     downloads: Mapping[str, float],
     measured: Mapping[str, float] | None = None,
     judging: Judging | None = None,
+    method: str = "",
 ) -> Estimate:
     """What a run would take.
 
@@ -186,9 +190,11 @@ def estimate(
         downloads: GB still to fetch, by repository.
         measured: seconds of one item (photo, step, video, clip), by stage, where this identity has measured them.
         judging: what scoring has left to do in the earliest of the rounds; None if all of it.
+        method: another method, whose training `reconstruct` then is.
     """
     value_bytes, stages = value_bytes_of(settings, machine), set(map(stage_of, todo))
-    held = {stage: chosen(settings, model, machine, stage) for stage in HOLDING if stage in stages}
+    beside = beside_gb(settings, machine, method)
+    held = {stage: chosen(settings, model, machine.without(beside), stage) for stage in HOLDING if stage in stages}
     executions = {stage: choice.execution for stage, choice in held.items()}
     work, later = (work_of(settings, model, photos, value_bytes, left, executions) for left in (judging, None))
     names = sorted(todo, key=lambda name: (name == "generate", number_of(name), STAGES.index(stage_of(name))))
@@ -197,7 +203,8 @@ def estimate(
         stage, arch = stage_of(name), costs.ARCHITECTURES[model.name]
         of_round = (work if number_of(name) == number_of(names[0]) else later)[stage]
         measured_s = (measured or {}).get(stage)
-        rows.append(_row(name, of_round, arch, machine, value_bytes, measured_s, held.get(stage)))
+        row = _row(name, of_round, arch, machine, value_bytes, measured_s, held.get(stage))
+        rows.append(replace(row, memory_gb=row.memory_gb + beside, beside_gb=beside) if row.held else row)
     return Estimate(
         model=model,
         settings=settings,
@@ -287,6 +294,7 @@ def for_run(
     home: Path,
     judging: Judging | None = None,
     gpu: str | None = None,
+    method: str = "",
 ) -> Estimate:
     """What a run would take, with what the identity in `home` has measured before.
 
@@ -300,6 +308,7 @@ def for_run(
         home: the identity's folder.
         judging: what scoring has left to do; None if all of it.
         gpu: a short name of another GPU to plan for.
+        method: another method, whose training `reconstruct` then is.
 
     Raises:
         MagicIDError: `settings-unknown`, also for a GPU that is not known.
@@ -319,6 +328,7 @@ def for_run(
         downloads=downloads(settings, model, todo, judging),
         measured={} if machine.asked else seconds_of(home, settings),
         judging=judging,
+        method=method,
     )
 
 

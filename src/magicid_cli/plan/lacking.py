@@ -82,12 +82,13 @@ def _smaller(estimate: "Estimate") -> str:
     """The largest shape that fits, as flags to type; else a smaller base."""
     todo, machine, model = {row.stage for row in estimate.rows}, estimate.machine, estimate.model
     section = "generate" if todo == {"generate"} else "shape"
+    held = [(stage_of(row.stage), machine.without(row.beside_gb)) for row in estimate.rows if row.held]
     auto = with_values(estimate.settings, {"model.memory_plan": "auto"})
-    if all(chosen(auto, model, machine, stage_of(row.stage)).fits for row in estimate.rows if row.held):
+    if all(chosen(auto, model, there, stage).fits for stage, there in held):
         return "This fits: --memory-plan auto"
     for frames, size in _SHAPES:
         settings = with_values(auto, {f"{section}.frames": frames, f"{section}.size": size})
-        if all(chosen(settings, model, machine, stage_of(row.stage)).fits for row in estimate.rows if row.held):
+        if all(chosen(settings, model, there, stage).fits for stage, there in held):
             return f"This fits: --frames {frames} --size {size}"
     return "No shape of this model fits this GPU; a small model that runs anywhere: --model mini"
 

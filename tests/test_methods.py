@@ -402,6 +402,28 @@ def test_a_video_of_a_method_with_its_own_model_counts_while_its_photo_and_its_s
     assert found() == [None], "its photo is gone"
 
 
+def test_what_was_practised_is_what_the_repositories_keep(alice: Path) -> None:
+    """Whatever became of the file of prompts; those of a later round count, too."""
+    identity, now = Workspace("alice"), {"compare.prompts": 2, "repository.prompts_file": str(alice / "moved.txt")}
+    settings = resolved(alice, **now).settings
+
+    def asked() -> list[str]:
+        return list(dict.fromkeys(one.prompt for one in competition.wanted(identity, settings)))
+
+    first, second = asked()
+    kept = identity.repository / "prompts.jsonl"
+    append_line(kept, {"id": len(read_lines(kept)), "text": first})
+    assert asked()[0] == second
+    identity.update(settings={"values": {"rounds": 2}, "origins": {}})
+    write_lines(identity.round(2).repository / "prompts.jsonl", [{"id": 0, "text": second}])
+    assert not {first, second} & set(asked())
+    kept.unlink()
+    (identity.round(2).repository / "prompts.jsonl").unlink()
+    with pytest.raises(MagicIDError) as caught:
+        asked()
+    assert caught.value.code == "prompts-file"
+
+
 def test_videos_of_another_stored_base_do_not_count(alice: Path) -> None:
     """By the record that generating leaves: one without a base is one of the base in full."""
     identity, now = Workspace("alice"), {"compare.prompts": 1}

@@ -23,6 +23,7 @@ from magicid_cli.pages import side_by_side
 from magicid_cli.plan import Estimate, Row
 from magicid_cli.prompts import choose, drawn
 from magicid_cli.prompts.names import resolve as resolve_name
+from magicid_cli.rounds import FIRST, recorded
 from magicid_cli.workspace import Workspace, file_digest, read_lines, write_text
 
 TABLES = tuple(f"table{ending}" for ending in (".csv", ".md", ".tex", ".json"))
@@ -107,11 +108,18 @@ def _prompts(identity: Workspace, settings: Settings) -> list[str]:
         given = choose.from_file(Path(own.prompts_file).expanduser(), class_word)
         texts = [resolve_name(text, {identity.name: class_word}, identity.name).text for text in given]
         return [drawn.spelled(text) for text in texts] if is_drawn else texts
-    practised = set(pipeline.stage("sample").chosen_prompts(pipeline.seeded(identity, settings)))
+    practised = _practised(identity, settings)
     pick = drawn.pick if is_drawn else choose.pick
     # As many more as could be among those that were practised.
     found = pick(own.prompts + len(practised), _PROMPTS_SEED, class_word)
     return [text for text in found if text not in practised][: own.prompts]
+
+
+def _practised(identity: Workspace, settings: Settings) -> set[str]:
+    """The prompts that MagicID's repositories were made for; before there is one, those that it would be made for."""
+    repositories = [identity.round(number).repository for number in range(FIRST, recorded(identity.manifest()) + 1)]
+    found = {row["text"] for folder in repositories for row in read_lines(folder / "prompts.jsonl")}
+    return found or set(pipeline.stage("sample").chosen_prompts(pipeline.seeded(identity, settings)))
 
 
 # --------------------------------------------------------------------------------------------------------------- plan

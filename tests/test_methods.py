@@ -331,6 +331,17 @@ def test_a_method_can_begin_an_identity(tmp_path: Path) -> None:
     assert workspace.methods()[0].method == "dreambooth"
 
 
+def test_what_is_told_after_a_methods_run_is_in_no_manifest_of_it(alice: Path) -> None:
+    """Of several methods with one stream of events, each keeps its own."""
+    events, space = Events(), Workspace("alice").of_method("dreambooth")
+    run(alice, "dreambooth", events, **{"prefer.steps": 0, "reconstruct.steps": 1})
+    assert events.path is None
+    known = read_lines(space.events)
+    events.emit("fallback", message="of the next method", stage="magic-me")
+    assert "of the next method" not in space.manifest()["fallbacks"]
+    assert read_lines(space.events) == known
+
+
 # ------------------------------------------------------------------------------------------------ commands and compare
 
 

@@ -148,12 +148,10 @@ def run(
     """
     facts, begun = method(trained_method(name)), time.monotonic()
     space = identity.of_method(name)
-    with identity.lock():
+    with identity.lock(), events.kept(space.events, lambda event: _record(space, event)):
         settings = seeded(identity, space, resolved.settings)
         found = states(identity, name, settings, photos)
         space.create()
-        events.path = space.events
-        events.listen(lambda event: _record(space, event))
         todo = [one.name for one in found if one.state != "cached"]
         for stage in todo:
             pipeline.stage(stage).prepare(settings, events)

@@ -15,6 +15,7 @@ from diffusers import AutoencoderKLHunyuanVideo, HunyuanVideoTransformer3DModel
 from torch.utils.flop_counter import FlopCounterMode
 
 from magicid_cli import adapters, hub, plan
+from magicid_cli.baselines import consisid, id_animator
 from magicid_cli.config import AdapterSettings, Settings, resolve, with_values
 from magicid_cli.errors import CODES, MACHINE, MagicIDError
 from magicid_cli.events import Events
@@ -651,6 +652,18 @@ def test_generate_is_held_against_its_own_shape() -> None:
     error = problem(estimated(settings(), on=replace(H100, gpu_memory_gb=12.0), todo={"generate"}))
     assert "'generate' at 61x720x1280 needs about 14 GB" in error.message
     assert "--frames 61 --size 960x544" in error.hint
+
+
+@pytest.mark.parametrize(
+    ("method", "memory", "shape"), [(consisid, 24.0, "49x480x720"), (id_animator, 9.0, "16x512x512")]
+)
+def test_a_method_with_a_model_of_its_own_is_told_by_its_own_shape(method: Any, memory: float, shape: str) -> None:
+    """No memory plan and no shape of ours helps it."""
+    about = estimated(settings(), on=replace(H100, gpu_memory_gb=memory), todo=())
+    error = problem(replace(about, rows=tuple(method.plan_rows(settings()))))
+    assert error.code == "gpu-memory"
+    assert f"'generate' at {shape} needs about" in error.message
+    assert error.hint == "Free the GPU, or use a larger one."
 
 
 def test_disk_is_checked_where_the_files_go() -> None:

@@ -64,6 +64,7 @@ class Row:
         note: what one item is and what it takes.
         held: how the stage holds the model, if it does: memory plan, what fits.
         beside_gb: what of the peak another method's training keeps beside the model.
+        shape: of the videos, where they are not of the run's own shape.
     """
 
     stage: str
@@ -74,6 +75,7 @@ class Row:
     note: str
     held: Choice | None = None
     beside_gb: float = 0.0
+    shape: Shape | None = None
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ import torch
 from album import SMALL, drawn_photos
 from magicid_cli import competition, conditioning, config, generation, keywords, methods, models, pipeline
 from magicid_cli import plan as planning
-from magicid_cli.baselines import dreambooth, magic_me, untrained
+from magicid_cli.baselines import dreambooth, environments, magic_me, untrained
 from magicid_cli.baselines.person_mask import at_latents, masked_error, outline
 from magicid_cli.baselines.registry import METHODS
 from magicid_cli.cli.app import main
@@ -411,6 +411,23 @@ def test_a_video_of_a_method_with_its_own_model_counts_while_its_photo_and_its_s
     write_lines(identity.references / "captions.jsonl", lines)
     (identity.references / row["photo"]["file"]).unlink()
     assert found() == [None], "its photo is gone"
+
+
+def test_the_plan_tells_before_any_training_what_a_later_method_lacks(
+    alice: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another environment, here; and what every method's figures take for granted stays said."""
+    monkeypatch.setattr(environments, "is_ready", lambda name: False)
+    monkeypatch.setattr(environments, "python_of", _missing)
+    identity, asked = Workspace("alice"), resolved(alice, **{"compare.prompts": 1, "model.device": "cpu"})
+    found, problems = competition.plan(identity, ["dreambooth", "consisid"], asked)
+    assert "baseline-missing" in [problem.code for problem in problems]
+    alone, _ = competition.plan(identity, ["dreambooth"], asked)
+    assert found.assumptions == alone.assumptions != ()
+
+
+def _missing(name: str) -> Path:
+    raise MagicIDError("baseline-missing", f"{name} is not installed.", f"magicid baseline install {name}")
 
 
 def test_what_was_practised_is_what_the_repositories_keep(alice: Path) -> None:

@@ -134,6 +134,7 @@ def plan(identity: Workspace, names: Sequence[str], resolved: Resolved) -> tuple
     rows: list[Row] = []
     downloads: dict[str, float] = {}
     problems: list[MagicIDError] = []
+    assumptions: list[str] = []
     data_gb, about = 0.0, None
     for name in names:
         settings, found = resolved.settings, list[Estimate]()
@@ -146,16 +147,29 @@ def plan(identity: Workspace, names: Sequence[str], resolved: Resolved) -> tuple
         missing = sum(path is None for path in made_before(identity, name, settings))
         if missing:
             videos = methods.video_estimate(identity, name, settings, missing)
-            problems += planning.check(videos)
+            problems += [*planning.check(videos), *_refusals(identity, name, settings)]
             found.append(replace(videos, rows=tuple(methods.renamed(videos.rows, "generate", "videos"))))
         for one in found:
             rows += [replace(row, stage=f"{name}: {row.stage}") for row in one.rows]
             downloads |= one.downloads
             data_gb += one.data_gb
+            assumptions += one.assumptions
             about = one
     if about is None:
         about = planning.for_run(resolved.settings, photos=0, todo=(), home=identity.path)
-    return replace(about, rows=tuple(rows), downloads=downloads, data_gb=data_gb), problems
+    whole = replace(about, rows=tuple(rows), downloads=downloads, data_gb=data_gb)
+    return replace(whole, assumptions=tuple(dict.fromkeys(assumptions or about.assumptions))), problems
+
+
+def _refusals(identity: Workspace, name: str, settings: Settings) -> list[MagicIDError]:
+    """What a method with a model of its own would refuse only after the others were trained."""
+    if not METHODS[name].own_model:
+        return []
+    try:
+        pipeline.stage(name).require(identity.of_method(name), settings)
+    except MagicIDError as error:
+        return [error]
+    return []
 
 
 def to_train(identity: Workspace, name: str, settings: Settings) -> bool:

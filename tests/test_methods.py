@@ -13,7 +13,8 @@ import torch
 
 from album import SMALL, drawn_photos
 from magicid_cli import competition, conditioning, config, generation, keywords, methods, models, pipeline
-from magicid_cli.baselines import dreambooth, magic_me, untrained
+from magicid_cli import plan as planning
+from magicid_cli.baselines import dreambooth, environments, magic_me, untrained
 from magicid_cli.baselines.person_mask import at_latents, masked_error, outline
 from magicid_cli.baselines.registry import METHODS
 from magicid_cli.cli.app import main
@@ -304,6 +305,21 @@ def test_the_plan_counts_all_of_magicids_steps_and_what_is_in_memory_beside(alic
     assert memory[0].memory_gb - memory[1].memory_gb == pytest.approx(4 * 7.192, abs=0.01)
 
 
+def test_a_step_with_class_clips_takes_twice_the_time_in_the_same_memory(alice: Path) -> None:
+    workspace, settings = Workspace("alice"), resolved(alice).settings
+    wanted = settings, config.with_values(settings, {"dreambooth.class_clips": 3})
+    one, other = (methods.estimate_of(workspace, "dreambooth", now, 0, ["dreambooth"]) for now in wanted)
+    clips = planning.for_run(
+        config.with_values(settings, {"repository.tuned": 3, "repository.initial": 0}),
+        photos=0,
+        todo={"sample"},
+        home=workspace.path / "none",
+    )
+    assert one.seconds and other.seconds and clips.seconds
+    assert other.seconds == pytest.approx(2 * one.seconds + clips.seconds)
+    assert other.memory_gb == one.memory_gb
+
+
 def test_a_method_can_begin_an_identity(tmp_path: Path) -> None:
     """Photos are looked at first; then MagicID's own run finds them looked at."""
     workspace, given = Workspace("bob"), drawn_photos(tmp_path / "photos")
@@ -313,6 +329,17 @@ def test_a_method_can_begin_an_identity(tmp_path: Path) -> None:
     assert workspace.manifest()["class_word"] == "person" and workspace.of_method("dreambooth").manifest()["licence"]
     assert pipeline.states(workspace, wanted.settings, given)[0].state == "cached"
     assert workspace.methods()[0].method == "dreambooth"
+
+
+def test_what_is_told_after_a_methods_run_is_in_no_manifest_of_it(alice: Path) -> None:
+    """Of several methods with one stream of events, each keeps its own."""
+    events, space = Events(), Workspace("alice").of_method("dreambooth")
+    run(alice, "dreambooth", events, **{"prefer.steps": 0, "reconstruct.steps": 1})
+    assert events.path is None
+    known = read_lines(space.events)
+    events.emit("fallback", message="of the next method", stage="magic-me")
+    assert "of the next method" not in space.manifest()["fallbacks"]
+    assert read_lines(space.events) == known
 
 
 # ------------------------------------------------------------------------------------------------ commands and compare
@@ -384,6 +411,45 @@ def test_a_video_of_a_method_with_its_own_model_counts_while_its_photo_and_its_s
     write_lines(identity.references / "captions.jsonl", lines)
     (identity.references / row["photo"]["file"]).unlink()
     assert found() == [None], "its photo is gone"
+
+
+def test_the_plan_tells_before_any_training_what_a_later_method_lacks(
+    alice: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another environment, here; and what every method's figures take for granted stays said."""
+    monkeypatch.setattr(environments, "is_ready", lambda name: False)
+    monkeypatch.setattr(environments, "python_of", _missing)
+    identity, asked = Workspace("alice"), resolved(alice, **{"compare.prompts": 1, "model.device": "cpu"})
+    found, problems = competition.plan(identity, ["dreambooth", "consisid"], asked)
+    assert "baseline-missing" in [problem.code for problem in problems]
+    alone, _ = competition.plan(identity, ["dreambooth"], asked)
+    assert found.assumptions == alone.assumptions != ()
+
+
+def _missing(name: str) -> Path:
+    raise MagicIDError("baseline-missing", f"{name} is not installed.", f"magicid baseline install {name}")
+
+
+def test_what_was_practised_is_what_the_repositories_keep(alice: Path) -> None:
+    """Whatever became of the file of prompts; those of a later round count, too."""
+    identity, now = Workspace("alice"), {"compare.prompts": 2, "repository.prompts_file": str(alice / "moved.txt")}
+    settings = resolved(alice, **now).settings
+
+    def asked() -> list[str]:
+        return list(dict.fromkeys(one.prompt for one in competition.wanted(identity, settings)))
+
+    first, second = asked()
+    kept = identity.repository / "prompts.jsonl"
+    append_line(kept, {"id": len(read_lines(kept)), "text": first})
+    assert asked()[0] == second
+    identity.update(settings={"values": {"rounds": 2}, "origins": {}})
+    write_lines(identity.round(2).repository / "prompts.jsonl", [{"id": 0, "text": second}])
+    assert not {first, second} & set(asked())
+    kept.unlink()
+    (identity.round(2).repository / "prompts.jsonl").unlink()
+    with pytest.raises(MagicIDError) as caught:
+        asked()
+    assert caught.value.code == "prompts-file"
 
 
 def test_videos_of_another_stored_base_do_not_count(alice: Path) -> None:

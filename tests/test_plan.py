@@ -15,6 +15,7 @@ from diffusers import AutoencoderKLHunyuanVideo, HunyuanVideoTransformer3DModel
 from torch.utils.flop_counter import FlopCounterMode
 
 from magicid_cli import adapters, hub, plan
+from magicid_cli.baselines import consisid, id_animator
 from magicid_cli.config import AdapterSettings, Settings, resolve, with_values
 from magicid_cli.errors import CODES, MACHINE, MagicIDError
 from magicid_cli.events import Events
@@ -333,6 +334,7 @@ def estimated(
     todo: Collection[str] = RUN,
     downloads: dict[str, float] | None = None,
     seconds: dict[str, float] | None = None,
+    method: str = "",
 ) -> plan.Estimate:
     return plan.estimate(
         wanted,
@@ -342,6 +344,7 @@ def estimated(
         todo=todo,
         downloads=downloads or {},
         measured=seconds,
+        method=method,
     )
 
 
@@ -651,6 +654,18 @@ def test_generate_is_held_against_its_own_shape() -> None:
     assert "--frames 61 --size 960x544" in error.hint
 
 
+@pytest.mark.parametrize(
+    ("method", "memory", "shape"), [(consisid, 24.0, "49x480x720"), (id_animator, 9.0, "16x512x512")]
+)
+def test_a_method_with_a_model_of_its_own_is_told_by_its_own_shape(method: Any, memory: float, shape: str) -> None:
+    """No memory plan and no shape of ours helps it."""
+    about = estimated(settings(), on=replace(H100, gpu_memory_gb=memory), todo=())
+    error = problem(replace(about, rows=tuple(method.plan_rows(settings()))))
+    assert error.code == "gpu-memory"
+    assert f"'generate' at {shape} needs about" in error.message
+    assert error.hint == "Free the GPU, or use a larger one."
+
+
 def test_disk_is_checked_where_the_files_go() -> None:
     weights = {"a/b": 41.9}
     one = replace(H100, data_disk_gb=45.0)
@@ -825,6 +840,24 @@ def test_without_a_gpu_the_plan_is_for_one_h100_and_says_so(tmp_path: Path, monk
     assert [error.code for error in plan.check(found)] == ["gpu-missing"]
     on_the_cpu = plan.for_run(settings(model__device="cpu"), photos=8, todo=RUN, home=tmp_path)
     assert on_the_cpu.seconds is None and not on_the_cpu.machine.assumed
+
+
+@pytest.mark.parametrize(("memory", "plans", "fits"), [(50.0, ("80gb", "24gb"), True), (23.0, ("24gb", "24gb"), False)])
+def test_what_magic_me_keeps_beside_the_model_counts_in_plan_check_and_run(
+    memory: float, plans: tuple[str, str], fits: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Llama's and CLIP's 14.4 GB, which no stage of MagicID has in memory while it trains."""
+    here, wanted = replace(H100, gpu_memory_gb=memory), settings("paper")
+    monkeypatch.setattr(running, "this_machine", lambda device: here)
+    found = [estimated(wanted, on=here, todo={"reconstruct"}, method=name) for name in ("", "magic-me")]
+    (alone,), (beside,) = (one.rows for one in found)
+    assert alone.held and alone.held.fits and beside.held
+    assert (alone.held.plan, beside.held.plan) == plans
+    assert beside.memory_gb - beside.held.need.gpu_gb == pytest.approx(14.4, abs=0.05)
+    assert [running.held(wanted, "reconstruct", name)[0] for name in ("", "magic-me")] == list(plans)
+    assert (plan.check(found[1]) == []) is fits
+    if not fits:
+        assert "--memory-plan auto" not in problem(found[1]).hint
 
 
 def test_every_stage_has_work() -> None:

@@ -11,13 +11,13 @@ import pytest
 
 from album import drawn_photos
 from judged import clip
-from magicid_cli import video
+from magicid_cli import generation, video
 from magicid_cli.cli.app import main
 from magicid_cli.errors import MagicIDError
 from magicid_cli.events import Events
 from magicid_cli.pages.study import QUESTIONS, Candidate, build, results, sets_of
 from magicid_cli.pages.study.statistics import intervals, krippendorff_alpha, win_rates
-from magicid_cli.workspace import Workspace, write_lines
+from magicid_cli.workspace import Workspace, file_digest, write_lines
 
 METHODS = ("magic-id", "dreambooth")
 
@@ -231,9 +231,10 @@ def test_rm_names_a_study_of_the_identity_that_it_leaves(
     alice: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """A study shows the person, and who deletes the identity wants to know where."""
-    made = Workspace("alice").videos / "alice.mp4"
+    made, adapter = Workspace("alice").videos / "alice.mp4", file_digest(generation.adapter_of(Workspace("alice")))
     video.write_video(made, clip(1), 8)
-    write_lines(made.with_name("videos.jsonl"), [{"file": str(made), "prompt": "alice runs", "seed": 1}])
+    row = {"file": str(made), "prompt": "alice runs", "seed": 1, "adapter": adapter}
+    write_lines(made.with_name("videos.jsonl"), [row])
     other = tmp_path / "other" / "alice.mp4"
     video.write_video(other, clip(2), 8)
     target = tmp_path / "study"

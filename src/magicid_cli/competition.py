@@ -23,6 +23,7 @@ from magicid_cli.pages import side_by_side
 from magicid_cli.plan import Estimate, Row
 from magicid_cli.prompts import choose, drawn
 from magicid_cli.prompts.names import resolve as resolve_name
+from magicid_cli.rounds import FIRST, recorded
 from magicid_cli.workspace import Workspace, file_digest, read_lines, write_text
 
 TABLES = tuple(f"table{ending}" for ending in (".csv", ".md", ".tex", ".json"))
@@ -107,11 +108,18 @@ def _prompts(identity: Workspace, settings: Settings) -> list[str]:
         given = choose.from_file(Path(own.prompts_file).expanduser(), class_word)
         texts = [resolve_name(text, {identity.name: class_word}, identity.name).text for text in given]
         return [drawn.spelled(text) for text in texts] if is_drawn else texts
-    practised = set(pipeline.stage("sample").chosen_prompts(pipeline.seeded(identity, settings)))
+    practised = _practised(identity, settings)
     pick = drawn.pick if is_drawn else choose.pick
     # As many more as could be among those that were practised.
     found = pick(own.prompts + len(practised), _PROMPTS_SEED, class_word)
     return [text for text in found if text not in practised][: own.prompts]
+
+
+def _practised(identity: Workspace, settings: Settings) -> set[str]:
+    """The prompts that MagicID's repositories were made for; before there is one, those that it would be made for."""
+    repositories = [identity.round(number).repository for number in range(FIRST, recorded(identity.manifest()) + 1)]
+    found = {row["text"] for folder in repositories for row in read_lines(folder / "prompts.jsonl")}
+    return found or set(pipeline.stage("sample").chosen_prompts(pipeline.seeded(identity, settings)))
 
 
 # --------------------------------------------------------------------------------------------------------------- plan
@@ -126,6 +134,7 @@ def plan(identity: Workspace, names: Sequence[str], resolved: Resolved) -> tuple
     rows: list[Row] = []
     downloads: dict[str, float] = {}
     problems: list[MagicIDError] = []
+    assumptions: list[str] = []
     data_gb, about = 0.0, None
     for name in names:
         settings, found = resolved.settings, list[Estimate]()
@@ -138,16 +147,29 @@ def plan(identity: Workspace, names: Sequence[str], resolved: Resolved) -> tuple
         missing = sum(path is None for path in made_before(identity, name, settings))
         if missing:
             videos = methods.video_estimate(identity, name, settings, missing)
-            problems += planning.check(videos)
+            problems += [*planning.check(videos), *_refusals(identity, name, settings)]
             found.append(replace(videos, rows=tuple(methods.renamed(videos.rows, "generate", "videos"))))
         for one in found:
             rows += [replace(row, stage=f"{name}: {row.stage}") for row in one.rows]
             downloads |= one.downloads
             data_gb += one.data_gb
+            assumptions += one.assumptions
             about = one
     if about is None:
         about = planning.for_run(resolved.settings, photos=0, todo=(), home=identity.path)
-    return replace(about, rows=tuple(rows), downloads=downloads, data_gb=data_gb), problems
+    whole = replace(about, rows=tuple(rows), downloads=downloads, data_gb=data_gb)
+    return replace(whole, assumptions=tuple(dict.fromkeys(assumptions or about.assumptions))), problems
+
+
+def _refusals(identity: Workspace, name: str, settings: Settings) -> list[MagicIDError]:
+    """What a method with a model of its own would refuse only after the others were trained."""
+    if not METHODS[name].own_model:
+        return []
+    try:
+        pipeline.stage(name).require(identity.of_method(name), settings)
+    except MagicIDError as error:
+        return [error]
+    return []
 
 
 def to_train(identity: Workspace, name: str, settings: Settings) -> bool:

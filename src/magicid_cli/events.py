@@ -71,6 +71,18 @@ class Events:
         """Send every event from now on to one more listener."""
         self._listeners.append(listener)
 
+    @contextmanager
+    def kept(self, path: Path, listener: Listener) -> Iterator[None]:
+        """Keep events in this file and send them to one more listener, until the block ends."""
+        before = self.path
+        self.path = path
+        self._listeners.append(listener)
+        try:
+            yield
+        finally:
+            self._listeners.remove(listener)
+            self.path = before
+
     def notice(self, message: str, **data: Any) -> None:
         """Something the user should read, in one sentence."""
         self.emit("notice", message=message, **data)

@@ -27,10 +27,6 @@ from magicid_cli.workspace import Workspace
 if TYPE_CHECKING:
     from magicid_cli.generation import Made
 
-# Parameters of the text encoders that stay in memory while keywords are trained: Llama's embeddings and 30 of its 32
-# layers, and CLIP. Those of the small models are next to nothing.
-_TEXT_PARAMETERS = {"hunyuan-video": 525_598_720 + 30 * 218_112_000 + 123_060_480}
-
 
 def seeded(identity: Workspace, space: Workspace, settings: Settings) -> Settings:
     """Settings with a seed: the given one, else the method's recorded one, else the identity's, else a fresh draw."""
@@ -111,24 +107,23 @@ def estimate_of(
     if name == "magic-me":
         values["reconstruct.batch"] = settings.magic_me.batch
     if class_clips:
+        # A step takes a class clip for each photo, one after the other: twice the time in the same memory.
         values |= {"repository.tuned": class_clips, "repository.initial": 0}
+        values["reconstruct.batch"] = 2 * settings.reconstruct.batch
     stages = {"ingest": "ingest", name: "reconstruct"}
     wanted = {stages[one] for one in todo} | ({"sample"} if class_clips and name in todo else set())
     found = planning.for_run(
-        with_values(settings, values), photos=photos, todo=wanted, home=identity.of_method(name).path
+        with_values(settings, values), photos=photos, todo=wanted, home=identity.of_method(name).path, method=name
     )
     rows = {row.stage: row for row in found.rows}
     if "reconstruct" in rows:
-        rows["reconstruct"] = _training_row(rows, name, settings, on_gpu=found.machine.gpu is not None)
+        rows["reconstruct"] = _training_row(rows, name)
     return replace(found, settings=settings, rows=tuple(row for stage, row in rows.items() if stage != "sample"))
 
 
-def _training_row(rows: Mapping[str, Row], name: str, settings: Settings, *, on_gpu: bool) -> Row:
-    """The row of a method's training: a reconstruction, with what the method needs before it or beside it."""
+def _training_row(rows: Mapping[str, Row], name: str) -> Row:
+    """The row of a method's training: a reconstruction, with what the method needs before it."""
     row, before = replace(rows["reconstruct"], stage=name), rows.get("sample")
-    if name == "magic-me" and settings.magic_me.kind == "input":
-        beside = _TEXT_PARAMETERS.get(settings.model.name, 0) * (2 if on_gpu else 4) / planning.costs.GB
-        row = replace(row, memory_gb=row.memory_gb + beside)
     if before is None:
         return row
     seconds = None if row.seconds is None or before.seconds is None else row.seconds + before.seconds
@@ -154,12 +149,10 @@ def run(
     """
     facts, begun = method(trained_method(name)), time.monotonic()
     space = identity.of_method(name)
-    with identity.lock():
+    with identity.lock(), events.kept(space.events, lambda event: _record(space, event)):
         settings = seeded(identity, space, resolved.settings)
         found = states(identity, name, settings, photos)
         space.create()
-        events.path = space.events
-        events.listen(lambda event: _record(space, event))
         todo = [one.name for one in found if one.state != "cached"]
         for stage in todo:
             pipeline.stage(stage).prepare(settings, events)

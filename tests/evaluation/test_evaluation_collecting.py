@@ -9,7 +9,7 @@ import pytest
 from magicid_cli.errors import MagicIDError
 from magicid_cli.evaluation import collecting
 from magicid_cli.evaluation.collecting import in_folder, of_identity, untouched, video_files
-from magicid_cli.workspace import Workspace, append_line
+from magicid_cli.workspace import Workspace, append_line, file_digest
 
 NAMES = ("clip-2.mp4", "clip-10.mp4", "Other.WEBM")
 
@@ -127,50 +127,105 @@ def test_a_folder_without_videos_says_so(tmp_path: Path) -> None:
 # An identity's videos
 
 
-def made(workspace: Workspace, name: str, adapter: str | None, kind: str = "final", **more: str) -> Path:
+def made(workspace: Workspace, name: str, adapter: str | None, kind: str = "final", **more: Any) -> Path:
     path = workspace.videos / name
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(b"x")
     row: dict[str, Any] = {"file": str(path), "prompt": f"prompt of {name}", "adapter": adapter}
-    append_line(workspace.videos / "videos.jsonl", row | more | {"settings": {"adapter": kind}})
+    append_line(workspace.videos / "videos.jsonl", row | {"settings": {"adapter": kind}} | more)
     return path
+
+
+def trained(workspace: Workspace, text: str, kind: str = "adapter") -> str:
+    """An adapter or keywords that are in use now; their digest."""
+    path = workspace.path / f"{kind}.safetensors"
+    workspace.create()
+    path.write_text(text, encoding="utf-8")
+    workspace.update(**{kind: path.name})
+    return file_digest(path)
+
+
+def names(workspace: Workspace) -> dict[str, list[str]]:
+    return {label: [item.name for item in group.items] for label, group in of_identity(workspace).items()}
 
 
 def test_videos_of_keywords_that_were_trained_again_are_left_out() -> None:
     """Magic-Me trains keywords and no adapter."""
     workspace = Workspace("alice").of_method("magic-me")
-    made(workspace, "old.mp4", None, keywords="first")
-    made(workspace, "new.mp4", None, keywords="second")
-    ((label, group),) = of_identity(workspace).items()
-    assert (label, [item.name for item in group.items]) == ("magic-me", ["new.mp4"])
-    assert group.notes == ("Videos of an earlier adapter, left out: 1.",)
+    made(workspace, "old.mp4", None, keywords=trained(workspace, "first", "keywords"))
+    made(workspace, "new.mp4", None, keywords=trained(workspace, "second", "keywords"))
+    assert names(workspace) == {"magic-me": ["new.mp4"]}
+    assert of_identity(workspace)["magic-me"].notes == ("Videos of an earlier adapter, left out: 1.",)
 
 
 def test_an_identitys_videos_by_what_made_them() -> None:
     workspace = Workspace("alice")
-    made(workspace, "old.mp4", "first")
-    made(workspace, "a.mp4", "second")
+    made(workspace, "old.mp4", trained(workspace, "first"))
+    second = trained(workspace, "second")
+    made(workspace, "a.mp4", second)
     made(workspace, "base.mp4", None, "none")
-    made(workspace, "early.mp4", "one", "stage-1")
-    made(workspace, "gone.mp4", "second").unlink()
-    made(workspace, "a.mp4", "second")  # made again: the later record counts
-    found = of_identity(workspace)
-    assert {label: [item.name for item in group.items] for label, group in found.items()} == {
+    workspace.reconstruct.mkdir()
+    early = workspace.reconstruct / "adapter.safetensors"
+    early.write_text("one", encoding="utf-8")
+    made(workspace, "early.mp4", file_digest(early), "stage-1")
+    made(workspace, "earlier.mp4", "zero", "stage-1")
+    made(workspace, "gone.mp4", second).unlink()
+    made(workspace, "a.mp4", second)  # made again: the later record counts
+    assert names(workspace) == {
         collecting.OWN: ["a.mp4"],
         collecting.UNTOUCHED: ["base.mp4"],
         collecting.STAGE_1: ["early.mp4"],
     }
-    assert found[collecting.OWN].notes == (
+    own = of_identity(workspace)[collecting.OWN]
+    assert own.notes == (
         "Videos of an earlier adapter, left out: 1.",
         "Videos that are not where they were made, left out: 1.",
     )
-    assert found[collecting.OWN].items[0].prompt == "prompt of a.mp4"
+    assert own.items[0].prompt == "prompt of a.mp4"
+
+
+def test_videos_of_an_adapter_that_is_no_longer_in_use_are_left_out() -> None:
+    """Also where the one in use has made none yet."""
+    workspace = Workspace("alice")
+    made(workspace, "old.mp4", trained(workspace, "first"))
+    trained(workspace, "second")
+    assert names(workspace) == {collecting.OWN: []}
+    assert of_identity(workspace)[collecting.OWN].notes == ("Videos of an earlier adapter, left out: 1.",)
 
 
 def test_another_methods_videos_have_its_name() -> None:
     workspace = Workspace("alice", method="dreambooth")
-    made(workspace, "a.mp4", "x")
+    made(workspace, "a.mp4", trained(workspace, "x"))
     assert list(of_identity(workspace)) == ["dreambooth"]
+
+
+def test_videos_of_a_model_of_its_own_are_of_one_model_and_of_photos_that_are_there() -> None:
+    workspace = Workspace("alice").of_method("id-animator")
+    workspace.references.mkdir(parents=True)
+    crop = workspace.references / "000.png"
+    crop.write_bytes(b"photo")
+    for number, (photo, weights, checkpoint, scale, fps) in enumerate(
+        [
+            ("another photo", "a", "x", 0.8, 8),
+            (file_digest(crop), "b", "x", 0.8, 8),
+            (file_digest(crop), "a", "y", 0.8, 8),
+            (file_digest(crop), "a", "x", 0.5, 8),
+            (file_digest(crop), "a", "x", 0.8, 8),
+            (file_digest(crop), "a", "x", 0.8, 16),
+            ("another photo", "a", "x", 0.3, 8),
+        ]
+    ):
+        more: dict[str, Any] = {
+            "photo": {"sha256": photo},
+            "weights": {"repo": weights},
+            "checkpoint_sha256": checkpoint,
+        }
+        made(workspace, f"{number}.mp4", None, settings={"scale": scale, "fps": fps}, time=float(number), **more)
+    assert names(workspace) == {"id-animator": ["4.mp4", "5.mp4"]}
+    (note,) = of_identity(workspace)["id-animator"].notes
+    assert note == "Videos from another photo, or with another model or settings, left out: 5."
+    crop.unlink()
+    assert names(workspace) == {"id-animator": []}
 
 
 def test_the_reference_set_of_an_identity_is_the_untouched_models() -> None:

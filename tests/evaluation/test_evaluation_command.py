@@ -18,7 +18,7 @@ from fake_run import identity, outcome
 from magicid_cli import pipeline
 from magicid_cli.cli.app import main
 from magicid_cli.evaluation import METRICS, Evaluation, Figure, SetAside, sheet
-from magicid_cli.workspace import Workspace, append_line
+from magicid_cli.workspace import Workspace, append_line, file_digest
 
 TINY = ("--model", "tiny", "--flow", "dis")
 
@@ -48,9 +48,12 @@ def refused(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[str, s
 
 
 def made(workspace: Workspace, name: str, prompt: str, seed: int) -> None:
-    """A generated video with its record."""
-    path = film(workspace.videos, name, noise(seed))
-    row = {"file": str(path), "prompt": prompt, "adapter": "a", "settings": {"adapter": "final"}}
+    """A video generated with the adapter in use, with its record."""
+    path, adapter = film(workspace.videos, name, noise(seed)), workspace.path / "adapter.safetensors"
+    if not adapter.is_file():
+        adapter.write_text(name, encoding="utf-8")
+        workspace.update(adapter=adapter.name)
+    row = {"file": str(path), "prompt": prompt, "adapter": file_digest(adapter), "settings": {"adapter": "final"}}
     append_line(workspace.videos / "videos.jsonl", row)
 
 
@@ -114,6 +117,17 @@ def test_an_identitys_videos_by_every_method(alice: Workspace, capsys: pytest.Ca
     assert list(outcome(capsys)["data"]["evaluations"]) == ["dreambooth"]
     assert main(["rm", "alice", "--dry-run"]) == 0
     assert "what `evaluate` measured" in capsys.readouterr().out
+
+
+def test_a_group_of_which_nothing_remains_is_named(alice: Workspace, capsys: pytest.CaptureFixture[str]) -> None:
+    (alice.path / "adapter.safetensors").write_text("trained again", encoding="utf-8")
+    assert main(["evaluate", "alice", "--flow", "dis"]) == 0
+    shown = capsys.readouterr()
+    assert "magicid: Videos of an earlier adapter, left out: 2." in shown.err
+    assert "dreambooth" in shown.out and "magicid" not in shown.out
+    code, text = refused(capsys, "evaluate", "alice", "--method", "magicid")
+    assert code == "videos-missing"
+    assert "magicid: Videos of an earlier adapter, left out: 2. It has some by: dreambooth." in text
 
 
 def test_anybodys_videos_of_an_identity(alice: Workspace, capsys: pytest.CaptureFixture[str]) -> None:

@@ -29,6 +29,7 @@ from magicid_cli.events import Event, Events
 from magicid_cli.models.catalog import FEATURE_MODELS
 from magicid_cli.rewards.base import Clip
 from magicid_cli.rewards.clip import ClipJudge
+from magicid_cli.workspace import cache_home
 
 SOURCE = FEATURE_MODELS["i3d"].source
 
@@ -97,14 +98,32 @@ def test_i3d_is_fetched_and_its_content_announced_once(
     assert len(hub.requests) == asked, "what is here is used without asking"
 
 
-def test_a_file_that_changed_is_told(events: Events, heard: list[str], tmp_path: Path) -> None:
+def test_a_program_that_changed_is_not_run_until_that_is_accepted(events: Events, tmp_path: Path) -> None:
     path = script(tmp_path / "own.pt")
-    before = Features(settings(evaluate__fvd_features=str(path)), events).made_by
+    wanted = settings(evaluate__fvd_features=str(path))
+    before = Features(wanted, events).made_by
+    first = hashlib.sha256(path.read_bytes()).hexdigest()
     with path.open("ab") as file:
         file.write(b"\0")
-    after = Features(settings(evaluate__fvd_features=str(path)), events).made_by
-    assert before != after
-    assert len(heard) == 2
+    noted = cache_home() / "evaluation" / "features.json"
+    for _ in range(2):
+        with pytest.raises(MagicIDError) as caught:
+            Features(wanted, events)
+        assert caught.value.code == "features-unusable"
+        for content in (first, hashlib.sha256(path.read_bytes()).hexdigest()):
+            assert content in caught.value.message
+        assert str(noted) in caught.value.hint
+    noted.write_text("no JSON", encoding="utf-8")
+    assert Features(wanted, events).made_by != before
+
+
+def test_tensors_that_changed_are_told(events: Events, heard: list[str], tmp_path: Path) -> None:
+    path = tmp_path / "own.safetensors"
+    made_by = set()
+    for value in range(2):
+        save_file({"a": torch.full((3,), float(value))}, path)
+        made_by.add(Features(settings(evaluate__fvd_features=str(path)), events).made_by)
+    assert len(made_by) == len(heard) == 2
     assert "has changed" in heard[1]
 
 

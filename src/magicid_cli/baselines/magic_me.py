@@ -109,7 +109,7 @@ def run(workspace: Workspace, settings: Settings, events: Events) -> MagicMeResu
         MagicIDError: weights, memory or training failed; the code says which.
     """
     # Held and computed as in stage 1, but for Llama beside it.
-    family, own = running.open_family(settings, "reconstruct", events), settings.magic_me
+    family, own = running.open_family(settings, "reconstruct", events, NAME), settings.magic_me
     latents = latents_of(workspace, settings, family, events, NAME)
     masks = _masks(workspace, settings, latents, events)
     captions = [photo.caption for photo in conditioning.references(workspace)]

@@ -101,7 +101,9 @@ def evaluate(
     found: dict[str, Evaluation] = {}
     for label, collected in subject.groups.items():
         for note in collected.notes:
-            terminal.say(note)
+            terminal.say(f"{label}: {note}" if len(subject.groups) > 1 else note)
+        if not collected.items:
+            continue
         found[label] = measure(
             collected.items,
             subject.photos,
@@ -207,22 +209,27 @@ def _subject(
 
 
 def videos_of(workspace: "Workspace", method: list[str] | None) -> "dict[str, Collected]":
-    """The identity's videos by what made them: its own first, then those of other methods."""
+    """The identity's videos by what made them: its own first, then those of other methods.
+
+    A group of which nothing remains has notes alone.
+    """
     from magicid_cli.evaluation import collecting
     from magicid_cli.workspace import Workspace
 
-    found = collecting.of_identity(workspace)
+    groups = collecting.of_identity(workspace)
     folder = workspace.path / "methods"
     for path in sorted(folder.iterdir()) if folder.is_dir() else []:
-        found |= collecting.of_identity(Workspace(workspace.name, method=path.name))
-    found = {label: collected for label, collected in found.items() if collected.items}
-    unknown = [label for label in method or [] if label not in found]
-    if not found or unknown:
-        what = f" by {', '.join(unknown)}" if unknown else ""
-        there = f" It has some by: {', '.join(found)}." if found else ""
+        groups |= collecting.of_identity(Workspace(workspace.name, method=path.name))
+    there = [label for label, collected in groups.items() if collected.items]
+    groups = {label: collected for label, collected in groups.items() if not method or label in method}
+    unknown = [label for label in method or [] if label not in there]
+    if not there or unknown:
+        by = f" by {', '.join(unknown)}" if unknown else ""
+        left = [f" {label}: {note}" for label, one in groups.items() if label not in there for note in one.notes]
+        some = f" It has some by: {', '.join(there)}." if there else ""
         raise MagicIDError(
             "videos-missing",
-            f"'{workspace.name}' has no videos{what}.{there}",
+            f"'{workspace.name}' has no videos{by}.{''.join(left)}{some}",
             f'Make some: magicid generate --name {workspace.name} --prompt "…"',
         )
-    return {label: collected for label, collected in found.items() if not method or label in method}
+    return groups

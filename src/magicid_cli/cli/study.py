@@ -125,7 +125,9 @@ def _methods(
         for note in collected.notes:
             terminal.say(f"{label}: {note}")
     methods = {
-        label: [Candidate(item.path, item.prompt) for item in collected.items] for label, collected in groups.items()
+        label: [Candidate(item.path, item.prompt) for item in collected.items]
+        for label, collected in groups.items()
+        if collected.items
     }
     return methods, photos, workspace
 

@@ -24,7 +24,7 @@ from typing import Any
 
 from magicid_cli.errors import MagicIDError
 from magicid_cli.evaluation.records import Item
-from magicid_cli.workspace import Workspace, read_lines
+from magicid_cli.workspace import Workspace, file_digest, read_lines
 
 SUFFIXES = (".mp4", ".mov", ".m4v", ".mkv", ".webm", ".avi", ".gif")
 _NAMES = ("video", "file", "clip", "name", "path")
@@ -90,7 +90,9 @@ def video_files(folder: Path) -> list[Path]:
 def of_identity(workspace: Workspace) -> dict[str, Collected]:
     """The videos that `generate` made of an identity or by another method, by what made them.
 
-    Those of an adapter that was replaced later are left out, and so are files that are gone or were moved.
+    Those of an adapter or of keywords that were replaced since are left out; so are those of a method with a model of
+    its own that show a photo no longer there, or that were made with another model or settings than its newest one;
+    and files that are gone or were moved. Nothing may remain.
 
     Args:
         workspace: of the identity or of the method.
@@ -101,7 +103,7 @@ def of_identity(workspace: Workspace) -> dict[str, Collected]:
         if workspace.method and label == OWN:
             label = workspace.method
         groups.setdefault(label, []).append(row)
-    return {label: _newest(rows) for label, rows in groups.items()}
+    return {label: _of_now(workspace, label, rows) for label, rows in groups.items()}
 
 
 def untouched(workspace: Workspace) -> list[Path]:
@@ -115,14 +117,19 @@ def photos_of(workspace: Workspace) -> list[Path]:
     return sorted(workspace.references.glob("[0-9]*.png"))
 
 
-def _newest(rows: Sequence[dict[str, Any]]) -> Collected:
-    """The videos of what was trained and used last, adapter and keywords, each file once."""
+def _of_now(workspace: Workspace, label: str, rows: Sequence[dict[str, Any]]) -> Collected:
+    """The videos that what is there now has made, each file once."""
     latest = {row["file"]: row for row in rows}.values()
-    own = [row for row in latest if _trained(row) == _trained(rows[-1])]
+    if "photo" in rows[-1]:
+        own, others = _of_one_model(workspace, latest), "from another photo, or with another model or settings"
+    else:
+        now = _trained_now(workspace, label)
+        own = [row for row in latest if (row.get("adapter"), row.get("keywords")) == now]
+        others = "of an earlier adapter"
     here = [row for row in own if Path(row["file"]).is_file()]
     notes = []
     if len(own) < len(latest):
-        notes.append(f"Videos of an earlier adapter, left out: {len(latest) - len(own)}.")
+        notes.append(f"Videos {others}, left out: {len(latest) - len(own)}.")
     if len(here) < len(own):
         notes.append(f"Videos that are not where they were made, left out: {len(own) - len(here)}.")
     names = _unique([Path(row["file"]) for row in here])
@@ -131,9 +138,31 @@ def _newest(rows: Sequence[dict[str, Any]]) -> Collected:
     )
 
 
-def _trained(row: Mapping[str, Any]) -> tuple[Any, Any]:
-    """Digests of what a video was made with; a method may train keywords alone."""
-    return row.get("adapter"), row.get("keywords")
+def _trained_now(workspace: Workspace, label: str) -> tuple[str | None, str | None]:
+    """Digests of the adapter and of the keywords that videos of this label are made with now."""
+    if label == UNTOUCHED:
+        return None, None
+    named = {"adapter": "reconstruct/adapter.safetensors"} if label == STAGE_1 else workspace.manifest()
+    adapter, keywords = (workspace.path / named[kind] if named.get(kind) else None for kind in ("adapter", "keywords"))
+    return _content(adapter), _content(keywords)
+
+
+def _content(path: Path | None) -> str | None:
+    return file_digest(path) if path and path.is_file() else None
+
+
+def _of_one_model(workspace: Workspace, rows: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Those of a photo that is there, with the weights and settings of the newest such one."""
+    photos = {file_digest(crop) for crop in photos_of(workspace)}
+    found = [row for row in rows if row["photo"]["sha256"] in photos]
+    newest = max(found, key=lambda row: float(row["time"]), default=None)
+    return [row for row in found if _model(row) == _model(newest or row)]
+
+
+def _model(row: Mapping[str, Any]) -> tuple[Any, ...]:
+    """What a video was made with beside photo, prompt and seed; how fast it plays is no part of it."""
+    settings = {name: value for name, value in row["settings"].items() if name != "fps"}
+    return row["weights"], row.get("checkpoint_sha256"), settings
 
 
 def _unique(paths: Sequence[Path]) -> list[str]:

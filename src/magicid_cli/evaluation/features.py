@@ -29,7 +29,8 @@ class Features:
         events: hears of downloads, and of the content hash of a file that is used for the first time.
 
     Raises:
-        MagicIDError: `features-unusable` for a file that is not there, or what `hub.fetch_file` raises.
+        MagicIDError: `features-unusable` for a file that is not there, or for a program that is another one than
+            before; or what `hub.fetch_file` raises.
     """
 
     name = "features"
@@ -144,19 +145,31 @@ def _file(network: str, settings: Settings, events: Events) -> tuple[Path, str]:
                 "Give another --fvd-features, or leave it at auto.",
             )
     content = file_digest(path)
-    _remember(known_as, content, events)
+    _remember(known_as, path, content, events)
     return path, content
 
 
-def _remember(known_as: str, content: str, events: Events) -> None:
-    """Note the content of a file that is used for the first time, and tell when another one has its name."""
+def _remember(known_as: str, file: Path, content: str, events: Events) -> None:
+    """Note the content of a file that is used for the first time, and tell when another one has its name.
+
+    Raises:
+        MagicIDError: `features-unusable` if that other one is a program: it would be run.
+    """
     path = cache_home() / "evaluation" / "features.json"
-    known: dict[str, str] = read_json(path) if path.is_file() else {}
+    known = _known(path)
     before = known.get(known_as)
     if before == content:
         return
     if before is None:
         events.notice(f"{known_as} is used for the first time; its content is sha256:{content}.", stage="evaluate")
+    elif file.suffix == TORCHSCRIPT:
+        raise MagicIDError(
+            "features-unusable",
+            f"{known_as} is a program that would be run, and it has changed: its content was sha256:{before} and is "
+            f"sha256:{content}.",
+            f"If you trust the new one, remove its entry from {path}; else restore the file, or give another one with "
+            "--fvd-features.",
+        )
     else:
         events.notice(
             f"{known_as} has changed: its content was sha256:{before} and is sha256:{content}. FVDs by the two cannot "
@@ -164,6 +177,15 @@ def _remember(known_as: str, content: str, events: Events) -> None:
             stage="evaluate",
         )
     write_json(path, known | {known_as: content})
+
+
+def _known(path: Path) -> dict[str, str]:
+    """Contents of files that were used before, by name; none if nobody can read what was noted."""
+    try:
+        found = read_json(path)
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
 
 
 def unusable(path: Path, why: str) -> MagicIDError:

@@ -27,6 +27,7 @@ from magicid_cli.plan.workload import (
     STAGES,
     Judging,
     Work,
+    beside_gb,
     chosen,
     data_gb,
     training_shape,
@@ -64,6 +65,8 @@ class Row:
         memory_gb: peak on the GPU, or in main memory where there is none; 0 where it does not matter.
         note: what one item is and what it takes.
         held: how the stage holds the model, if it does: memory plan, what fits.
+        beside_gb: what of the peak another method's training keeps beside the model.
+        shape: of the videos, where they are not of the run's own shape.
     """
 
     stage: str
@@ -73,6 +76,8 @@ class Row:
     memory_gb: float
     note: str
     held: Choice | None = None
+    beside_gb: float = 0.0
+    shape: Shape | None = None
 
 
 @dataclass(frozen=True)
@@ -179,6 +184,7 @@ def estimate(
     measured: Mapping[str, float] | None = None,
     judging: Judging | None = None,
     begun: Mapping[str, Begun] | None = None,
+    method: str = "",
 ) -> Estimate:
     """What a run would take.
 
@@ -192,9 +198,11 @@ def estimate(
         measured: seconds of one item (photo, step, video, clip), by stage, where this identity has measured them.
         judging: what scoring has left to do in the earliest of the rounds; None if all of it.
         begun: how far interrupted stages are, by their names.
+        method: another method, whose training `reconstruct` then is.
     """
     value_bytes, stages = value_bytes_of(settings, machine), set(map(stage_of, todo))
-    held = {stage: chosen(settings, model, machine, stage) for stage in HOLDING if stage in stages}
+    beside = beside_gb(settings, machine, method)
+    held = {stage: chosen(settings, model, machine.without(beside), stage) for stage in HOLDING if stage in stages}
     executions = {stage: choice.execution for stage, choice in held.items()}
     work, later = (work_of(settings, model, photos, value_bytes, left, executions) for left in (judging, None))
     names = sorted(todo, key=lambda name: (name == "generate", number_of(name), STAGES.index(stage_of(name))))
@@ -204,7 +212,8 @@ def estimate(
         of_round = (work if number_of(name) == number_of(names[0]) else later)[stage]
         of_round = replace(of_round, items=max(0, of_round.items - done.get(name, Begun()).items))
         measured_s = (measured or {}).get(stage)
-        rows.append(_row(name, of_round, arch, machine, value_bytes, measured_s, held.get(stage)))
+        row = _row(name, of_round, arch, machine, value_bytes, measured_s, held.get(stage))
+        rows.append(replace(row, memory_gb=row.memory_gb + beside, beside_gb=beside) if row.held else row)
     return Estimate(
         model=model,
         settings=settings,
@@ -296,6 +305,7 @@ def for_run(
     judging: Judging | None = None,
     begun: Mapping[str, Begun] | None = None,
     gpu: str | None = None,
+    method: str = "",
 ) -> Estimate:
     """What a run would take, with what the identity in `home` has measured before.
 
@@ -310,6 +320,7 @@ def for_run(
         judging: what scoring has left to do; None if all of it.
         begun: how far interrupted stages are, by their names.
         gpu: a short name of another GPU to plan for.
+        method: another method, whose training `reconstruct` then is.
 
     Raises:
         MagicIDError: `settings-unknown`, also for a GPU that is not known.
@@ -330,6 +341,7 @@ def for_run(
         measured={} if machine.asked else seconds_of(home, settings),
         judging=judging,
         begun=begun,
+        method=method,
     )
 
 

@@ -50,7 +50,7 @@ def _memory(estimate: "Estimate") -> MagicIDError | None:
     worst = max(lacking, key=lambda row: row.memory_gb, default=None)
     if worst is None:
         return None
-    shape = generated_shape(estimate.settings) if worst.stage == "generate" else estimate.shape
+    shape = worst.shape or (generated_shape(estimate.settings) if worst.stage == "generate" else estimate.shape)
     stage, need = f"Stage '{worst.stage}' at {shape} needs about {worst.memory_gb:.0f} GB", worst.memory_gb
     if not machine.gpu:
         hint = "Use fewer frames, a smaller size, or --model mini."
@@ -58,7 +58,8 @@ def _memory(estimate: "Estimate") -> MagicIDError | None:
     plan = f" with memory plan {worst.held.plan}" if worst.held else ""
     if need + SPARE_GB > machine.gpu_memory_gb or worst.held is None:
         on = f"{machine.gpu_memory_gb:.0f} GB are free on {machine.gpu}"
-        return MagicIDError("gpu-memory", f"{stage} of GPU memory{plan}; {on}.", _smaller(estimate))
+        hint = _smaller(estimate) if worst.held else "Free the GPU, or use a larger one."
+        return MagicIDError("gpu-memory", f"{stage} of GPU memory{plan}; {on}.", hint)
     pinned = f"{worst.held.need.pinned_gb:.0f} GB of main memory for what leaves the GPU"
     has = f"this machine has {machine.ram_gb:.0f} GB in all"
     return MagicIDError(
@@ -82,12 +83,13 @@ def _smaller(estimate: "Estimate") -> str:
     """The largest shape that fits, as flags to type; else a smaller base."""
     todo, machine, model = {row.stage for row in estimate.rows}, estimate.machine, estimate.model
     section = "generate" if todo == {"generate"} else "shape"
+    held = [(stage_of(row.stage), machine.without(row.beside_gb)) for row in estimate.rows if row.held]
     auto = with_values(estimate.settings, {"model.memory_plan": "auto"})
-    if all(chosen(auto, model, machine, stage_of(row.stage)).fits for row in estimate.rows if row.held):
+    if all(chosen(auto, model, there, stage).fits for stage, there in held):
         return "This fits: --memory-plan auto"
     for frames, size in _SHAPES:
         settings = with_values(auto, {f"{section}.frames": frames, f"{section}.size": size})
-        if all(chosen(settings, model, machine, stage_of(row.stage)).fits for row in estimate.rows if row.held):
+        if all(chosen(settings, model, there, stage).fits for stage, there in held):
             return f"This fits: --frames {frames} --size {size}"
     return "No shape of this model fits this GPU; a small model that runs anywhere: --model mini"
 

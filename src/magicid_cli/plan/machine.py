@@ -88,6 +88,12 @@ class Machine:
     assumed: bool = False
     asked: bool = False
 
+    def without(self, gb: float) -> "Machine":
+        """The same, with so much of the memory taken that the model would be in."""
+        if self.gpu:
+            return replace(self, gpu_memory_gb=self.gpu_memory_gb - gb)
+        return replace(self, ram_gb=self.ram_gb - gb)
+
 
 def elsewhere(machine: Machine, gpu: str = REFERENCE_GPU, *, asked: bool = False) -> Machine:
     """The machine with another GPU put into it, for a plan that is made where there is none such.

@@ -12,7 +12,7 @@ from magicid_cli.models.catalog import video_model
 from magicid_cli.models.execution import Execution
 from magicid_cli.plan.machine import this_machine
 from magicid_cli.plan.memory import following, without_gpu
-from magicid_cli.plan.workload import HOLDING, TRAINING, chosen
+from magicid_cli.plan.workload import HOLDING, TRAINING, beside_gb, chosen
 from magicid_cli.rounds import stage_of
 
 if TYPE_CHECKING:
@@ -24,18 +24,19 @@ Result = TypeVar("Result")
 _HELD_AS = {"dreambooth": "reconstruct", "magic-me": "reconstruct"}
 
 
-def open_family(settings: Settings, stage: str, events: Events) -> "Family":
+def open_family(settings: Settings, stage: str, events: Events, method: str = "") -> "Family":
     """A family that will be held as the memory plan of this stage says; the choice is told as an event `held`.
 
     Args:
         settings: of the run.
         stage: one of `workload.HOLDING`.
         events: told which plan was chosen.
+        method: another method, whose training does the work of the stage.
 
     Raises:
         MagicIDError: as `models.open_family`.
     """
-    plan, execution = held(settings, stage)
+    plan, execution = held(settings, stage, method)
     family = models.open_family(settings.model, events, execution)
     events.emit("held", stage=stage, memory_plan=plan or "none", **asdict(execution))
     return family
@@ -51,20 +52,27 @@ def arrange(family: "Family", stage: str, events: Events) -> None:
     events.emit("held", stage=stage, **family.report())
 
 
-def held(settings: Settings, stage: str) -> tuple[str, Execution]:
-    """Memory plan (empty for none) and way of being held of a stage, on this machine as it is now."""
+def held(settings: Settings, stage: str, method: str = "") -> tuple[str, Execution]:
+    """Memory plan (empty for none) and way of being held of a stage, on this machine as it is now.
+
+    Args:
+        settings: of the run.
+        stage: one of `workload.HOLDING`.
+        method: another method, whose training does the work of the stage.
+    """
     machine = this_machine(settings.model.device)
     if machine.gpu is None:
         return without_gpu(settings)
-    choice = chosen(settings, video_model(settings.model.name), machine, stage)
+    left = machine.without(beside_gb(settings, machine, method))
+    choice = chosen(settings, video_model(settings.model.name), left, stage)
     return choice.plan, choice.execution
 
 
-def _next_other(settings: Settings, stage: str, plan: str, execution: Execution) -> str | None:
+def _next_other(settings: Settings, stage: str, name: str, plan: str, execution: Execution) -> str | None:
     """The first plan after this one that holds the model in another way at this stage, or None."""
     after = following(plan)
     while after is not None:
-        other = held(with_values(settings, {"model.memory_plan": after}), stage)[1]
+        other = held(with_values(settings, {"model.memory_plan": after}), stage, name)[1]
         if _felt(other, stage) != _felt(execution, stage):
             return after
         after = following(after)
@@ -95,8 +103,8 @@ def with_next_plan(work: Callable[[Settings], Result], settings: Settings, name:
         return work(settings)
     import torch
 
-    plan, execution = held(settings, stage)
-    after = _next_other(settings, stage, plan, execution)
+    plan, execution = held(settings, stage, name)
+    after = _next_other(settings, stage, name, plan, execution)
     try:
         return work(with_values(settings, {"model.memory_plan": plan}) if plan else settings)
     except torch.OutOfMemoryError:

@@ -81,6 +81,10 @@ class Judging:
         return bool(self.clips) and not (self.exact and len(self.rewards) == 3)
 
 
+# Parameters of the text encoders that stay in memory while Magic-Me trains input embeddings: Llama's embeddings and 30
+# of its 32 layers, and CLIP. Those of the small models are next to nothing.
+_TEXT_PARAMETERS = {"hunyuan-video": 525_598_720 + 30 * 218_112_000 + 123_060_480}
+
 # Seconds of what is not the video model's work, nominal: reading a photo and finding its face; judging a clip (faces,
 # flow at about 1.1 s on one core, a few frames through the judge).
 _PHOTO_S = {"hunyuan-video": 1.0, "mini": 0.1, "tiny": 0.1}
@@ -193,6 +197,13 @@ def need(settings: Settings, arch: Architecture, stage: str, value_bytes: int, e
 def value_bytes_of(settings: Settings, machine: Machine) -> int:
     """Bytes of a number of the base where it is stored in full, on this machine."""
     return {"float32": 4, "bfloat16": 2}.get(settings.model.dtype, 2 if machine.gpu else 4)
+
+
+def beside_gb(settings: Settings, machine: Machine, method: str) -> float:
+    """GB that a method's training keeps in memory beside the model: Magic-Me's text encoders."""
+    if method != "magic-me" or settings.magic_me.kind != "input":
+        return 0.0
+    return _TEXT_PARAMETERS.get(settings.model.name, 0) * value_bytes_of(settings, machine) / GB
 
 
 def chosen(settings: Settings, model: VideoModel, machine: Machine, stage: str) -> Choice:

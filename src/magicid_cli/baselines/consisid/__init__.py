@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING
 
 from magicid_cli.baselines import environments, untrained
 from magicid_cli.baselines.registry import METHODS
-from magicid_cli.config import Resolved, Settings
+from magicid_cli.config import Resolved, Settings, parse_size
 from magicid_cli.events import Events
+from magicid_cli.models.base import Shape
 from magicid_cli.plan import Row
 from magicid_cli.workspace import Workspace
 
@@ -34,7 +35,9 @@ def plan_rows(settings: Settings) -> list[Row]:
     note = f"{count} video{'' if count == 1 else 's'} of {wanted.size}, {wanted.frames} frames, {wanted.steps} steps"
     if not environments.is_ready(NAME):
         note += "; needs: magicid baseline install consisid"
-    return [Row("generate", count, None, "unknown", _MEMORY_GB, note)]
+    width, height = parse_size(wanted.size)
+    shape = Shape(wanted.frames, height, width)
+    return [Row("generate", count, None, "unknown", _MEMORY_GB, note, shape=shape)]
 
 
 def require(workspace: Workspace, settings: Settings) -> None:

@@ -23,8 +23,9 @@ from typing import TYPE_CHECKING
 from magicid_cli import hub
 from magicid_cli.baselines import untrained
 from magicid_cli.baselines.registry import METHODS
-from magicid_cli.config import Resolved, Settings
+from magicid_cli.config import Resolved, Settings, parse_size
 from magicid_cli.events import Events
+from magicid_cli.models.base import Shape
 from magicid_cli.models.catalog import METHOD_WEIGHTS
 from magicid_cli.plan import Row
 from magicid_cli.workspace import Workspace
@@ -42,7 +43,9 @@ def plan_rows(settings: Settings) -> list[Row]:
     """What the videos take; nobody has published how long one takes on which GPU."""
     wanted, count = settings.id_animator, settings.generate.count
     note = f"{count} video{'' if count == 1 else 's'} of {wanted.size}, {wanted.frames} frames, {wanted.steps} steps"
-    return [Row("generate", count, None, "unknown", _MEMORY_GB, note)]
+    width, height = parse_size(wanted.size)
+    shape = Shape(wanted.frames, height, width)
+    return [Row("generate", count, None, "unknown", _MEMORY_GB, note, shape=shape)]
 
 
 def require(workspace: Workspace, settings: Settings) -> None:

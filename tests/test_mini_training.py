@@ -247,8 +247,8 @@ def test_guidance_leads_away_from_no_prompt_and_from_standing_still() -> None:
     task = type("Task", (), {"_teacher": Teacher(), "device": "cpu"})()
     x_t, t, guidance = torch.zeros(3, 2, 1, 2, 2), torch.zeros(3), torch.tensor([1.0, 2.0, 3.0])
     made = base.Base._guided(task, x_t, t, (["walks", "walks", ""], ["stands still", "stands still", ""]), guidance)
-    # From 1.5, the mean of both, to 3: once, twice; without a prompt there is nothing to lead away from.
-    assert made.flatten(1).unique(dim=1).flatten().tolist() == [3.0, 4.5, 1.0]
+    away = 1.0 + base._FROM_STILL * (2.0 - 1.0)  # between both
+    assert made.flatten(1).unique(dim=1).flatten().tolist() == pytest.approx([3.0, 3.0 + (3.0 - away), 1.0])
 
 
 def test_what_guidance_leads_away_from_is_the_same_scene_without_movement(tmp_path: Path) -> None:

@@ -92,6 +92,17 @@ def motion(what: Studio, frames: np.ndarray) -> float:
     return float(what.motion.score(Clip(frames, clips.FPS, ""))["value"]) * _SIDE / SHORT_SIDE
 
 
+def true_motion(what: Studio, scene: clips.Scene) -> float:
+    """As `motion`, of the drawn clip of a scene, drawn at the size at which motion is measured.
+
+    Drawn at the miniature's own size and enlarged, its hard edges lead dense search astray: the mean over the actions
+    that move was 1.27 times as large (42 clips), while the softer clips that come out of the autoencoder read as here.
+    """
+    from magicid_cli.rewards.dynamics import SHORT_SIDE
+
+    return motion(what, clips.render(scene, size=SHORT_SIDE).frames)
+
+
 # ------------------------------------------------------------------------------------------------------ autoencoder
 
 

@@ -9,6 +9,7 @@ is not kept. `--quick` looks at fewer clips and leaves the results folder alone.
 
 Motion is the dynamics reward in pixels per frame with the shorter side taken as 128. From the mean of the six actions
 that move, that of videos which were asked to stand still is taken off, drawn and sampled alike: flicker is no motion.
+Drawn clips are drawn at the size at which motion is measured; the same ones at 48 pixels are in the gate's details.
 Likeness of samples is compared pair by pair: two samples against the two people who were drawn for the same prompts.
 """
 
@@ -187,7 +188,11 @@ def sample_gates(studio: Studio, samples: _miniature.Samples) -> Iterator[Gate]:
         yield Gate(
             f"samples, prompted {part} recognised, share of drawn clips' rate", share, least=least, details=details
         )
-    px = {side: [_miniature.motion(studio, frames) for frames in videos] for side, videos in sides.items()}
+    px = {
+        "drawn": [_miniature.true_motion(studio, scene) for scene in samples.scenes],
+        "drawn_small": [_miniature.motion(studio, frames) for frames in samples.true],
+        "sampled": [_miniature.motion(studio, frames) for frames in samples.made],
+    }
     each = {side: by_action(values, samples) for side, values in px.items()}
     moving = {side: float(np.mean([v for name, v in found.items() if name != STILL])) for side, found in each.items()}
     above = {side: moving[side] - found[STILL] for side, found in each.items()}

@@ -8,6 +8,7 @@ import fcntl
 import io
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, get_args
 
@@ -24,7 +25,9 @@ from magicid_cli.cli.progress import spoken
 from magicid_cli.errors import MagicIDError
 from magicid_cli.events import Event, Events
 from magicid_cli.models import mini as sizes
-from magicid_cli.world.training import recipe
+from magicid_cli.world.actions import ACTIONS
+from magicid_cli.world.captions import wish
+from magicid_cli.world.training import base, codec, recipe
 from magicid_cli.world.training.loop import Dose, fit, schedule
 
 
@@ -228,6 +231,66 @@ def test_what_the_autoencoder_makes_of_clips_are_clips() -> None:
     assert np.array_equal(recipe._through(Mirror(), frames), np.minimum(frames.astype(int) + 1, 255))
     true = recipe._through(sizes.vae(), frames)
     assert (true.shape, true.dtype) == (frames.shape, np.uint8)
+
+
+def test_guidance_leads_away_from_no_prompt_and_from_standing_still() -> None:
+    says = {"walks": 3.0, "": 1.0, "stands still": 2.0}
+
+    class Teacher:
+        def encode(self, prompts: list[str]) -> list[str]:
+            return prompts
+
+        def velocity(self, x_t: torch.Tensor, t: torch.Tensor, text: list[str], guidance: torch.Tensor) -> torch.Tensor:
+            assert torch.equal(guidance, torch.ones(len(text)))  # the teacher itself is asked without guidance
+            return torch.tensor([says[one] for one in text])[:, None, None, None, None].expand_as(x_t)
+
+    task = type("Task", (), {"_teacher": Teacher(), "device": "cpu"})()
+    x_t, t, guidance = torch.zeros(3, 2, 1, 2, 2), torch.zeros(3), torch.tensor([1.0, 2.0, 3.0])
+    made = base.Base._guided(task, x_t, t, (["walks", "walks", ""], ["stands still", "stands still", ""]), guidance)
+    away = 1.0 + base._FROM_STILL * (2.0 - 1.0)  # between both
+    assert made.flatten(1).unique(dim=1).flatten().tolist() == pytest.approx([3.0, 3.0 + (3.0 - away), 1.0])
+
+
+def test_what_guidance_leads_away_from_is_the_same_scene_without_movement(tmp_path: Path) -> None:
+    scenes = [base.training_scene(number) for number in range(40)]
+    data = base.Latents(torch.zeros(40, sizes.LATENT_CHANNELS, 1, 2, 2, dtype=torch.float16), scenes, 1.0)
+    task = base.Base(data, data, tmp_path)
+    seen = [task.batch(step) for step in range(4)]
+    pairs = [pair for one in seen for pair in zip(one.prompts, one.still, strict=True)]
+    assert {action for prompt, _ in pairs if (action := wish(prompt).action)} == set(ACTIONS)
+    assert 0 < sum(prompt == "" for prompt, _ in pairs) < 0.3 * len(pairs)
+    for prompt, still in pairs:
+        wanted = wish(prompt)
+        assert (still == "") == (prompt == "")
+        assert wish(still) == (replace(wanted, action="still") if prompt else wanted)
+
+
+def test_the_autoencoder_is_taught_that_half_the_latents_mean_half_the_picture() -> None:
+    class Plain(nn.Module):
+        """Latents are the picture at half the size; its decoder takes them so, or also darkens what is small."""
+
+        def __init__(self, darker: float) -> None:
+            super().__init__()
+            self.darker = darker
+
+        def encode(self, video: torch.Tensor) -> Any:
+            small = nn.functional.avg_pool3d(video, (1, 2, 2))
+            return type("E", (), {"latent_dist": type("D", (), {"mean": small})()})
+
+        def decode(self, latents: torch.Tensor) -> Any:
+            made = nn.functional.interpolate(latents, scale_factor=(1, 2, 2))
+            return type("O", (), {"sample": made - self.darker * (made.shape[-1] < codec._SIDE)})
+
+    losses = []
+    for darker in (0.0, 0.5):
+        task = codec.Codec()
+        task.model = Plain(darker)  # type: ignore[assignment]
+        batch = task.batch(0)
+        flat = codec.Windows(torch.full_like(batch.video, 0.25), batch.weight)
+        torch.manual_seed(0)
+        losses.append(float(task.loss(flat, 0)))
+    assert losses[0] == pytest.approx(0, abs=1e-4)
+    assert losses[1] - losses[0] == pytest.approx(codec._SMALLER * 0.5**2, rel=0.02)
 
 
 # the command

@@ -40,7 +40,7 @@ MODEL_DEFAULTS: dict[str, dict[str, Any]] = {
         "repository.tuned": 24,
         "repository.initial": 6,
         "repository.steps": 16,
-        "repository.guidance": 3.0,
+        "repository.guidance": 2.5,
         "pairs.count": 24,
         "pairs.held_out": 4,
         "prefer.steps": 120,
@@ -56,7 +56,7 @@ MODEL_DEFAULTS: dict[str, dict[str, Any]] = {
         "generate.size": "48x48",
         "generate.fps": 8,
         "generate.steps": 16,
-        "generate.guidance": 3.0,
+        "generate.guidance": 2.5,
     },
     "tiny": {
         "shape.frames": 9,

@@ -42,7 +42,7 @@ def transformer() -> HunyuanVideoTransformer3DModel:
     )
 
 
-def vae(*, widths: Sequence[int] = (16, 32, 48), scaling_factor: float = 1.0) -> AutoencoderKLHunyuanVideo:
+def vae(*, widths: Sequence[int] = (16, 48, 64), scaling_factor: float = 1.0) -> AutoencoderKLHunyuanVideo:
     """The untrained autoencoder: 2 pixels a side and 4 frames (after the first) become one latent.
 
     Args:

@@ -26,14 +26,14 @@ def still(draw: Draw, mouth: str, seconds: float) -> Track:
 def turn(draw: Draw, mouth: str, seconds: float) -> Track:
     """Turns the head from one side to the other."""
     x, y, size = _stand(draw)
-    swing, reach = _swing(draw, 0.35, 0.6), draw.uniform(0.75, 1.0)
+    swing, reach = _swing(draw, 0.3, 0.45), draw.uniform(0.75, 1.0)
     return lambda time: Pose(x + 0.015 * swing(time), y, size, yaw=reach * swing(time), mouth=mouth)
 
 
 def nod(draw: Draw, mouth: str, seconds: float) -> Track:
     """Nods."""
     x, y, size = _stand(draw)
-    swing, reach = _swing(draw, 0.5, 0.85), draw.uniform(0.75, 1.0)
+    swing, reach = _swing(draw, 0.4, 0.6), draw.uniform(0.75, 1.0)
     return lambda time: Pose(x, y + 0.03 * swing(time), size, pitch=reach * swing(time), mouth=mouth)
 
 
@@ -41,11 +41,11 @@ def walk(draw: Draw, mouth: str, seconds: float) -> Track:
     """Walks across the picture."""
     _, y, size = _stand(draw, 0.26, 0.34)
     way = 1.0 if draw.random() < 0.5 else -1.0
-    reach, steps, phase = draw.uniform(0.1, 0.16), draw.uniform(0.6, 0.9), draw.uniform(0, 2 * math.pi)
+    reach, steps, phase = draw.uniform(0.1, 0.16), draw.uniform(0.5, 0.7), draw.uniform(0, 2 * math.pi)
 
     def pose(time: float) -> Pose:
         swing = math.sin(2 * math.pi * steps * time + phase)
-        arms = ((12 + 30 * swing, 14.0), (12 - 30 * swing, 14.0))
+        arms = ((12 + 22 * swing, 14.0), (12 - 22 * swing, 14.0))
         x = 0.5 + way * reach * (2 * time / seconds - 1)
         return Pose(x, y + 0.012 * abs(swing), size, yaw=0.4 * way, lean=2 * way, arms=arms, step=swing, mouth=mouth)
 
@@ -55,7 +55,7 @@ def walk(draw: Draw, mouth: str, seconds: float) -> Track:
 def wave(draw: Draw, mouth: str, seconds: float) -> Track:
     """Waves with one hand."""
     x, y, size = _stand(draw, 0.3, 0.38)
-    left, swing = draw.random() < 0.5, _swing(draw, 0.6, 1.0)
+    left, swing = draw.random() < 0.5, _swing(draw, 0.5, 0.75)
     x = x + (0.1 if left else -0.1)
 
     def pose(time: float) -> Pose:
@@ -69,11 +69,11 @@ def wave(draw: Draw, mouth: str, seconds: float) -> Track:
 def dance(draw: Draw, mouth: str, seconds: float) -> Track:
     """Dances: the body sways and bobs, the arms go up in turn."""
     x, y, size = _stand(draw, 0.26, 0.34)
-    swing, reach = _swing(draw, 0.45, 0.65), draw.uniform(0.04, 0.06)
+    swing, reach = _swing(draw, 0.35, 0.5), draw.uniform(0.04, 0.06)
 
     def pose(time: float) -> Pose:
         now = swing(time)
-        arms = ((85 + 65 * now, 40.0), (85 - 65 * now, 40.0))
+        arms = ((85 + 45 * now, 40.0), (85 - 45 * now, 40.0))
         x_now, y_now = x + reach * now, y + 0.03 * abs(now)
         return Pose(x_now, y_now, size, roll=12 * now, lean=9 * now, arms=arms, step=0.5 * now, mouth=mouth)
 
@@ -83,8 +83,8 @@ def dance(draw: Draw, mouth: str, seconds: float) -> Track:
 def approach(draw: Draw, mouth: str, seconds: float) -> Track:
     """Comes closer."""
     x, y, _ = _stand(draw)
-    first, last = draw.uniform(0.27, 0.3), draw.uniform(0.4, 0.45)
-    steps = draw.uniform(0.7, 1.1)
+    first, last = draw.uniform(0.28, 0.31), draw.uniform(0.38, 0.43)
+    steps = draw.uniform(0.5, 0.8)
 
     def pose(time: float) -> Pose:
         share = time / seconds

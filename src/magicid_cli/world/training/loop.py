@@ -32,7 +32,6 @@ class Dose:
 
     Attributes:
         steps: of the optimizer, over which the rates fall.
-        until: stop here already, with the averaged weights; 0 goes on to the end.
         matrix_rate: learning rate of Muon; 0 leaves everything to AdamW.
         rate: learning rate of AdamW.
         hold: share of the steps before the rates begin to fall.
@@ -41,7 +40,6 @@ class Dose:
     """
 
     steps: int
-    until: int = 0
     matrix_rate: float = 0.02
     rate: float = 2e-3
     hold: float = 0.35
@@ -93,7 +91,7 @@ def fit(task: Task, folder: Path, events: Events, *, evaluate_every: int = 500) 
     run = _Run(task, folder / task.name)
     run.resume()
     saved = logged = time.monotonic()
-    end = task.dose.until or task.dose.steps
+    end = task.dose.steps
     while run.step < end:
         try:
             with events.finishing():

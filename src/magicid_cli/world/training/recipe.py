@@ -2,8 +2,8 @@
 
 OUT/
     recipe.json     what was asked for; another scale in the same folder is refused
-    codec/ decoder/ the autoencoder, both halves and then one; in each folder like this state.pt (to go on from),
-                    log.jsonl and, when it is done, weights.safetensors
+    codec/          the autoencoder; in each folder like this state.pt (to go on from), log.jsonl and, when it is done,
+                    weights.safetensors
     latents/        the training clips, encoded once
     words/          the two tokenizers
     base/ guided/   text encoders and transformer: the flow, then its guidance
@@ -34,7 +34,7 @@ from magicid_cli.workspace import atomic_path, read_json, read_lines, write_json
 from magicid_cli.world import networks
 from magicid_cli.world.captions import words
 from magicid_cli.world.training import base, judges
-from magicid_cli.world.training.codec import DECODER_DOSE, DOSE, Codec, Decoder, as_video
+from magicid_cli.world.training.codec import DOSE, Codec, as_video
 from magicid_cli.world.training.loop import Dose, fit
 
 _DONE = "weights.safetensors"
@@ -67,8 +67,7 @@ class _Run:
     events: Events
 
     def dose(self, whole: Dose) -> Dose:
-        until = max(_FEWEST, round(whole.until * self.scale)) if whole.until else 0
-        return replace(whole, steps=max(_FEWEST, round(whole.steps * self.scale)), until=until)
+        return replace(whole, steps=max(_FEWEST, round(whole.steps * self.scale)))
 
     def keep(self, name: str, model: nn.Module) -> None:
         """Mark a part as done by keeping what it made."""
@@ -164,9 +163,6 @@ def _codec(run: _Run) -> None:
     task = Codec(run.device, run.dose(DOSE))
     fit(task, run.folder, run.events)
     run.keep("codec", task.model)
-    decoder = Decoder(task.model, run.device, run.dose(DECODER_DOSE))
-    fit(decoder, run.folder, run.events)
-    run.keep("decoder", decoder.model)
 
 
 def _base(run: _Run) -> None:
@@ -190,7 +186,7 @@ def _base(run: _Run) -> None:
 
 def _judge(run: _Run, *, name: str, made: Callable[[judges.Codec], _Judge]) -> None:
     """Train a judge, also on what the autoencoder makes of clips, and write it where the package has it."""
-    vae = run.kept("decoder", mini.vae())
+    vae = run.kept("codec", mini.vae())
     judge = made(partial(_through, vae))
     judge.model.to(run.device)
     recipe = judge.recipe
@@ -205,7 +201,7 @@ def _pack(run: _Run) -> None:
     """The miniature in the Hub's layout."""
     model = base.TextAndVideo(run.folder / "words")
     run.kept("guided", model)
-    vae = run.kept("decoder", mini.vae(scaling_factor=read_json(run.folder / "guided" / "scaling.json")))
+    vae = run.kept("codec", mini.vae(scaling_factor=read_json(run.folder / "guided" / "scaling.json")))
     mini.write(
         run.folder / "weights" / "hunyuan-mini",
         transformer=model.transformer,
@@ -244,8 +240,8 @@ def _judge_part(title: str, name: str, cpu_s: float, made: Callable[[judges.Code
 
 
 PARTS: dict[str, Part] = {
-    "codec": Part("Autoencoder", _codec, (), ("codec", "decoder"), 1400),
-    "base": Part("Text encoders and transformer", _base, ("codec",), ("base", "guided"), 4100),
+    "codec": Part("Autoencoder", _codec, (), ("codec",), 4600),
+    "base": Part("Text encoders and transformer", _base, ("codec",), ("base", "guided"), 16_000),
     "finder": _judge_part("Face finder", "face_finder", 260, lambda codec: judges.FinderTask(0, codec)),
     "encoder": _judge_part(
         "Face encoder", "face_encoder", 400, lambda codec: judges.EncoderTask(0, networks.reward_encoder, codec)
@@ -297,7 +293,7 @@ def _settle(run: _Run) -> None:
                 f"Use --scale {before:g}, or another folder.",
             )
         return
-    doses = {"codec": DOSE, "decoder": DECODER_DOSE, "base": base.DOSE, "guided": base.GUIDED_DOSE}
+    doses = {"codec": DOSE, "base": base.DOSE, "guided": base.GUIDED_DOSE}
     write_json(path, {"scale": run.scale, "doses": {name: asdict(run.dose(dose)) for name, dose in doses.items()}})
 
 

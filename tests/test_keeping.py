@@ -4,6 +4,7 @@ import gc
 import weakref
 from collections import Counter
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +36,17 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tiny.build(tmp_path_factory.mktemp("models") / "tiny")
 
 
+@pytest.fixture(scope="module")
+def whole(folder: Path) -> Callable[[torch.dtype], Any]:
+    """What the pass that keeps everything gives, made once for each number type."""
+
+    @cache
+    def made(dtype: torch.dtype) -> Any:
+        return executions.training_pass(executions.opened(folder, Execution(keep="everything"), dtype=dtype))
+
+    return made
+
+
 class Counting(TorchDispatchMode):
     """Counts what reaches the kernels, below whatever checkpointing does with it."""
 
@@ -49,8 +61,10 @@ class Counting(TorchDispatchMode):
 
 @pytest.mark.parametrize("execution", WAYS, ids=lambda way: f"{way.keep} in {way.kept_in}")
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
-def test_the_same_bits_whatever_is_kept(folder: Path, execution: Execution, dtype: torch.dtype) -> None:
-    expected = executions.training_pass(executions.opened(folder, Execution(keep="everything"), dtype=dtype))
+def test_the_same_bits_whatever_is_kept(
+    folder: Path, whole: Callable[[torch.dtype], Any], execution: Execution, dtype: torch.dtype
+) -> None:
+    expected = whole(dtype)
     family = executions.opened(folder, execution, dtype=dtype)
     assert all(value.abs().max() > 0 for value in expected[1].values())
     for _ in range(2):

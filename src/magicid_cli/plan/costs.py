@@ -103,8 +103,8 @@ ARCHITECTURES = {
         channels=8,
         compression=2,
         patch=4,
-        decoder_parameters=1_230_347,
-        decoder_width=32,
+        decoder_parameters=2_226_907,
+        decoder_width=48,
         text_parameters=1_000_000,
     ),
     "tiny": Architecture(

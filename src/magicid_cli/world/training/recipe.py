@@ -240,8 +240,8 @@ def _judge_part(title: str, name: str, cpu_s: float, made: Callable[[judges.Code
 
 
 PARTS: dict[str, Part] = {
-    "codec": Part("Autoencoder", _codec, (), ("codec",), 4600),
-    "base": Part("Text encoders and transformer", _base, ("codec",), ("base", "guided"), 16_000),
+    "codec": Part("Autoencoder", _codec, (), ("codec",), 7000),
+    "base": Part("Text encoders and transformer", _base, ("codec",), ("base", "guided"), 20_000),
     "finder": _judge_part("Face finder", "face_finder", 260, lambda codec: judges.FinderTask(0, codec)),
     "encoder": _judge_part(
         "Face encoder", "face_encoder", 400, lambda codec: judges.EncoderTask(0, networks.reward_encoder, codec)

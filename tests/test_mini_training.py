@@ -284,7 +284,7 @@ def test_the_autoencoder_is_taught_that_half_the_latents_mean_half_the_picture()
     losses = []
     for darker in (0.0, 0.5):
         task = codec.Codec()
-        task.model = Plain(darker)  # type: ignore[assignment]
+        task.model = Plain(darker)
         batch = task.batch(0)
         flat = codec.Windows(torch.full_like(batch.video, 0.25), batch.weight)
         torch.manual_seed(0)

@@ -72,7 +72,11 @@ def test_videos_are_those_of_generate_with_each_adapter(strip: Any, alice: Works
             generation.load_adapted(family, folder / "adapter.safetensors")
         for one, video in zip(wanted, made[who], strict=True):
             latents = family.sample(
-                family.encode_text(one.prompt), Shape(9, 48, 48), steps=STEPS, guidance=3.0, seed=one.seed
+                family.encode_text(one.prompt),
+                Shape(9, 48, 48),
+                steps=STEPS,
+                guidance=settings.generate.guidance,
+                seed=one.seed,
             )
             assert np.array_equal(family.decode(latents), video), (who, one)
             seen.append(video.tobytes())

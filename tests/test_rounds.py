@@ -421,7 +421,8 @@ def test_pairs_and_scores_of_a_round(twice: Path, capsys: pytest.CaptureFixture[
         rows = read_lines(workspace.round(number).scores)
         assert dynamics == {row["id"]: row["value"] for row in rows if row["reward"] == "dynamics"}
     assert main(["pairs", "alice", "--round", "3"]) == 2
-    assert "customize PHOTOS --name alice --rounds 3" in capsys.readouterr().err
+    hint = capsys.readouterr().err.partition("hint: ")[2]
+    assert "magicid customize PHOTOS --name alice " in hint and hint.count("--rounds") == 1 and "--rounds 3" in hint
     assert main(["pairs", "alice"]) == 0
     assert capsys.readouterr().out.startswith("Pairs of 'alice', round 2: ")
 

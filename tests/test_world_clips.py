@@ -88,7 +88,7 @@ def test_who_comes_closer_grows(clips_of: dict[str, list[Drawn]]) -> None:
     for drawn in clips_of["approach"]:
         heights = np.array([face.box[3] for face in drawn.faces])
         assert (np.diff(heights) > 0).all()
-        assert heights[-1] > 1.35 * heights[0]
+        assert heights[-1] > 1.2 * heights[0]
         assert np.ptp(centres(drawn)[:, 0]) < 0.03
 
 
@@ -104,7 +104,7 @@ def test_turning_and_nodding_move_the_nose_within_the_face(clips_of: dict[str, l
 
 def test_a_dance_sways_and_a_wave_moves_one_arm(clips_of: dict[str, list[Drawn]]) -> None:
     for drawn in clips_of["dance"]:
-        assert np.ptp(centres(drawn)[:, 0]) > 0.15
+        assert np.ptp(centres(drawn)[:, 0]) > 0.12
     for drawn in clips_of["wave"]:
         assert np.ptp(centres(drawn), axis=0).max() < 0.02
         changed = np.any(drawn.frames[1:] != drawn.frames[:-1], axis=(0, 3))

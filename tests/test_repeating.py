@@ -109,7 +109,7 @@ def test_where_nothing_was_run_the_short_form_is_named() -> None:
 def test_customize_takes_every_flag_that_is_named() -> None:
     values = asdict(resolve({}).settings)
     words = shlex.split(repeating.command("alice", {"values": values, "origins": dict.fromkeys(KNOBS, "config.toml")}))
-    customize = typer.main.get_command(app).commands["customize"]  # type: ignore[attr-defined]
-    taken = {option for one in customize.params for option in (*one.opts, *one.secondary_opts)}
+    program: Any = typer.main.get_command(app)
+    taken = {option for one in program.commands["customize"].params for option in (*one.opts, *one.secondary_opts)}
     named = {word for word in words if word.startswith("--")}
     assert named <= taken and len(named) > 50

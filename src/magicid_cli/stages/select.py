@@ -87,7 +87,7 @@ def check(settings: Settings) -> None:
         raise MagicIDError(
             "settings-invalid",
             "Pairs by motion gap are wanted, and the rewards that select pairs leave motion out.",
-            "Add it (--pair-rewards identity+dynamics), or leave out --dynamic-rule motion-gap.",
+            "Add it (--pair-rewards identity+dynamics), or pair by --dynamic-rule dominating.",
         )
 
 

@@ -1,5 +1,7 @@
 """What every test starts from: one thread, a home of its own, no network and no settings of the developer's."""
 
+import fcntl
+import gc
 import os
 import shutil
 import sys
@@ -43,9 +45,26 @@ os.environ.update(
 )
 
 
+_modules_set_apart = 0
+
+
+def _set_libraries_apart() -> None:
+    """Whenever many modules were imported: the collector looks at what is there now no more.
+
+    Every model that is unloaded asks for a full collection. The 400,000 objects of torch, diffusers and transformers
+    make each of them 0.2 s long; what tests make afterwards is collected as ever.
+    """
+    global _modules_set_apart
+    if len(sys.modules) > _modules_set_apart + 200:
+        gc.collect()
+        gc.freeze()
+        _modules_set_apart = len(sys.modules)
+
+
 @pytest.fixture(autouse=True)
 def _own_world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A home of its own for each test, also for the processes it starts."""
+    _set_libraries_apart()
     for name in _clean(dict(os.environ)):
         monkeypatch.delenv(name)
     monkeypatch.setenv("MAGICID_HOME", str(tmp_path / "magicid-home"))
@@ -109,13 +128,30 @@ def hub(monkeypatch: pytest.MonkeyPatch) -> "Iterator[HubServer]":
 
 @pytest.fixture(scope="session")
 def finished_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A home with one finished tiny identity, `alice`, and its `photos/`; copy it before changing anything."""
+    """A home with one finished tiny identity, `alice`, and its `photos/`; copy it before changing anything.
+
+    Made once for all workers: the second one to ask waits, and takes the first one's.
+    """
+    shared = tmp_path_factory.getbasetemp()
+    home = (shared.parent if "PYTEST_XDIST_WORKER" in os.environ else shared) / "finished"
+    with home.with_suffix(".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        done = home.with_suffix(".done")
+        if not done.exists():
+            shutil.rmtree(home, ignore_errors=True)  # of a worker that died while making it
+            _finish_alice(home)
+            done.touch()
+    return home
+
+
+def _finish_alice(home: Path) -> None:
+    """Customize `alice` in `home` with all six stages."""
     from album import SMALL, drawn_photos
     from magicid_cli import config, pipeline
     from magicid_cli.events import Events
     from magicid_cli.workspace import Workspace
 
-    home = tmp_path_factory.mktemp("finished")
+    home.mkdir()
     photos = drawn_photos(home / "photos")
     before = os.environ.get("MAGICID_HOME")
     os.environ["MAGICID_HOME"] = str(home)
@@ -128,7 +164,6 @@ def finished_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
             del os.environ["MAGICID_HOME"]
         else:
             os.environ["MAGICID_HOME"] = before
-    return home
 
 
 @pytest.fixture

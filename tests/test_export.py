@@ -63,7 +63,9 @@ def test_comfyui_is_exact_by_the_converter_of_diffusers_at_the_real_width(
     path, checks = comfyui.write(tmp_path, tensors, spec, REAL_WIDTH)
     found = hunyuan_adapters.read_back(path, REAL_WIDTH)
     for name, wanted in diffusers.updates(tensors, spec).items():
-        torch.testing.assert_close(found[name].dense(), wanted.dense(), rtol=0, atol=1e-6)
+        for rows, others in zip(found[name].b.split(256), wanted.b.split(256), strict=True):
+            one, other = Update(found[name].a, rows, found[name].scale), Update(wanted.a, others, wanted.scale)
+            torch.testing.assert_close(one.dense(), other.dense(), rtol=0, atol=1e-6)
     assert "converter of diffusers" in checks["proof"] and checks["largest_difference"] <= 1e-6
     keys = load_file(path).keys()
     assert all(re.match(r"diffusion_model\.(double|single)_blocks\.\d\.\w", key) for key in keys)
@@ -93,6 +95,19 @@ def test_a_lost_or_changed_update_is_seen() -> None:
     assert comfyui.largest_difference({"x": wanted["x"]}, wanted) == float("inf")
     assert comfyui.largest_difference({**wanted, "y": Update(a, b, 1.5)}, wanted) == 0.5
     assert comfyui.largest_difference({**wanted, "z": Update(a, b, 1.0)}, wanted) == 1.0
+
+
+def test_an_update_in_parts_is_the_whole_one_and_a_change_in_its_last_row_is_seen() -> None:
+    """600 rows are three parts; every row counts."""
+    generator = torch.Generator().manual_seed(0)
+    a, b = torch.randn(2, 5, generator=generator), torch.randn(600, 2, generator=generator)
+    one, other = Update(a, b, 1.5), Update(a, b.clone(), 1.5)
+    parts = list(one.by_rows())
+    assert [len(part) for part in parts] == [256, 256, 88]
+    torch.testing.assert_close(torch.cat(parts), 1.5 * (b.double() @ a.double()), rtol=1e-12, atol=0)
+    other.b[-1] += 1.0
+    expected = 1.5 * float(a.double().sum(0).abs().max())
+    assert comfyui.largest_difference({"x": one}, {"x": other}) == pytest.approx(expected, rel=1e-5)
 
 
 def test_the_header_keeps_alpha(tmp_path: Path) -> None:

@@ -36,9 +36,13 @@ sys.exit(main())
 """
 
 
-def command(home: Path, photos: Path) -> list[str]:
+# For runs whose end is not the point: they are through after stage 1.
+STAGE_1 = {"prefer.steps": 0}
+
+
+def command(photos: Path, changes: dict[str, int]) -> list[str]:
     flags: list[str] = []
-    for name, value in SMALL.items():
+    for name, value in {**SMALL, **changes}.items():
         flag = config.KNOBS[name].flag
         assert flag is not None
         flags += [flag, str(value)]
@@ -57,11 +61,11 @@ def command(home: Path, photos: Path) -> list[str]:
     return [*base, *flags]
 
 
-def start(home: Path, photos: Path, log: Path) -> subprocess.Popen[bytes]:
+def start(home: Path, photos: Path, log: Path, changes: dict[str, int] | None = None) -> subprocess.Popen[bytes]:
     environment = {**os.environ, "MAGICID_HOME": str(home)}
     with log.open("ab") as file:
         return subprocess.Popen(
-            command(home, photos), env=environment, stdout=subprocess.PIPE, stderr=file, start_new_session=True
+            command(photos, changes or {}), env=environment, stdout=subprocess.PIPE, stderr=file, start_new_session=True
         )
 
 
@@ -124,13 +128,13 @@ def test_a_second_process_is_refused_and_needs_no_unlock(tmp_path: Path) -> None
     photos = tmp_path / "photos"
     drawn_photos(photos)
     home = tmp_path / "home"
-    first = start(home, photos, tmp_path / "first.log")
+    first = start(home, photos, tmp_path / "first.log", STAGE_1)
     deadline = time.monotonic() + 120
     while running(home) is None and time.monotonic() < deadline:
         time.sleep(0.01)
     os.kill(first.pid, signal.SIGSTOP)
     try:
-        second = start(home, photos, tmp_path / "second.log")
+        second = start(home, photos, tmp_path / "second.log", STAGE_1)
         before = resource.getrusage(resource.RUSAGE_CHILDREN)
         out, _ = second.communicate(timeout=120)
         after = resource.getrusage(resource.RUSAGE_CHILDREN)
@@ -142,7 +146,7 @@ def test_a_second_process_is_refused_and_needs_no_unlock(tmp_path: Path) -> None
     finally:
         os.killpg(first.pid, signal.SIGKILL)
         first.communicate()
-    third = start(home, photos, tmp_path / "third.log")
+    third = start(home, photos, tmp_path / "third.log", STAGE_1)
     third.communicate(timeout=300)
     assert third.returncode == 0, (tmp_path / "third.log").read_text()[-3000:]
 
@@ -154,7 +158,7 @@ def test_a_polite_stop_saves_and_says_how_to_go_on(tmp_path: Path, how: signal.S
     photos = tmp_path / "photos"
     drawn_photos(photos)
     home, log = tmp_path / "home", tmp_path / "log"
-    process = start(home, photos, log)
+    process = start(home, photos, log, STAGE_1)
     deadline = time.monotonic() + 120
     metrics = home / "identities" / "alice" / "reconstruct" / "metrics.jsonl"
     while not (metrics.is_file() and len(metrics.read_text().splitlines()) >= 2) and time.monotonic() < deadline:
@@ -168,6 +172,6 @@ def test_a_polite_stop_saves_and_says_how_to_go_on(tmp_path: Path, how: signal.S
     steps = len(metrics.read_text().splitlines())
     kept = sorted((home / "identities" / "alice" / "reconstruct" / "checkpoints").glob("step-*"))
     assert kept and int(kept[-1].name.removeprefix("step-")) == steps
-    again = start(home, photos, log)
+    again = start(home, photos, log, STAGE_1)
     again.communicate(timeout=300)
     assert again.returncode == 0

@@ -10,6 +10,7 @@ The scale `alpha / rank` is folded into `B`, so that a file without alpha (scale
 """
 
 import re
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -132,6 +133,11 @@ def largest_difference(found: dict[str, Update], wanted: dict[str, Update]) -> f
     """Largest absolute difference between updates; infinite if one is missing, a found extra one must be zero."""
     if wanted.keys() - found.keys():
         return float("inf")
-    extra = [float(found[name].dense().abs().max()) for name in found.keys() - wanted.keys()]
-    common = [float((found[name].dense() - wanted[name].dense()).abs().max()) for name in wanted]
+    extra = [_largest(found[name].by_rows()) for name in found.keys() - wanted.keys()]
+    pairs = ((found[name].by_rows(), wanted[name].by_rows()) for name in wanted)
+    common = [_largest(one - other for one, other in zip(*pair, strict=True)) for pair in pairs]
     return max([*extra, *common])
+
+
+def _largest(parts: Iterable[torch.Tensor]) -> float:
+    return float(torch.stack([part.abs().max() for part in parts]).max())

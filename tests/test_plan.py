@@ -131,8 +131,8 @@ def test_tokens_flop_and_memory_are_the_reference_scripts(reference: Any, shape:
     assert memory.weights == pytest.approx(theirs["weights"], rel=1e-12)
     assert memory.adapters == pytest.approx(theirs["lora"], rel=1e-12)
     assert memory.kept == pytest.approx(theirs["ckpt"], rel=1e-12)
-    assert memory.block == pytest.approx(theirs["block"], rel=1e-12)
-    assert memory.total == pytest.approx(theirs["one_full"], rel=1e-12)
+    # What lives inside a block the script counts by reading, 31 tensors; `test_footprint.py` counts it.
+    assert memory.total - memory.block == pytest.approx(theirs["one_full"] - theirs["block"], rel=1e-12)
 
 
 def test_figures_known_from_elsewhere() -> None:
@@ -156,7 +156,6 @@ def test_figures_known_from_elsewhere() -> None:
         )
         for work, seconds in zip(works, expected, strict=True):
             assert work.seconds(costs.BEST_RATES) == pytest.approx(seconds, abs=0.5 * 10 ** -(2 if seconds < 1 else 1))
-    assert [round(footprint.memory(LARGE, shape, ATTENTION).total) for shape in table] == [60, 46, 38, 34]
 
 
 @pytest.mark.parametrize(
@@ -243,8 +242,6 @@ def test_memory_of_both_adapters_of_the_second_stage() -> None:
     assert copies == pytest.approx([0.44040192 * n for n in (1, 4, 7)])
     assert footprint.memory(LARGE, shape, ATTENTION, training=False).kept == 0
     assert footprint.memory(LARGE, shape, ATTENTION, value_bytes=4).weights == pytest.approx(51.284050176)
-    kept = footprint.memory(LARGE, shape, ATTENTION, execution=Execution(keep="everything"))
-    assert kept.kept == pytest.approx(26 * 4.10517504)
 
 
 @pytest.fixture(scope="module")
@@ -308,6 +305,9 @@ def test_memory_of_the_13b_model_held_in_other_ways() -> None:
         return footprint.memory(LARGE, shape, ATTENTION, execution=Execution(**how))
 
     assert memory().kept == pytest.approx(60 * hidden)
+    every = memory(keep="everything")
+    assert every.kept == pytest.approx((20 * 24.3 + 40 * 21.2) * hidden)
+    assert every.block == pytest.approx((35.2 - 20.2) * hidden)
     assert memory(keep="attention").kept == pytest.approx(60 * (2 * hidden + 11_136 * 24 * 4 / 1e9))
     out = memory(kept_in="pinned")
     assert (out.kept, out.pinned) == pytest.approx((2 * hidden, 60 * 2**27 / 1e9)), "a power of two above 68 MB"
@@ -316,6 +316,23 @@ def test_memory_of_the_13b_model_held_in_other_ways() -> None:
     assert streamed.pinned == pytest.approx(out.pinned + 25.642 - 0.7235, rel=0.001)
     assert [memory(base=base).weights for base in ("fp8", "int8")] == pytest.approx([13.2, 13.2], rel=0.01)
     assert memory(base="nf4").weights == pytest.approx(7.35, rel=0.01)
+
+
+def test_memory_inside_a_block_follows_from_what_is_adapted_and_whether_it_is_trained() -> None:
+    """By hand at 61x720x1280: 57,856 tokens of width 3072 in bfloat16 are 0.3555 GB."""
+    shape, hidden = Shape(61, 720, 1280), 57_856 * 3072 * 2 / 1e9
+
+    def block(targets: str, training: bool, double_only: bool = False) -> float:
+        adapter = AdapterSettings(targets=targets, double_blocks_only=double_only)
+        return footprint.memory(LARGE, shape, adapter, training=training).block / hidden
+
+    assert [block(targets, True) for targets in ("attention", "attention+mlp")] == pytest.approx([35.2, 50.4])
+    assert [block(targets, False) for targets in ("attention", "attention+mlp")] == pytest.approx([21, 29])
+    assert block("attention", True, double_only=True) == pytest.approx(32.3)
+    # An adapter on the MLPs, too, is more than plan 24gb promises for attention alone at this shape.
+    wanted = settings(shape__size="1280x720", model__memory_plan="24gb", adapter__targets="attention+mlp")
+    choice = by_stage(estimated(wanted, on=replace(H100, gpu_memory_gb=25.3)))["prefer"].held
+    assert choice is not None and not choice.fits and choice.need.gpu_gb > memory_plans.MOST_GB["24gb"]
 
 
 # --- a whole run: estimate ----------------------------------------------------------------------------------------
@@ -560,7 +577,7 @@ def test_every_gpu_that_can_be_asked_for_is_planned_and_others_are_refused_with_
     [
         (84.9, "544x320", "80gb", "gpu", "none"),
         (84.9, "1280x720", "80gb", "pinned", "none"),
-        (40.5, "1280x720", "48gb", "pinned", "none"),
+        (42.0, "1280x720", "48gb", "pinned", "none"),
         (25.3, "544x320", "24gb", "pinned", "blocks"),
         (25.3, "1280x720", "24gb", "pinned", "blocks"),
     ],
@@ -627,11 +644,11 @@ def test_no_gpu_is_said_first_and_names_the_way_out() -> None:
 @pytest.mark.parametrize(
     ("plan_name", "memory", "need", "flags"),
     [
-        ("auto", 17.0, 17, "--frames 61 --size 960x544"),
-        ("auto", 12.0, 17, "--frames 33 --size 960x544"),
-        ("auto", 9.9, 17, "--frames 61 --size 544x320"),
-        ("auto", 6.0, 17, "--model mini"),
-        ("48gb", 38.0, 40, "--memory-plan auto"),
+        ("auto", 18.0, 18, "--frames 61 --size 960x544"),
+        ("auto", 12.0, 18, "--frames 33 --size 960x544"),
+        ("auto", 9.9, 18, "--frames 61 --size 544x320"),
+        ("auto", 6.0, 18, "--model mini"),
+        ("48gb", 38.0, 42, "--memory-plan auto"),
     ],
 )
 def test_too_little_gpu_memory_names_what_fits(plan_name: str, memory: float, need: int, flags: str) -> None:
@@ -649,8 +666,8 @@ def test_too_little_gpu_memory_names_what_fits(plan_name: str, memory: float, ne
 
 
 def test_generate_is_held_against_its_own_shape() -> None:
-    error = problem(estimated(settings(), on=replace(H100, gpu_memory_gb=12.0), todo={"generate"}))
-    assert "'generate' at 61x720x1280 needs about 14 GB" in error.message
+    error = problem(estimated(settings(), on=replace(H100, gpu_memory_gb=10.0), todo={"generate"}))
+    assert "'generate' at 61x720x1280 needs about 10 GB" in error.message
     assert "--frames 61 --size 960x544" in error.hint
 
 

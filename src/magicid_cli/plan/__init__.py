@@ -267,7 +267,7 @@ def _seconds(work: Work, execution: Execution, machine: Machine) -> tuple[float 
 def _assumptions(settings: Settings, model: VideoModel, machine: Machine, value_bytes: int) -> tuple[str, ...]:
     kind = {2: "bfloat16", 4: "float32"}[value_bytes]
     stored = kind if settings.model.base == "full" else f"{settings.model.base} ({kind} when used)"
-    plan = f"Memory: a base in {stored}, one video's graph at a time (within a block ±30 %)"
+    plan = f"Memory: a base in {stored}, one video's graph at a time, a block's tensors as counted on a CPU"
     if machine.gpu:
         plan += f", {SPARE_GB:g} GB left free"
     plan += "."

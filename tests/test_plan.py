@@ -493,11 +493,19 @@ def test_durations_as_a_person_says_them(seconds: float | None, text: str) -> No
 # --- times of known GPUs -------------------------------------------------------------------------------------------
 
 
+CUDNN = known.floor_rates("NVIDIA H200", "cudnn")
+
+
 def step(kind: str, shape: Shape, seconds: float, *, gpu: str = "NVIDIA H200", **how: Any) -> known.Step:
-    cost = costs.preference_step(LARGE, shape, ATTENTION, keep=Execution(**how).keep)
-    return known.Step(
-        gpu, kind, shape, known.held(Execution(**how), kind), seconds, cost.seconds(known.floor_rates(gpu))
-    )
+    """Measured with cuDNN's attention, which is what an H100 or H200 takes without further packages."""
+    execution = Execution(**{"attention": "cudnn", **how})
+    cost = {
+        "sampling step": costs.forward(LARGE, shape, ATTENTION),
+        "preference step": costs.preference_step(LARGE, shape, ATTENTION, keep=execution.keep),
+        "decode": costs.decode(shape),
+    }[kind]
+    floor = cost.seconds(known.floor_rates(gpu, execution.attention))
+    return known.Step(gpu, kind, shape, known.held(execution, kind), seconds, floor)
 
 
 def on(gpu: str) -> plan.Machine:
@@ -515,7 +523,7 @@ def test_a_measured_step_is_taken_as_it_is_and_others_follow_from_its_distance_t
     keep: Keep = "attention"
     floor = {shape: costs.preference_step(LARGE, shape, ATTENTION, keep=keep) for shape in (small, large)}
     steps = [
-        step("preference step", shape, factor * floor[shape].seconds(costs.BEST_RATES), keep=keep)
+        step("preference step", shape, factor * floor[shape].seconds(CUDNN), keep=keep)
         for shape, factor in ((small, 2.0), (large, 1.5))
     ]
 
@@ -529,19 +537,74 @@ def test_a_measured_step_is_taken_as_it_is_and_others_follow_from_its_distance_t
     found, basis, cost = seconds(between)
     share = math.log(28_500 / 10_880) / math.log(57_600 / 10_880)
     assert (basis, costs.tokens(between)) == ("estimated", 28_500)
-    assert found == pytest.approx((2.0 - 0.5 * share) * cost.seconds(costs.BEST_RATES))
+    assert found == pytest.approx((2.0 - 0.5 * share) * cost.seconds(CUDNN))
     beyond, _, cost = seconds(Shape(129, 720, 1280))
-    assert beyond == pytest.approx(1.5 * cost.seconds(costs.BEST_RATES))
+    assert beyond == pytest.approx(1.5 * cost.seconds(CUDNN))
     # Held otherwise, or on another GPU: its own floor, the same factor. An A100 has 312 of 989.
     other, basis, cost = seconds(small, keep="nothing")
-    assert (other, basis) == (pytest.approx(2.0 * cost.seconds(costs.BEST_RATES)), "estimated")
+    assert (other, basis) == (pytest.approx(2.0 * cost.seconds(CUDNN)), "estimated")
     slower, basis, cost = seconds(small, gpu="NVIDIA A100-SXM4-80GB")
     assert (slower, basis) == (pytest.approx(2.0 * cost.seconds(costs.BEST_RATES) * 989 / 312), "estimated")
+    # Of what was measured on that other GPU, the same way of being held counts alone.
+    streamed = step("preference step", small, 9 * floor[small].seconds(CUDNN), keep="nothing", offload="blocks")
+    execution = Execution(keep=keep)
+    unchanged, _ = known.seconds(
+        "preference step", floor[small], small, execution, on("NVIDIA H800"), [*steps, streamed]
+    )
+    assert unchanged == pytest.approx(steps[0].seconds)
     # Of another kind nothing is known but what others report; of another GPU not even that.
     assert seconds(small, kind="decode")[0] == pytest.approx(
         seconds(small)[2].seconds(machine.usual_rates("NVIDIA H200"))
     )
     assert seconds(small, gpu="NVIDIA H200 MIG 1g.18gb")[:2] == (None, "unknown")
+
+
+@pytest.mark.parametrize(
+    ("kernel", "rates"), [("flash-3", (648, 561)), ("flash-2", (370, 322)), ("torch-efficient", (370, 322))]
+)
+def test_a_step_measured_with_one_attention_kernel_is_estimated_for_another(
+    kernel: Any, rates: tuple[int, int]
+) -> None:
+    """Twice its floor with cuDNN (595 and 516 TFLOP/s): twice that of the other kernel's published rates."""
+    shape = Shape(61, 720, 1280)
+    cost = costs.preference_step(LARGE, shape, ATTENTION)
+    steps = [step("preference step", shape, 2 * cost.seconds(costs.Rates(794.5, 595, 516)))]
+
+    def seconds(attention: Any, where: plan.Machine) -> tuple[float | None, str]:
+        return known.seconds("preference step", cost, shape, Execution(attention=attention), where, steps)
+
+    here = replace(on("NVIDIA H200"), assumed=True)
+    assert seconds("auto", here) == seconds("cudnn", here) == (steps[0].seconds, "measured")
+    expected = 2 * cost.seconds(costs.Rates(794.5, *rates))
+    assert seconds(kernel, here) == (pytest.approx(expected), "estimated")
+    # Of older GPUs no comparison of kernels is known.
+    there = replace(on("NVIDIA A100-SXM4-80GB"), assumed=True)
+    assert seconds(kernel, there)[0] == pytest.approx(2 * cost.seconds(costs.BEST_RATES) * 989 / 312)
+
+
+def test_a_step_measured_with_one_adapter_is_scaled_by_flop_to_another() -> None:
+    shape = Shape(61, 320, 544)
+    costly = costs.preference_step(LARGE, shape, AdapterSettings(rank=64, targets="attention+mlp"))
+    steps = [step("preference step", shape, 5.0)]
+    found, basis = known.seconds("preference step", costly, shape, Execution(), on("NVIDIA H200"), steps)
+    assert (found, basis) == (pytest.approx(5.0 * costly.seconds(CUDNN) / steps[0].floor_s), "estimated")
+    assert found is not None and found > 5.0
+
+
+@pytest.mark.parametrize(
+    ("gpu", "asked", "kernel"),
+    [
+        ("NVIDIA H200", "auto", "cudnn"),
+        ("NVIDIA A100-SXM4-80GB", "auto", "torch-flash"),
+        ("NVIDIA GeForce RTX 5090", "auto", "cudnn"),
+        ("NVIDIA H200", "flash-2", "flash-2"),
+        ("NVIDIA H200 MIG 1g.18gb", "auto", None),
+    ],
+)
+def test_the_plan_says_which_attention_kernel_it_is_for(gpu: str, asked: str, kernel: str | None) -> None:
+    """For a GPU that is not here, of torch's own kernels unless one is named: what is installed here does not count."""
+    found = estimated(settings(model__attention=asked), on=replace(on(gpu), assumed=True))
+    assert found.attention == found.as_dict()["attention_kernel"] == kernel
 
 
 def test_a_stage_is_measured_only_if_every_part_of_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -553,7 +616,7 @@ def test_a_stage_is_measured_only_if_every_part_of_it_is(monkeypatch: pytest.Mon
     assert (found.seconds, found.basis) == (4000 * 4.0, "measured")
     assert by_stage(estimated(settings()))["prefer"].basis == "estimated", "looks and held-out pairs are not"
     # A sampled video does not depend on what training keeps.
-    steps += [step(kind, shape, 0.5, gpu=gpu) for kind in ("forward", "sampling step", "decode")]
+    steps += [step(kind, shape, 0.5, gpu=gpu) for kind in ("sampling step", "decode")]
     whole = by_stage(estimated(settings()))
     assert (whole["prefer"].basis, whole["sample"].basis) == ("measured", "measured")
     assert whole["sample"].seconds == pytest.approx(120 * (50 * 0.5 + 0.5))

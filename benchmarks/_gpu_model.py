@@ -90,10 +90,15 @@ def free() -> None:
         torch.cuda.empty_cache()
 
 
+def settings_of(name: str, **values: Any) -> Settings:
+    """The default preset of a model with these values, whatever folder this is."""
+    return resolve({"model.name": name, **values}, project=Path("/nowhere")).settings
+
+
 def execution_of(name: str, way: str, shape: Shape, *, trains: bool = True) -> Execution:
     """How a plan holds the model at a shape, for a preference step or for sampling, on the card it is named after."""
     wanted = {"model.memory_plan": way, "shape.frames": shape.frames, "shape.size": f"{shape.width}x{shape.height}"}
-    there = resolve({**wanted, "model.name": name, "prefer.guards": False}, project=Path("/nowhere")).settings
+    there = settings_of(name, **wanted, **{"prefer.guards": False})
     card = Machine(REFERENCE_GPU, CARD_BYTES[way] / 1e9, KNOWN_GPUS[REFERENCE_GPU].rates, 1e6, 1e6, asked=True)
     return workload.chosen(there, video_model(name), card, "prefer" if trains else "sample").execution
 

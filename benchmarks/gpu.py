@@ -4,8 +4,9 @@
 
 On a CUDA machine: the full HunyuanVideo transformer with random bfloat16 weights (made on the device; nothing is
 downloaded), adapters of rank 64, and magicid's own code for a forward, a sampling step, a step of stage 1, a
-preference step and the decoding of a video, at four shapes; the memory plans for smaller cards under the memory of
-such a card; and plain diffusers with PEFT, in the same run. Each row's time is predicted from its FLOP and the rate
+preference step and the decoding of a video, at four shapes; a segment of a real run, 20 steps of stage 2 and two
+videos, which the plan is held against; the memory plans for smaller cards under the memory of such a card; and plain
+diffusers with PEFT, in the same run. Each row's time is predicted from its FLOP and the rate
 reached so far; a row that would not fit into the budget (less than nine minutes) is skipped by name, and the same
 command run again goes on: rows are merged in the results file as soon as they are measured. Out of memory is a
 result. Without CUDA the same code runs on the tiny configuration and says so.

@@ -131,8 +131,8 @@ def test_tokens_flop_and_memory_are_the_reference_scripts(reference: Any, shape:
     assert memory.weights == pytest.approx(theirs["weights"], rel=1e-12)
     assert memory.adapters == pytest.approx(theirs["lora"], rel=1e-12)
     assert memory.kept == pytest.approx(theirs["ckpt"], rel=1e-12)
-    assert memory.block == pytest.approx(theirs["block"], rel=1e-12)
-    assert memory.total == pytest.approx(theirs["one_full"], rel=1e-12)
+    # What lives inside a block the script counts by reading, 31 tensors; `test_footprint.py` counts it.
+    assert memory.total - memory.block == pytest.approx(theirs["one_full"] - theirs["block"], rel=1e-12)
 
 
 def test_figures_known_from_elsewhere() -> None:
@@ -156,7 +156,6 @@ def test_figures_known_from_elsewhere() -> None:
         )
         for work, seconds in zip(works, expected, strict=True):
             assert work.seconds(costs.BEST_RATES) == pytest.approx(seconds, abs=0.5 * 10 ** -(2 if seconds < 1 else 1))
-    assert [round(footprint.memory(LARGE, shape, ATTENTION).total) for shape in table] == [60, 46, 38, 34]
 
 
 @pytest.mark.parametrize(
@@ -243,8 +242,6 @@ def test_memory_of_both_adapters_of_the_second_stage() -> None:
     assert copies == pytest.approx([0.44040192 * n for n in (1, 4, 7)])
     assert footprint.memory(LARGE, shape, ATTENTION, training=False).kept == 0
     assert footprint.memory(LARGE, shape, ATTENTION, value_bytes=4).weights == pytest.approx(51.284050176)
-    kept = footprint.memory(LARGE, shape, ATTENTION, execution=Execution(keep="everything"))
-    assert kept.kept == pytest.approx(26 * 4.10517504)
 
 
 @pytest.fixture(scope="module")
@@ -308,6 +305,9 @@ def test_memory_of_the_13b_model_held_in_other_ways() -> None:
         return footprint.memory(LARGE, shape, ATTENTION, execution=Execution(**how))
 
     assert memory().kept == pytest.approx(60 * hidden)
+    every = memory(keep="everything")
+    assert every.kept == pytest.approx((20 * 24.3 + 40 * 21.2) * hidden)
+    assert every.block == pytest.approx((35.2 - 20.2) * hidden)
     assert memory(keep="attention").kept == pytest.approx(60 * (2 * hidden + 11_136 * 24 * 4 / 1e9))
     out = memory(kept_in="pinned")
     assert (out.kept, out.pinned) == pytest.approx((2 * hidden, 60 * 2**27 / 1e9)), "a power of two above 68 MB"
@@ -316,6 +316,23 @@ def test_memory_of_the_13b_model_held_in_other_ways() -> None:
     assert streamed.pinned == pytest.approx(out.pinned + 25.642 - 0.7235, rel=0.001)
     assert [memory(base=base).weights for base in ("fp8", "int8")] == pytest.approx([13.2, 13.2], rel=0.01)
     assert memory(base="nf4").weights == pytest.approx(7.35, rel=0.01)
+
+
+def test_memory_inside_a_block_follows_from_what_is_adapted_and_whether_it_is_trained() -> None:
+    """By hand at 61x720x1280: 57,856 tokens of width 3072 in bfloat16 are 0.3555 GB."""
+    shape, hidden = Shape(61, 720, 1280), 57_856 * 3072 * 2 / 1e9
+
+    def block(targets: str, training: bool, double_only: bool = False) -> float:
+        adapter = AdapterSettings(targets=targets, double_blocks_only=double_only)
+        return footprint.memory(LARGE, shape, adapter, training=training).block / hidden
+
+    assert [block(targets, True) for targets in ("attention", "attention+mlp")] == pytest.approx([35.2, 50.4])
+    assert [block(targets, False) for targets in ("attention", "attention+mlp")] == pytest.approx([21, 29])
+    assert block("attention", True, double_only=True) == pytest.approx(32.3)
+    # An adapter on the MLPs, too, is more than plan 24gb promises for attention alone at this shape.
+    wanted = settings(shape__size="1280x720", model__memory_plan="24gb", adapter__targets="attention+mlp")
+    choice = by_stage(estimated(wanted, on=replace(H100, gpu_memory_gb=25.3)))["prefer"].held
+    assert choice is not None and not choice.fits and choice.need.gpu_gb > memory_plans.MOST_GB["24gb"]
 
 
 # --- a whole run: estimate ----------------------------------------------------------------------------------------
@@ -476,11 +493,19 @@ def test_durations_as_a_person_says_them(seconds: float | None, text: str) -> No
 # --- times of known GPUs -------------------------------------------------------------------------------------------
 
 
+CUDNN = known.floor_rates("NVIDIA H200", "cudnn")
+
+
 def step(kind: str, shape: Shape, seconds: float, *, gpu: str = "NVIDIA H200", **how: Any) -> known.Step:
-    cost = costs.preference_step(LARGE, shape, ATTENTION, keep=Execution(**how).keep)
-    return known.Step(
-        gpu, kind, shape, known.held(Execution(**how), kind), seconds, cost.seconds(known.floor_rates(gpu))
-    )
+    """Measured with cuDNN's attention, which is what an H100 or H200 takes without further packages."""
+    execution = Execution(**{"attention": "cudnn", **how})
+    cost = {
+        "sampling step": costs.forward(LARGE, shape, ATTENTION),
+        "preference step": costs.preference_step(LARGE, shape, ATTENTION, keep=execution.keep),
+        "decode": costs.decode(shape),
+    }[kind]
+    floor = cost.seconds(known.floor_rates(gpu, execution.attention))
+    return known.Step(gpu, kind, shape, known.held(execution, kind), seconds, floor)
 
 
 def on(gpu: str) -> plan.Machine:
@@ -498,7 +523,7 @@ def test_a_measured_step_is_taken_as_it_is_and_others_follow_from_its_distance_t
     keep: Keep = "attention"
     floor = {shape: costs.preference_step(LARGE, shape, ATTENTION, keep=keep) for shape in (small, large)}
     steps = [
-        step("preference step", shape, factor * floor[shape].seconds(costs.BEST_RATES), keep=keep)
+        step("preference step", shape, factor * floor[shape].seconds(CUDNN), keep=keep)
         for shape, factor in ((small, 2.0), (large, 1.5))
     ]
 
@@ -512,19 +537,74 @@ def test_a_measured_step_is_taken_as_it_is_and_others_follow_from_its_distance_t
     found, basis, cost = seconds(between)
     share = math.log(28_500 / 10_880) / math.log(57_600 / 10_880)
     assert (basis, costs.tokens(between)) == ("estimated", 28_500)
-    assert found == pytest.approx((2.0 - 0.5 * share) * cost.seconds(costs.BEST_RATES))
+    assert found == pytest.approx((2.0 - 0.5 * share) * cost.seconds(CUDNN))
     beyond, _, cost = seconds(Shape(129, 720, 1280))
-    assert beyond == pytest.approx(1.5 * cost.seconds(costs.BEST_RATES))
+    assert beyond == pytest.approx(1.5 * cost.seconds(CUDNN))
     # Held otherwise, or on another GPU: its own floor, the same factor. An A100 has 312 of 989.
     other, basis, cost = seconds(small, keep="nothing")
-    assert (other, basis) == (pytest.approx(2.0 * cost.seconds(costs.BEST_RATES)), "estimated")
+    assert (other, basis) == (pytest.approx(2.0 * cost.seconds(CUDNN)), "estimated")
     slower, basis, cost = seconds(small, gpu="NVIDIA A100-SXM4-80GB")
     assert (slower, basis) == (pytest.approx(2.0 * cost.seconds(costs.BEST_RATES) * 989 / 312), "estimated")
+    # Of what was measured on that other GPU, the same way of being held counts alone.
+    streamed = step("preference step", small, 9 * floor[small].seconds(CUDNN), keep="nothing", offload="blocks")
+    execution = Execution(keep=keep)
+    unchanged, _ = known.seconds(
+        "preference step", floor[small], small, execution, on("NVIDIA H800"), [*steps, streamed]
+    )
+    assert unchanged == pytest.approx(steps[0].seconds)
     # Of another kind nothing is known but what others report; of another GPU not even that.
     assert seconds(small, kind="decode")[0] == pytest.approx(
         seconds(small)[2].seconds(machine.usual_rates("NVIDIA H200"))
     )
     assert seconds(small, gpu="NVIDIA H200 MIG 1g.18gb")[:2] == (None, "unknown")
+
+
+@pytest.mark.parametrize(
+    ("kernel", "rates"), [("flash-3", (648, 561)), ("flash-2", (370, 322)), ("torch-efficient", (370, 322))]
+)
+def test_a_step_measured_with_one_attention_kernel_is_estimated_for_another(
+    kernel: Any, rates: tuple[int, int]
+) -> None:
+    """Twice its floor with cuDNN (595 and 516 TFLOP/s): twice that of the other kernel's published rates."""
+    shape = Shape(61, 720, 1280)
+    cost = costs.preference_step(LARGE, shape, ATTENTION)
+    steps = [step("preference step", shape, 2 * cost.seconds(costs.Rates(794.5, 595, 516)))]
+
+    def seconds(attention: Any, where: plan.Machine) -> tuple[float | None, str]:
+        return known.seconds("preference step", cost, shape, Execution(attention=attention), where, steps)
+
+    here = replace(on("NVIDIA H200"), assumed=True)
+    assert seconds("auto", here) == seconds("cudnn", here) == (steps[0].seconds, "measured")
+    expected = 2 * cost.seconds(costs.Rates(794.5, *rates))
+    assert seconds(kernel, here) == (pytest.approx(expected), "estimated")
+    # Of older GPUs no comparison of kernels is known.
+    there = replace(on("NVIDIA A100-SXM4-80GB"), assumed=True)
+    assert seconds(kernel, there)[0] == pytest.approx(2 * cost.seconds(costs.BEST_RATES) * 989 / 312)
+
+
+def test_a_step_measured_with_one_adapter_is_scaled_by_flop_to_another() -> None:
+    shape = Shape(61, 320, 544)
+    costly = costs.preference_step(LARGE, shape, AdapterSettings(rank=64, targets="attention+mlp"))
+    steps = [step("preference step", shape, 5.0)]
+    found, basis = known.seconds("preference step", costly, shape, Execution(), on("NVIDIA H200"), steps)
+    assert (found, basis) == (pytest.approx(5.0 * costly.seconds(CUDNN) / steps[0].floor_s), "estimated")
+    assert found is not None and found > 5.0
+
+
+@pytest.mark.parametrize(
+    ("gpu", "asked", "kernel"),
+    [
+        ("NVIDIA H200", "auto", "cudnn"),
+        ("NVIDIA A100-SXM4-80GB", "auto", "torch-flash"),
+        ("NVIDIA GeForce RTX 5090", "auto", "cudnn"),
+        ("NVIDIA H200", "flash-2", "flash-2"),
+        ("NVIDIA H200 MIG 1g.18gb", "auto", None),
+    ],
+)
+def test_the_plan_says_which_attention_kernel_it_is_for(gpu: str, asked: str, kernel: str | None) -> None:
+    """For a GPU that is not here, of torch's own kernels unless one is named: what is installed here does not count."""
+    found = estimated(settings(model__attention=asked), on=replace(on(gpu), assumed=True))
+    assert found.attention == found.as_dict()["attention_kernel"] == kernel
 
 
 def test_a_stage_is_measured_only_if_every_part_of_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -536,7 +616,7 @@ def test_a_stage_is_measured_only_if_every_part_of_it_is(monkeypatch: pytest.Mon
     assert (found.seconds, found.basis) == (4000 * 4.0, "measured")
     assert by_stage(estimated(settings()))["prefer"].basis == "estimated", "looks and held-out pairs are not"
     # A sampled video does not depend on what training keeps.
-    steps += [step(kind, shape, 0.5, gpu=gpu) for kind in ("forward", "sampling step", "decode")]
+    steps += [step(kind, shape, 0.5, gpu=gpu) for kind in ("sampling step", "decode")]
     whole = by_stage(estimated(settings()))
     assert (whole["prefer"].basis, whole["sample"].basis) == ("measured", "measured")
     assert whole["sample"].seconds == pytest.approx(120 * (50 * 0.5 + 0.5))
@@ -560,7 +640,7 @@ def test_every_gpu_that_can_be_asked_for_is_planned_and_others_are_refused_with_
     [
         (84.9, "544x320", "80gb", "gpu", "none"),
         (84.9, "1280x720", "80gb", "pinned", "none"),
-        (40.5, "1280x720", "48gb", "pinned", "none"),
+        (42.0, "1280x720", "48gb", "pinned", "none"),
         (25.3, "544x320", "24gb", "pinned", "blocks"),
         (25.3, "1280x720", "24gb", "pinned", "blocks"),
     ],
@@ -627,11 +707,11 @@ def test_no_gpu_is_said_first_and_names_the_way_out() -> None:
 @pytest.mark.parametrize(
     ("plan_name", "memory", "need", "flags"),
     [
-        ("auto", 17.0, 17, "--frames 61 --size 960x544"),
-        ("auto", 12.0, 17, "--frames 33 --size 960x544"),
-        ("auto", 9.9, 17, "--frames 61 --size 544x320"),
-        ("auto", 6.0, 17, "--model mini"),
-        ("48gb", 38.0, 40, "--memory-plan auto"),
+        ("auto", 18.0, 18, "--frames 61 --size 960x544"),
+        ("auto", 12.0, 18, "--frames 33 --size 960x544"),
+        ("auto", 9.9, 18, "--frames 61 --size 544x320"),
+        ("auto", 6.0, 18, "--model mini"),
+        ("48gb", 38.0, 42, "--memory-plan auto"),
     ],
 )
 def test_too_little_gpu_memory_names_what_fits(plan_name: str, memory: float, need: int, flags: str) -> None:
@@ -649,8 +729,8 @@ def test_too_little_gpu_memory_names_what_fits(plan_name: str, memory: float, ne
 
 
 def test_generate_is_held_against_its_own_shape() -> None:
-    error = problem(estimated(settings(), on=replace(H100, gpu_memory_gb=12.0), todo={"generate"}))
-    assert "'generate' at 61x720x1280 needs about 14 GB" in error.message
+    error = problem(estimated(settings(), on=replace(H100, gpu_memory_gb=10.0), todo={"generate"}))
+    assert "'generate' at 61x720x1280 needs about 10 GB" in error.message
     assert "--frames 61 --size 960x544" in error.hint
 
 

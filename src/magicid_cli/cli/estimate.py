@@ -87,6 +87,8 @@ def _plans(estimate: "Estimate") -> list[tuple[str, str, str]]:
     same = len(set(plans.values())) == 1
     names = next(iter(plans.values())) if same else ", ".join(f"{stage} {plan}" for stage, plan in plans.items())
     rows = [("memory plan", names, "chosen" if estimate.settings.model.memory_plan == "auto" else "set")]
+    if estimate.attention:
+        rows.append(("attention kernel", estimate.attention, "expected"))
     if estimate.pinned_gb:
         rows.append(("main memory for what leaves the GPU", gigabytes(estimate.pinned_gb * 1e9), "estimated"))
     return rows

@@ -4,7 +4,7 @@ A time is what this identity has measured itself; else what `known.py` knows of 
 a GPU it stays unknown. Every figure says which it is.
 """
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -123,6 +123,12 @@ class Estimate:
         return {row.stage: row.held.plan for row in self.rows if row.held and row.held.plan}
 
     @property
+    def attention(self) -> str | None:
+        """The attention kernel, if none is refused; None without a GPU whose generation is known."""
+        held = [row.held.execution for row in self.rows if row.held]
+        return known.kernel_of(held[0], self.machine) if held else None
+
+    @property
     def pinned_gb(self) -> float:
         """The largest amount of page-locked main memory."""
         return max((row.held.need.pinned_gb for row in self.rows if row.held), default=0.0)
@@ -156,6 +162,7 @@ class Estimate:
             "seconds": self.seconds,
             "memory_gb": round(self.memory_gb, 2),
             "memory_plans": self.memory_plans,
+            "attention_kernel": self.attention,
             "pinned_gb": round(self.pinned_gb, 2),
             "data_gb": round(self.data_gb, 2),
             "downloads_gb": {repo: round(size, 4) for repo, size in self.downloads.items()},
@@ -185,6 +192,7 @@ def estimate(
     judging: Judging | None = None,
     begun: Mapping[str, Begun] | None = None,
     method: str = "",
+    steps: Sequence[known.Step] | None = None,
 ) -> Estimate:
     """What a run would take.
 
@@ -199,7 +207,9 @@ def estimate(
         judging: what scoring has left to do in the earliest of the rounds; None if all of it.
         begun: how far interrupted stages are, by their names.
         method: another method, whose training `reconstruct` then is.
+        steps: measured on GPUs; by default those that come with magicid.
     """
+    steps = known.shipped() if steps is None else steps
     value_bytes, stages = value_bytes_of(settings, machine), set(map(stage_of, todo))
     beside = beside_gb(settings, machine, method)
     held = {stage: chosen(settings, model, machine.without(beside), stage) for stage in HOLDING if stage in stages}
@@ -212,7 +222,7 @@ def estimate(
         of_round = (work if number_of(name) == number_of(names[0]) else later)[stage]
         of_round = replace(of_round, items=max(0, of_round.items - done.get(name, Begun()).items))
         measured_s = (measured or {}).get(stage)
-        row = _row(name, of_round, arch, machine, value_bytes, measured_s, held.get(stage))
+        row = _row(name, of_round, arch, machine, value_bytes, measured_s, held.get(stage), steps)
         rows.append(replace(row, memory_gb=row.memory_gb + beside, beside_gb=beside) if row.held else row)
     return Estimate(
         model=model,
@@ -222,7 +232,7 @@ def estimate(
         rows=tuple(rows),
         data_gb=data_gb(settings, model, photos, todo, done),
         downloads=dict(downloads),
-        assumptions=(*_assumptions(settings, model, machine, value_bytes), *_of_rounds(settings)),
+        assumptions=(*_assumptions(settings, model, machine, value_bytes, bool(steps)), *_of_rounds(settings)),
         at_most=not all(one.exact for one in done.values()),
     )
 
@@ -235,6 +245,7 @@ def _row(
     value_bytes: int,
     measured_s: float | None,
     held: Choice | None,
+    steps: Sequence[known.Step],
 ) -> Row:
     count = f"{work.items} {work.item}{'' if work.items == 1 else 's'}"
     gb = work.need.gpu_gb
@@ -250,13 +261,14 @@ def _row(
     note = f"{count}, {work.cost.flop / 1e15:.3g} PFLOP each"
     if value_bytes != 2 or held is None:
         return Row(name, work.items, None, "unknown", gb, note, held)
-    each_s, basis = _seconds(work, held.execution, machine)
+    each_s, basis = _seconds(work, held.execution, machine, steps)
     return Row(name, work.items, None if each_s is None else each_s * work.items, basis, gb, note, held)
 
 
-def _seconds(work: Work, execution: Execution, machine: Machine) -> tuple[float | None, str]:
+def _seconds(
+    work: Work, execution: Execution, machine: Machine, steps: Sequence[known.Step]
+) -> tuple[float | None, str]:
     """Seconds of an item on a GPU; measured only if every part of it was."""
-    steps = known.shipped()
     found = [known.seconds(part.kind, part.cost, part.shape, execution, machine, steps) for part in work.parts]
     times = [part.times * each for part, (each, _) in zip(work.parts, found, strict=True) if each is not None]
     if len(times) < len(work.parts):
@@ -264,10 +276,12 @@ def _seconds(work: Work, execution: Execution, machine: Machine) -> tuple[float 
     return sum(times), "measured" if {basis for _, basis in found} == {"measured"} else "estimated"
 
 
-def _assumptions(settings: Settings, model: VideoModel, machine: Machine, value_bytes: int) -> tuple[str, ...]:
+def _assumptions(
+    settings: Settings, model: VideoModel, machine: Machine, value_bytes: int, has_steps: bool
+) -> tuple[str, ...]:
     kind = {2: "bfloat16", 4: "float32"}[value_bytes]
     stored = kind if settings.model.base == "full" else f"{settings.model.base} ({kind} when used)"
-    plan = f"Memory: a base in {stored}, one video's graph at a time (within a block ±30 %)"
+    plan = f"Memory: a base in {stored}, one video's graph at a time, a block's tensors as counted on a CPU"
     if machine.gpu:
         plan += f", {SPARE_GB:g} GB left free"
     plan += "."
@@ -276,7 +290,7 @@ def _assumptions(settings: Settings, model: VideoModel, machine: Machine, value_
     if machine.rates is None or value_bytes != 2:
         where = machine.gpu or "a CPU"
         return (f"Times: how fast this model runs on {where} in {kind} is not known, so they are left open.", plan)
-    if known.shipped():
+    if has_steps:
         times = f"Times: measured steps, scaled by FLOP and peak to {machine.gpu} where it was not measured itself"
     else:
         rate = f"{machine.rates.linear:.0f} TFLOP/s on {machine.gpu}"

@@ -18,12 +18,41 @@ from magicid_cli.plan.costs import (
     tokens,
 )
 
+
+@dataclass(frozen=True)
+class Inside:
+    """What lives at once inside one block, in tensors of the tokens' width.
+
+    Attributes:
+        training: beside its input, while it is recomputed and its backward pass runs.
+        saved: of that, what its graph holds once its forward pass is over.
+        sampling: without a graph, its input included.
+    """
+
+    training: float
+    saved: float
+    sampling: float
+
+
 # Of a weight of the blocks' linear layers that is not stored in full: its bytes, and of how many weights one shares a
 # scale of the full number type; 0 for a whole row.
 _STORED = {"fp8": (1.0, 0), "int8": (1.0, 0), "nf4": (0.5, 64)}
-# Tensors of a token's width that live at once inside one block: norm 1, q k v 3, after their norms 2, after rotation 2
-# and its float32 copies 4, attention output 1, MLP 8, concatenation 5, and in the backward gradients of the largest 5.
-_IN_BLOCK, _GRADIENTS = 31, 5
+# Without compiled code, by the bytes of a number, the kind of block and which of its layers are adapted. The adapter is
+# float32: beside bfloat16, each adapted layer casts its input and saves it, twice as large. Counted on small blocks of
+# the real classes with a rank of 1/48 of their width; `tests/test_footprint.py` counts again. What a GPU's kernels take
+# inside is not in it; attention's backward has 3 tensors of room for that before it would be the peak.
+_INSIDE = {
+    (2, "dual", "attention"): Inside(32.3, 23.3, 16),
+    (2, "dual", "attention+mlp"): Inside(43.4, 33.3, 26),
+    (2, "single", ""): Inside(29.1, 14.1, 21),
+    (2, "single", "attention"): Inside(35.2, 20.2, 21),
+    (2, "single", "attention+mlp"): Inside(50.4, 32.3, 29),
+    (4, "dual", "attention"): Inside(21.2, 12.1, 12),
+    (4, "dual", "attention+mlp"): Inside(26.2, 17.2, 16),
+    (4, "single", ""): Inside(25.1, 10.1, 18),
+    (4, "single", "attention"): Inside(26.1, 11.1, 18),
+    (4, "single", "attention+mlp"): Inside(29.2, 17.2, 18),
+}
 # Blocks that are on the device where they come and go: the one that runs and the next one.
 _ON_DEVICE = 2
 # A tile of the decoder, and the feature maps of a tile that live at once where it is widest: 7.2 by the peak that
@@ -33,12 +62,12 @@ _TILE_PIXELS, _FEATURE_MAPS = 17 * 256 * 256, 7.2
 
 @dataclass(frozen=True)
 class Memory:
-    """Peak memory of a computation by what fills it, in GB. `block` is counted by reading (± 30 %).
+    """Peak memory of a computation by what fills it, in GB.
 
     Attributes:
         weights: of the base, on the device.
         adapters: their weights, gradients and moments.
-        kept: block inputs and attention outputs that wait on the device for the backward pass.
+        kept: what waits on the device for the backward pass: block inputs, attention outputs, or all that is saved.
         block: what lives at once inside one block.
         pinned: page-locked main memory, for what waits there.
     """
@@ -81,22 +110,51 @@ def memory(
     hidden = joint * arch.width * value_bytes / GB
     copies = (4 if training else 1) + (3 if reference else 0)
     device, pinned = weights(arch, execution, value_bytes)
-    each = {"nothing": 1, "attention": 2, "everything": _IN_BLOCK - _GRADIENTS}[execution.keep] if training else 0
-    if each and execution.kept_in == "pinned" and execution.keep != "everything":
-        pinned += arch.blocks * each * _rounded(hidden)
-        kept = 2 * each * hidden  # on their way, one block's go or come while another's are used
+    blocks = _blocks(arch, adapter, value_bytes)
+    if not training:
+        block = max(inside.sampling for _, inside in blocks)
+    elif execution.keep == "everything":
+        block = max(inside.training - inside.saved for _, inside in blocks)
     else:
-        kept = arch.blocks * each * hidden
-    if training and execution.keep == "attention":
-        # With an attention output stays the float32 logarithm of its normaliser, a number for each token and head.
-        kept += arch.blocks * joint * arch.heads * 4 / GB
+        block = max(inside.training for _, inside in blocks)
+    kept, waiting = _kept(arch, execution, joint, hidden, blocks) if training else (0.0, 0.0)
     return Memory(
         weights=device,
         adapters=adapter_parameters(arch, adapter) * 4 * copies / GB,
         kept=kept,
-        block=_IN_BLOCK * hidden,
-        pinned=pinned,
+        block=block * hidden,
+        pinned=pinned + waiting,
     )
+
+
+def _blocks(arch: Architecture, adapter: AdapterSettings, value_bytes: int) -> list[tuple[int, Inside]]:
+    """How many blocks of each kind there are, and what lives inside one."""
+    targets = {"dual": adapter.targets, "single": "" if adapter.double_blocks_only else adapter.targets}
+    counts = {"dual": arch.dual, "single": arch.single}
+    return [(count, _INSIDE[value_bytes, kind, targets[kind]]) for kind, count in counts.items() if count]
+
+
+def _kept(
+    arch: Architecture, execution: Execution, joint: int, hidden: float, blocks: list[tuple[int, Inside]]
+) -> tuple[float, float]:
+    """GB that wait for the backward pass on the device and in page-locked main memory.
+
+    Args:
+        arch: of the transformer.
+        execution: what is kept, and where.
+        joint: tokens of video and text.
+        hidden: GB of a tensor of their width.
+        blocks: as `_blocks` has them.
+    """
+    if execution.keep == "everything":
+        return sum(count * (1 + inside.saved) for count, inside in blocks) * hidden, 0.0
+    each = 2 if execution.keep == "attention" else 1
+    # With an attention output stays the float32 logarithm of its normaliser, a number for each token and head.
+    normaliser = arch.blocks * joint * arch.heads * 4 / GB if execution.keep == "attention" else 0.0
+    if execution.kept_in == "pinned":
+        # Of one block they go or come while another's are used.
+        return 2 * each * hidden + normaliser, arch.blocks * each * _rounded(hidden)
+    return arch.blocks * each * hidden + normaliser, 0.0
 
 
 def _rounded(size_gb: float) -> float:

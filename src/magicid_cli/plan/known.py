@@ -2,7 +2,8 @@
 
 `gpu_steps.json` comes with magicid and is written by `benchmarks/gpu.py --ship`. It holds what was measured and nothing
 else. A time that was not measured is a floor (the FLOP at the best published kernel rates, scaled by the GPU's peak)
-times the factor by which measured steps miss theirs; where nothing was measured, the rate that others report.
+times the factor by which measured steps miss theirs; where nothing was measured, the rate that others report. A step is
+known for the attention kernel that it ran on: with another one it is estimated from both kernels' published rates.
 """
 
 import json
@@ -13,16 +14,22 @@ from functools import cache
 from importlib.resources import files
 from typing import Any
 
+from magicid_cli.models import kernels
 from magicid_cli.models.base import Shape
-from magicid_cli.models.execution import Execution
+from magicid_cli.models.execution import Execution, Kernel
 from magicid_cli.plan.costs import BEST_RATES, Cost, Rates, tokens
 from magicid_cli.plan.machine import KNOWN_GPUS, REFERENCE_GPU, Machine
 
-FORMAT = 1
+FORMAT = 2
 _FILE = "gpu_steps.json"
 # What a step's time depends on, of how the model is held.
-HELD = ("base", "keep", "kept_in", "offload", "compile")
+HELD = ("base", "keep", "kept_in", "offload", "compile", "attention")
 TRAINING_KINDS = ("stage-1 step", "preference step")
+# TFLOP/s of attention, forward and backward, on one H100 with heads of 128 and 16,384 tokens, by FlashAttention 3's
+# paper; a kernel that it does not show counts as the slowest fast one that it does, FlashAttention 2. Of other
+# generations no such comparison is at hand: there the kernel that is used counts as the best.
+_KERNELS: dict[Kernel, tuple[float, float]] = {"flash-3": (648.0, 561.0), "cudnn": (595.0, 516.0)}
+_SLOWEST, _COMPARED_ON = (370.0, 322.0), 9
 
 
 @dataclass(frozen=True)
@@ -33,9 +40,9 @@ class Step:
         gpu: as torch calls it.
         kind: the benchmark's row.
         shape: of the video.
-        held: how the model was held: a value for each of `HELD`.
+        held: how the model was held: a value for each of `HELD`, the attention kernel by its name.
         seconds: median of one.
-        floor_s: of the same work on the same GPU.
+        floor_s: of the same work on the same GPU with the same kernel.
     """
 
     gpu: str
@@ -52,8 +59,13 @@ class Step:
 
 
 def held(execution: Execution, kind: str) -> tuple[str, ...]:
-    """What of `execution` the time of a step of that kind depends on: without a backward pass nothing is kept."""
-    if kind not in TRAINING_KINDS:
+    """What of `execution` the time of a step of that kind depends on.
+
+    Without a backward pass nothing is kept, and decoding is no work of the transformer.
+    """
+    if kind == "decode":
+        execution = Execution()
+    elif kind not in TRAINING_KINDS:
         execution = replace(execution, keep="nothing", kept_in="gpu")
     return tuple(str(getattr(execution, name)) for name in HELD)
 
@@ -73,10 +85,28 @@ def shipped() -> tuple[Step, ...]:
     return tuple(Step(**{**row, "shape": Shape(*row["shape"]), "held": tuple(row["held"])}) for row in stored["steps"])
 
 
-def floor_rates(gpu: str) -> Rates:
-    """The best published kernel rates, scaled to a GPU by its peak."""
+def kernel_of(execution: Execution, machine: Machine) -> Kernel | None:
+    """The attention kernel that a run takes if none is refused; None where the GPU's generation is not known."""
+    gpu = KNOWN_GPUS.get(machine.gpu or "")
+    if gpu is None:
+        return None
+    # What is installed here says nothing of the machine that has the GPU.
+    present: frozenset[Kernel] | None = frozenset() if machine.assumed else None
+    return kernels.expected(execution.attention, (gpu.generation, 0), present)
+
+
+def floor_rates(gpu: str, kernel: Kernel | None = None) -> Rates:
+    """The best published rates, scaled to a GPU by its peak.
+
+    Args:
+        gpu: one of `KNOWN_GPUS`.
+        kernel: of attention; by default the fastest.
+    """
     share = KNOWN_GPUS[gpu].peak / KNOWN_GPUS[REFERENCE_GPU].peak
-    return Rates(BEST_RATES.linear * share, BEST_RATES.attention_forward * share, BEST_RATES.attention_backward * share)
+    forward, backward = BEST_RATES.attention_forward, BEST_RATES.attention_backward
+    if kernel is not None and KNOWN_GPUS[gpu].generation == _COMPARED_ON:
+        forward, backward = _KERNELS.get(kernel, _SLOWEST)
+    return Rates(BEST_RATES.linear * share, forward * share, backward * share)
 
 
 def seconds(
@@ -85,7 +115,7 @@ def seconds(
     """How long one step takes.
 
     Args:
-        kind: `forward`, `sampling step`, `stage-1 step`, `preference step` or `decode`.
+        kind: `sampling step`, `stage-1 step`, `preference step` or `decode`.
         cost: of the step.
         shape: of the video.
         execution: how the model is held.
@@ -97,20 +127,30 @@ def seconds(
     """
     if machine.gpu not in KNOWN_GPUS or machine.gpu is None or machine.rates is None:
         return None, "unknown"
-    same = [step for step in steps if (step.gpu, step.kind, step.held) == (machine.gpu, kind, held(execution, kind))]
-    exact = [step for step in same if step.shape == shape]
+    kernel = kernel_of(execution, machine)
+    execution = replace(execution, attention=kernel or execution.attention)
+    way = held(execution, kind)
+    same = [step for step in steps if (step.gpu, step.kind, step.held) == (machine.gpu, kind, way)]
+    floor_s = cost.seconds(floor_rates(machine.gpu, kernel))
+    # Another adapter is other work at the same shape.
+    exact = [step for step in same if step.shape == shape and math.isclose(step.floor_s, floor_s, rel_tol=1e-6)]
     if exact:
         return exact[-1].seconds, "measured"
-    factor = _factor(same or _like(kind, machine.gpu, steps), shape)
+    factor = _factor(same or _like(kind, machine.gpu, way, steps), shape)
     if factor is None:
         return cost.seconds(machine.rates), "estimated"
-    return factor * cost.seconds(floor_rates(machine.gpu)), "estimated"
+    return factor * floor_s, "estimated"
 
 
-def _like(kind: str, gpu: str, steps: Sequence[Step]) -> list[Step]:
-    """Measured steps of that kind: of this GPU however the model was held, else of the one measured last."""
+def _like(kind: str, gpu: str, way: tuple[str, ...], steps: Sequence[Step]) -> list[Step]:
+    """Measured steps of that kind: of this GPU however the model was held, else of the one measured last.
+
+    Of that one, those whose model was held in the same way, if there are any.
+    """
     alike = [step for step in steps if step.kind == kind]
-    return [step for step in alike if step.gpu == gpu] or [step for step in alike if step.gpu == alike[-1].gpu]
+    here = [step for step in alike if step.gpu == gpu]
+    there = [step for step in alike if step.gpu == alike[-1].gpu]
+    return here or [step for step in there if step.held == way] or there
 
 
 def _factor(steps: Sequence[Step], shape: Shape) -> float | None:

@@ -24,12 +24,14 @@ class Gpu:
         share: of the peak that runs of the 13B model usually reach.
         memory_gb: what torch sees of its memory, in units of 1e9 bytes.
         short: what `--gpu` calls it; empty for one that is planned for as another.
+        generation: the first number of its compute capability.
     """
 
     peak: float
     share: float
     memory_gb: float
     short: str = ""
+    generation: int = 8
 
     @property
     def rates(self) -> Rates:
@@ -41,13 +43,13 @@ class Gpu:
 # By the name that torch reports. Names that are not listed, e.g. slices and laptop versions, get no time: an invented
 # one would be worse.
 KNOWN_GPUS: dict[str, Gpu] = {
-    "NVIDIA H100 80GB HBM3": Gpu(989, HOPPER_SHARE, 84.9, "h100"),
-    "NVIDIA H100 PCIe": Gpu(756, HOPPER_SHARE, 84.9, "h100-pcie"),
-    "NVIDIA H100 NVL": Gpu(835, HOPPER_SHARE, 100.0, "h100-nvl"),
-    "NVIDIA H200": Gpu(989, HOPPER_SHARE, 150.0, "h200"),
-    "NVIDIA H200 NVL": Gpu(835, HOPPER_SHARE, 150.0),
-    "NVIDIA H800": Gpu(989, HOPPER_SHARE, 84.9),
-    "NVIDIA GH200 480GB": Gpu(989, HOPPER_SHARE, 101.0, "gh200"),
+    "NVIDIA H100 80GB HBM3": Gpu(989, HOPPER_SHARE, 84.9, "h100", generation=9),
+    "NVIDIA H100 PCIe": Gpu(756, HOPPER_SHARE, 84.9, "h100-pcie", generation=9),
+    "NVIDIA H100 NVL": Gpu(835, HOPPER_SHARE, 100.0, "h100-nvl", generation=9),
+    "NVIDIA H200": Gpu(989, HOPPER_SHARE, 150.0, "h200", generation=9),
+    "NVIDIA H200 NVL": Gpu(835, HOPPER_SHARE, 150.0, generation=9),
+    "NVIDIA H800": Gpu(989, HOPPER_SHARE, 84.9, generation=9),
+    "NVIDIA GH200 480GB": Gpu(989, HOPPER_SHARE, 101.0, "gh200", generation=9),
     "NVIDIA A100-SXM4-80GB": Gpu(312, AMPERE_SHARE, 84.9, "a100"),
     "NVIDIA A100 80GB PCIe": Gpu(312, AMPERE_SHARE, 84.9),
     "NVIDIA A100-SXM4-40GB": Gpu(312, AMPERE_SHARE, 42.3, "a100-40gb"),
@@ -57,7 +59,7 @@ KNOWN_GPUS: dict[str, Gpu] = {
     "NVIDIA RTX A6000": Gpu(155, AMPERE_SHARE, 50.9, "a6000"),
     "NVIDIA GeForce RTX 3090": Gpu(71, AMPERE_SHARE, 25.3, "3090"),
     "NVIDIA GeForce RTX 4090": Gpu(165, AMPERE_SHARE, 25.3, "4090"),
-    "NVIDIA GeForce RTX 5090": Gpu(209, AMPERE_SHARE, 33.7, "5090"),
+    "NVIDIA GeForce RTX 5090": Gpu(209, AMPERE_SHARE, 33.7, "5090", generation=12),
 }
 
 # The paper's GPU.

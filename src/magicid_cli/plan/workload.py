@@ -25,7 +25,7 @@ class Part:
     """A kind of computation that an item consists of.
 
     Attributes:
-        kind: as `benchmarks/gpu.py` calls it: `forward`, `sampling step`, `stage-1 step`, `preference step`, `decode`.
+        kind: as `benchmarks/gpu.py` calls it: `sampling step`, `stage-1 step`, `preference step`, `decode`.
         times: how often an item has it done.
         cost: of once.
         shape: of the video.
@@ -164,7 +164,8 @@ def preference(settings: Settings, arch: Architecture, execution: Execution) -> 
     watched = len(looked_at) * prefer.watch_videos / steps
     parts = [
         Part("preference step", pairs / steps, pair, shape),
-        Part("forward", measured / steps, costs.forward(arch, shape, settings.adapter), shape),
+        # Forwards with an adapter on, as a sampler's steps are.
+        Part("sampling step", measured / steps, costs.forward(arch, shape, settings.adapter), shape),
         *(
             Part(part.kind, part.times * watched, part.cost, part.shape)
             for part in video(settings, arch, shape, settings.repository.steps)

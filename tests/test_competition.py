@@ -3,7 +3,9 @@
 Truths: the layers of the settings as every other command has them, records on disk, and counted loadings.
 """
 
+import gc
 import json
+import weakref
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -12,7 +14,7 @@ from typing import Any
 import pytest
 
 from album import SMALL
-from magicid_cli import competition, config, methods
+from magicid_cli import competition, config, generation, methods
 from magicid_cli.baselines import dreambooth
 from magicid_cli.cli.app import main
 from magicid_cli.errors import MagicIDError
@@ -98,12 +100,39 @@ def test_the_plan_has_the_judges_until_they_have_seen_everything(
     assert competition.plan(identity, ["magicid"], asked)[0].rows == ()
     more, _ = competition.plan(identity, ["magicid"], resolved(alice, **{"compare.prompts": 4}))
     assert [(row.stage, row.items) for row in more.rows] == [("magicid: videos", 1), ("evaluate", 1)]
+    # A damaged one is told with what to do, and that helps.
+    (broken, *_) = done.videos["magicid"]
+    broken.write_bytes(broken.read_bytes()[:500])
+    with pytest.raises(MagicIDError, match="tables are written") as caught:
+        competition.run(identity, ["magicid"], asked, Events())
+    assert caught.value.code == "video-unreadable" and broken.name in caught.value.message
+    assert "it is no video" in (identity.path / "compare" / "table.md").read_text(encoding="utf-8")
+    broken.unlink()
+    assert competition.run(identity, ["magicid"], asked, Events()).made == 1
     # Videos that are there and that a judge has not seen are work, too.
     for kept in (identity.path / "evaluation").iterdir():
         kept.unlink()
     assert [(row.stage, row.items) for row in competition.plan(identity, ["magicid"], asked)[0].rows] == [
         ("evaluate", 3 + clips)
     ]
+
+
+def test_a_method_s_model_is_gone_when_its_videos_are_made(alice: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """At once, and not when Python comes to look for what refers to itself: the next one needs the room."""
+    held, real = list[weakref.ref[Any]](), Hunyuan.load
+
+    def load(family: Hunyuan, part: Any) -> None:
+        real(family, part)
+        held.extend([weakref.ref(family.transformer)] if part == "transformer" else [])
+
+    monkeypatch.setattr(Hunyuan, "load", load)
+    wanted = [generation.Asked("a person waves", 1)]
+    gc.disable()
+    try:
+        methods.generate_each(Workspace("alice"), "magicid", resolved(alice).settings, wanted, events=Events())
+        assert held and not [one for one in held if one() is not None]
+    finally:
+        gc.enable()
 
 
 def test_judges_of_real_people_are_fetched_and_refused_in_the_plan(alice: Path) -> None:

@@ -344,4 +344,13 @@ def _write(identity: Workspace, names: Iterable[str], asked: Sequence[Wanted], f
         for name in names
     ]
     prompts = [side_by_side.Line(one.prompt, one.seed) for one in asked]
-    side_by_side.write(found.folder / PAGE, identity.name, header, rows, said, columns, prompts)
+    try:
+        side_by_side.write(found.folder / PAGE, identity.name, header, rows, said, columns, prompts)
+    except MagicIDError as error:
+        if error.code != "video-unreadable":
+            raise
+        raise MagicIDError(
+            error.code,
+            f"{error.message} The tables are written, and it counts nowhere in them; the page is not.",
+            f"Remove it from {identity.path}: the same command makes it again.",
+        ) from error

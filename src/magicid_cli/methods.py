@@ -318,8 +318,14 @@ def generate_each(
     output: Path | None = None,
     force: bool = False,
 ) -> "list[Made]":
-    """Make videos of several prompts with a method, its model loaded once; see `generation.generate_each`."""
+    """Make videos of several prompts with a method, its model loaded once; see `generation.generate_each`.
+
+    The model leaves memory at the end: what follows may be another one, or the judges.
+    """
+    import torch
+
     from magicid_cli import generation
+    from magicid_cli.rewards.loading import release
 
     space = folder(identity, name)
     if method(name).own_model:
@@ -327,4 +333,6 @@ def generate_each(
     else:
         make, settings = generation.generate_each, with_values(settings, {"generate.count": len(wanted)})
     made: list[Made] = make(space, settings, wanted, output=output, force=force, events=events)
+    # Nothing refers to it any more but it to itself, and so it would stay until Python happens to look.
+    release("cuda" if torch.cuda.is_available() else "cpu")
     return made

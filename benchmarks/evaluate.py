@@ -76,7 +76,7 @@ def prepare(folder: Path, videos: int) -> str:
     vars(likeness)["open_faces"] = opened("recogniser.onnx", "sface")
     vars(likeness)["open_evaluation_faces"] = opened("judge.onnx", "arcface")
     vars(likeness)["evaluation_face_model"] = lambda *_, **__: "judge"
-    vars(likeness)["signatures"] = lambda rewards, _: (detector.made_by, f"random {rewards.face_model}")
+    vars(likeness)["signatures"] = lambda rewards, *_: (detector.made_by, f"random {rewards.face_model}")
     vars(pictures)["open_clip"] = lambda name, **_: ClipJudge(
         folder / "clip", name=name, commit="random", device="cpu", frames=1, events=Events()
     )

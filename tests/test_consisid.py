@@ -16,7 +16,7 @@ import torch
 import looked_at
 import tiny_consisid
 from hub_server import HubServer
-from magicid_cli import config, video
+from magicid_cli import config, generation, methods, video
 from magicid_cli.baselines import environments
 from magicid_cli.baselines.consisid import exchange, other_side, pipeline
 from magicid_cli.baselines.untrained import Place
@@ -231,6 +231,27 @@ def test_generate_makes_a_video_once(
     assert main([*COMMAND, "--json", "--yes"]) == 0
     assert json.loads(capsys.readouterr().out)["data"]["videos"] == [made]
     assert len(served.requests) == before and len(read_lines(alice.videos / "videos.jsonl")) == 1
+
+
+def test_several_prompts_load_the_text_encoder_and_the_model_once(
+    served: HubServer, environment: Path, alice: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The second video is the one that it is alone, bit for bit."""
+    settings = config.resolve({"model.name": "tiny", "model.device": "cpu"}).settings
+    loaded, real = list[str](), pipeline.load_weights
+
+    def load(kind: Any, *given: Any) -> Any:
+        loaded.append(kind.__name__)
+        return real(kind, *given)
+
+    monkeypatch.setattr(pipeline, "load_weights", load)
+    wanted = [generation.Asked("a person dances", 3), generation.Asked("a person sleeps in a chair", 4)]
+    both = methods.generate_each(Workspace("alice"), "consisid", settings, wanted, events=Events())
+    assert loaded == ["T5EncoderModel", "ConsisIDTransformer3DModel", "AutoencoderKLCogVideoX"]
+    (alone,) = methods.generate_each(
+        Workspace("alice"), "consisid", settings, wanted[1:], events=Events(), force=True, output=alice.path / "x.mp4"
+    )
+    assert alone.path.read_bytes() == both[1].path.read_bytes() != both[0].path.read_bytes()
 
 
 def test_without_the_environment_nothing_is_fetched(

@@ -146,6 +146,32 @@ def test_every_part_is_loaded_once_however_many_videos(
     assert [event.data["video"] for event in events if event.kind == "video"] == [1, 2, 3]
 
 
+def test_videos_of_several_prompts_are_those_of_a_call_each(
+    alice: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Bit for bit, from one loading of every part; the records tell which is which."""
+    workspace, settings = Workspace("alice"), config.resolve({**SMALL, "generate.count": 2}, project=alice).settings
+    wanted = [generation.Asked("a person waves", 3), generation.Asked("a person runs", 5)]
+    alone = []
+    for one in wanted:
+        resolved = config.resolve({**SMALL, "seed": one.seed}, project=alice)
+        output = tmp_path / f"{one.seed}.mp4"
+        (made,) = generation.generate(workspace, resolved, one.prompt, output=output, force=False, events=Events())
+        alone.append(made.path.read_bytes())
+    loaded, real = list[str](), Hunyuan.load
+
+    def load(family: Hunyuan, part: Any) -> None:
+        loaded.append(part)
+        real(family, part)
+
+    monkeypatch.setattr(Hunyuan, "load", load)
+    found = generation.generate_each(workspace, settings, wanted, output=None, force=False, events=Events())
+    assert [one.path.read_bytes() for one in found] == alone and alone[0] != alone[1]
+    assert (loaded.count("text"), loaded.count("transformer")) == (1, 1)
+    rows = read_lines(workspace.videos / "videos.jsonl")[-2:]
+    assert [(row["prompt"], row["seed"]) for row in rows] == [(one.prompt, one.seed) for one in wanted]
+
+
 def test_out_of_memory_goes_on_with_the_video_that_failed(
     alice: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -7,6 +7,7 @@ import json
 import math
 import os
 import shlex
+import shutil
 import signal
 from dataclasses import replace
 from pathlib import Path
@@ -23,7 +24,8 @@ from transformers import CLIPImageProcessorPil
 import looked_at
 import tiny_animator
 from hub_server import HubServer
-from magicid_cli import config, video
+from magicid_cli import config, generation, methods, video
+from magicid_cli import hub as magicid_hub
 from magicid_cli.baselines import untrained
 from magicid_cli.baselines.id_animator import conversion
 from magicid_cli.baselines.id_animator.pipeline import Animator, pixels
@@ -248,6 +250,49 @@ def test_generate_makes_a_video_once(served: HubServer, alice: Workspace, capsys
     # Another prompt is another video.
     assert main([*COMMAND[:4], "alice sleeps", *COMMAND[5:], "-q", "--yes"]) == 0
     assert capsys.readouterr().out.strip() != made["path"]
+
+
+def test_a_branch_that_moves_changes_no_record(
+    served: HubServer, alice: Workspace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another program asks the Hub between loading and recording; each video tells what was loaded for it."""
+    source, first = METHOD_WEIGHTS["id-animator"][0].source, served.repo(tiny_animator.SPACE).commit
+    real, moved = untrained.fetch, tmp_path / "moved"
+
+    def fetch(*given: Any) -> list[Path]:
+        folders = real(*given)
+        if not moved.exists():
+            shutil.copytree(served.repo(tiny_animator.SPACE).folder, moved)
+            (moved / "news.json").write_text("{}")
+            served.add(tiny_animator.SPACE, moved)
+        magicid_hub.fetch_repo(source, patterns=["news.json"], offline=False, events=Events())
+        return folders
+
+    monkeypatch.setattr(untrained, "fetch", fetch)
+    assert main([*COMMAND, "-q", "--yes"]) == 0
+    now = served.repo(tiny_animator.SPACE).commit
+    assert now != first and magicid_hub.known_commit(source) == now
+    (row,) = read_lines(alice.videos / "videos.jsonl")
+    assert row["commit"] == row["weights"][tiny_animator.SPACE] == first
+    assert main([*COMMAND, "-q", "--yes"]) == 0
+    assert read_lines(alice.videos / "videos.jsonl")[-1]["commit"] == now
+
+
+def test_several_prompts_are_one_loading(served: HubServer, alice: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
+    settings, loaded = config.resolve({"model.name": "tiny", "model.device": "cpu"}).settings, list[str]()
+    real = Animator.__init__
+
+    def init(self: Animator, *given: Any) -> None:
+        loaded.append("animator")
+        real(self, *given)
+
+    monkeypatch.setattr(Animator, "__init__", init)
+    wanted = [generation.Asked("a person runs", 1), generation.Asked("a person sleeps", 2)]
+    made = methods.generate_each(Workspace("alice"), "id-animator", settings, wanted, events=Events())
+    assert loaded == ["animator"] and [(one.prompt, one.seed) for one in made] == [
+        (one.prompt, one.seed) for one in wanted
+    ]
+    assert made == methods.generate_each(Workspace("alice"), "id-animator", settings, wanted, events=Events())
 
 
 def test_a_signal_between_videos_names_the_command_for_the_others(

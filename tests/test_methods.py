@@ -396,8 +396,9 @@ def test_a_video_of_a_method_with_its_own_model_counts_while_its_photo_and_its_s
     asked = resolved(alice, **now, seed=config.Settings().compare.test_seed)
     own, prompt = asked.settings.id_animator, competition.wanted(identity, asked.settings)[0].prompt
     space, events = identity.of_method(name), Events()
+    wanted = generation.asked(prompt, asked.settings)
     (made,) = untrained.generate(
-        space, asked, prompt, METHODS[name], own, lambda *_: Still(), output=None, force=False, events=events
+        space, asked.settings, wanted, METHODS[name], own, lambda _: Still(), output=None, force=False, events=events
     )
 
     def found(**changes: Any) -> list[Path | None]:

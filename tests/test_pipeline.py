@@ -36,6 +36,22 @@ def test_nothing_runs_twice(alice: Path) -> None:
     assert result.adapter.is_file()
 
 
+def test_what_is_told_after_a_run_is_in_no_file_of_it(alice: Path) -> None:
+    """Of several identities with one stream of events, each keeps its own; nor does scoring leave anything behind."""
+    workspace, events = Workspace("alice"), Events()
+    resolved = config.resolve({**SMALL, "prefer.beta": 100.0}, project=alice)
+    pipeline.run(workspace, resolved, sorted((alice / "photos").glob("*.png")), events)
+    known = read_lines(workspace.events)
+    assert [row for row in known if row["kind"] == "stage" and row["stage"] == "prefer"]
+    assert events.path is None
+    assert pipeline.score(workspace, resolved.settings, events, again=["identity"])
+    assert events.path is None and len(read_lines(workspace.events)) > len(known)
+    known = read_lines(workspace.events)
+    events.emit("fallback", message="of the next identity", stage="score")
+    assert "of the next identity" not in workspace.manifest()["fallbacks"]
+    assert read_lines(workspace.events) == known
+
+
 @pytest.mark.parametrize(
     ("change", "first"),
     [

@@ -133,6 +133,19 @@ def test_every_damaged_file_is_refused(tmp_path: Path) -> None:
     assert "no such file" in caught.value.message
 
 
+def test_a_video_that_would_fill_the_memory_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever it says of its length: frames are counted as they come. Here 40 frames, and room for 40 or for 39."""
+    path, frames = tmp_path / "a.mp4", moving(40)
+    write_video(path, frames, 24)
+    monkeypatch.setattr(video, "_TRUSTED", frames[:10].nbytes)
+    monkeypatch.setattr(video, "_MOST", frames.nbytes)
+    assert len(read_video(path)[0]) == 40
+    monkeypatch.setattr(video, "_MOST", frames[:39].nbytes)
+    with pytest.raises(MagicIDError) as caught:
+        read_video(path)
+    assert caught.value.code == "video-unreadable" and "cut it shorter" in caught.value.message
+
+
 def test_without_ffmpeg_the_error_says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def missing() -> str:
         raise RuntimeError("No ffmpeg exe could be found.")

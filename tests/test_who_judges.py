@@ -6,19 +6,25 @@ Truth: the judges themselves, once opened; the content of files; the sizes in th
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
+from album import drawn_photos
 from fake_run import outcome
-from magicid_cli import faces, plan
+from hub_server import HubServer
+from magicid_cli import config, faces, plan
 from magicid_cli.cli.app import main
 from magicid_cli.config import RewardSettings
 from magicid_cli.errors import MagicIDError
+from magicid_cli.evaluation.likeness import Likeness
+from magicid_cli.evaluation.measure import Photos, Store
 from magicid_cli.events import Events
 from magicid_cli.hub import Fetched
 from magicid_cli.models.catalog import FACE_MODELS, VIDEO_MODELS
 from magicid_cli.plan.machine import Machine
 from magicid_cli.plan.workload import Judging
 from magicid_cli.rewards import identity, semantics
+from magicid_cli.rewards.base import Clip
 from magicid_cli.stages import score
 from magicid_cli.workspace import Workspace
 from small_repository import VIDEOS, sampled, settings
@@ -69,8 +75,6 @@ def test_a_copy_of_a_known_recogniser_is_not_judged_by_itself(hub_of: dict[str, 
 def test_a_recogniser_that_is_none_is_refused_before_the_plan(
     name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from album import drawn_photos
-
     photos = str(drawn_photos(tmp_path / "photos", 1)[0])
     code = "settings-unknown" if name == "yunet" else "face-model-missing"
     for command in (["customize", photos, "--name", "alice"], ["prepare", photos], ["prepare"]):
@@ -101,6 +105,38 @@ def test_the_judges_names_are_known_before_they_are_opened(
     assert faces.signatures(RewardSettings(face_model=str(tmp_path / "gone.onnx")), model) is None
 
 
+def test_who_was_said_to_judge_is_opened_whatever_a_branch_means_by_then(hub: HubServer, tmp_path: Path) -> None:
+    """`main` moves, and another program asks for it, between the name and the opening; the next evaluation sees it."""
+    source, model = FACE_MODELS["sface"].source, FACE_MODELS["sface"]
+    for number in range(2):
+        write_recogniser(tmp_path / f"{number}" / model.file, seed=number)
+    first = hub.add(source.repo, tmp_path / "0")
+    chosen = config.resolve(
+        {"model.name": "tiny", "rewards.face_detector": "stand-in", "rewards.face_model": "sface"}
+    ).settings
+    photos, store = Photos(drawn_photos(tmp_path / "photos", 2)), Store(tmp_path / "store")
+
+    def fetched(settings: Any = chosen) -> faces.Faces:
+        return faces.open_faces(settings.rewards, VIDEO_MODELS["tiny"], offline=False, events=Events())
+
+    old, clip = fetched(), Clip(np.zeros((2, 64, 64, 3), np.uint8), 8.0, "")
+    likeness = Likeness(chosen, photos, store, Events())
+    assert first in likeness.recognisers["face_sim_reward"]
+    second = hub.add(source.repo, tmp_path / "1")
+    new = fetched()
+    assert second in new.recogniser.made_by
+    opened = likeness._open()[1].recogniser
+    assert opened.made_by == likeness.recognisers["face_sim_reward"] == old.recogniser.made_by
+    face, picture = faces.Face((0, 0, 112, 112), faces.TEMPLATE, 1.0), photos.pictures()[0]
+    assert np.array_equal(opened.embed(picture, face), old.recogniser.embed(picture, face))
+    assert not np.array_equal(opened.embed(picture, face), new.recogniser.embed(picture, face))
+    assert likeness.look(clip, None)["frames"] == [0, 1]
+    assert second in Likeness(chosen, photos, store, Events()).recognisers["face_sim_reward"]
+    # Several evaluations of one table have the judges of the first.
+    at = {source.repo: first}
+    assert first in Likeness(chosen, photos, store, Events(), at).recognisers["face_sim_reward"]
+
+
 @pytest.mark.parametrize("vlm", ["clip-vit-b-32", "qwen3-vl-2b", "drawn", "stand-in"])
 def test_so_is_the_judge_of_prompt_following(vlm: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     def fetched(source: Any, **_: Any) -> Fetched:
@@ -114,8 +150,6 @@ def test_so_is_the_judge_of_prompt_following(vlm: str, monkeypatch: pytest.Monke
 
 
 def _references() -> Any:
-    import numpy as np
-
     return np.eye(2, 8, dtype=np.float32)
 
 

@@ -4,19 +4,20 @@ What is there is not made again: a method that is trained, a video that the very
 same settings, a measurement of the same file. The files lie in the identity's `compare/`.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from magicid_cli import generation, methods, pipeline
+from magicid_cli import generation, hub, methods, pipeline
 from magicid_cli import plan as planning
 from magicid_cli.baselines import untrained
 from magicid_cli.baselines.registry import MAGICID, METHODS, method
 from magicid_cli.conditioning import references
-from magicid_cli.config import Resolved, Settings, with_values
+from magicid_cli.config import Resolved, Settings
 from magicid_cli.errors import MagicIDError
 from magicid_cli.evaluation import Evaluation, Item, collecting, evaluate, sheet
+from magicid_cli.evaluation.left import Left, left
 from magicid_cli.events import Events
 from magicid_cli.models.catalog import video_model
 from magicid_cli.pages import side_by_side
@@ -51,6 +52,11 @@ class Wanted:
     def name(self) -> str:
         """What the video is called in tables."""
         return f"prompt {self.number + 1}, seed {self.seed}"
+
+    @property
+    def asked(self) -> generation.Asked:
+        """As those who make it are asked for it."""
+        return generation.Asked(self.prompt, self.seed)
 
 
 @dataclass(frozen=True)
@@ -126,39 +132,90 @@ def _practised(identity: Workspace, settings: Settings) -> set[str]:
 
 
 def plan(identity: Workspace, names: Sequence[str], resolved: Resolved) -> tuple[Estimate, list[MagicIDError]]:
-    """What all methods together take, each row called after its method, and what this machine lacks for it.
+    """What all methods together take, each row called after its method, then the judges; and what is lacking for it.
 
     Raises:
         MagicIDError: `identity-unfinished` if MagicID is among them and has not ended, or as `methods.states`.
     """
-    rows: list[Row] = []
-    downloads: dict[str, float] = {}
-    problems: list[MagicIDError] = []
-    assumptions: list[str] = []
-    data_gb, about = 0.0, None
+    settings, parts, problems = resolved.settings, list[tuple[str, Estimate]](), list[MagicIDError]()
+    made, to_make = dict[str, list[Path | None]](), 0
     for name in names:
-        settings, found = resolved.settings, list[Estimate]()
         if to_train(identity, name, settings):
             planned = methods.plan(identity, name, resolved, None)
             problems += planned.problems
-            found.append(
-                replace(planned.estimate, rows=tuple(methods.renamed(planned.estimate.rows, name, "training")))
-            )
-        missing = sum(path is None for path in made_before(identity, name, settings))
+            parts.append((name, _called(planned.estimate, name, "training")))
+        made[name] = made_before(identity, name, settings)
+        missing = made[name].count(None)
+        to_make += missing
         if missing:
             videos = methods.video_estimate(identity, name, settings, missing)
             problems += [*planning.check(videos), *_refusals(identity, name, settings)]
-            found.append(replace(videos, rows=tuple(methods.renamed(videos.rows, "generate", "videos"))))
-        for one in found:
-            rows += [replace(row, stage=f"{name}: {row.stage}") for row in one.rows]
-            downloads |= one.downloads
-            data_gb += one.data_gb
-            assumptions += one.assumptions
-            about = one
-    if about is None:
-        about = planning.for_run(resolved.settings, photos=0, todo=(), home=identity.path)
-    whole = replace(about, rows=tuple(rows), downloads=downloads, data_gb=data_gb)
-    return replace(whole, assumptions=tuple(dict.fromkeys(assumptions or about.assumptions))), problems
+            parts.append((name, _called(videos, "generate", "videos")))
+    nothing = planning.for_run(settings, photos=0, todo=(), home=identity.path)
+    try:
+        judging = _judging(identity, made, settings)
+    except MagicIDError as error:
+        judging = None
+        problems.append(error)
+    whole = _together(parts, judging, nothing)
+    # Each part may fit a disk that has no room for all of them.
+    too_much = planning.disk(whole)
+    problems = [one for one in problems if one.code != "disk-space"]
+    return whole, [*problems, *([too_much] if too_much else [])]
+
+
+def _called(estimate: Estimate, before: str, after: str) -> Estimate:
+    return replace(estimate, rows=tuple(methods.renamed(estimate.rows, before, after)))
+
+
+def _together(parts: Sequence[tuple[str, Estimate]], judging: Left | None, nothing: Estimate) -> Estimate:
+    """The plan of all: parts by the method whose they are, and the judges, on a plan with nothing to do."""
+    rows = [replace(row, stage=f"{name}: {row.stage}") for name, one in parts for row in one.rows]
+    downloads = {repo: size for _, one in parts for repo, size in one.downloads.items()}
+    if judging:
+        downloads |= judging.downloads
+        rows += _judging_rows(judging)
+    assumptions = [text for _, one in parts for text in one.assumptions] or nothing.assumptions
+    return replace(
+        nothing,
+        rows=tuple(rows),
+        downloads=downloads,
+        data_gb=sum(one.data_gb for _, one in parts),
+        assumptions=tuple(dict.fromkeys(assumptions)),
+        at_most=any(one.at_most for _, one in parts),
+    )
+
+
+def _judging(identity: Workspace, made: Mapping[str, Sequence[Path | None]], settings: Settings) -> Left:
+    """What the judges have left to do.
+
+    Raises:
+        MagicIDError: as `left`: what they would refuse only after hours of training.
+    """
+    asked = wanted(identity, settings)
+    pairs = [(path, one) for paths in made.values() for path, one in zip(paths, asked, strict=True)]
+    there = [Item(path, one.name, one.prompt) for path, one in pairs if path is not None]
+    return left(
+        there,
+        len(pairs) - len(there),
+        collecting.photos_of(identity),
+        settings,
+        store=_store(identity),
+        fvd_reference=collecting.untouched(identity),
+    )
+
+
+def _judging_rows(judging: Left) -> list[Row]:
+    if not (judging.videos or judging.reference):
+        return []
+    note = f"{judging.videos} videos" + (f", {judging.reference} of the reference set" if judging.reference else "")
+    items = judging.videos + judging.reference
+    return [Row("evaluate", items, judging.seconds, "estimated", 0.0, f"{note}, nominally")]
+
+
+def _store(identity: Workspace) -> Path:
+    """Where what was measured of an identity's videos is kept, for `magicid evaluate`, too."""
+    return identity.path / "evaluation"
 
 
 def _refusals(identity: Workspace, name: str, settings: Settings) -> list[MagicIDError]:
@@ -208,7 +265,8 @@ def _holding(identity: Workspace, name: str, settings: Settings) -> Callable[[di
         section = getattr(settings, name.replace("-", "_"))
         looked_at = (identity.references / "captions.jsonl").is_file()
         photos = {one.sha256 for one in references(identity)} if looked_at else set[str]()
-        return lambda row: untrained.still_holds(row, METHODS[name], section, photos)
+        at = untrained.commits(METHODS[name])
+        return lambda row: untrained.still_holds(row, METHODS[name], section, photos, at)
     made_with = _made_with(identity, name, settings)
     return lambda row: all(_as_made(row, key) == value for key, value in made_with.items())
 
@@ -252,31 +310,28 @@ def run(identity: Workspace, names: Sequence[str], resolved: Resolved, events: E
     asked, videos, made = wanted(identity, settings), dict[str, list[Path]](), 0
     for name in names:
         before = made_before(identity, name, settings)
-        videos[name] = [
-            path or _make(identity, name, resolved, one, events) for path, one in zip(before, asked, strict=True)
-        ]
-        made += before.count(None)
+        missing = [one.asked for path, one in zip(before, asked, strict=True) if path is None]
+        new = methods.generate_each(identity, name, settings, missing, events=events) if missing else []
+        paths = iter([one.path for one in new])
+        videos[name] = [path or next(paths) for path in before]
+        made += len(missing)
+    # One table, so the same judges for every method, whatever a branch of the Hub means meanwhile.
+    commits: hub.Commits = {}
     evaluations = {
         METHODS[name].title: evaluate(
             [Item(path, one.name, one.prompt) for path, one in zip(paths, asked, strict=True)],
             collecting.photos_of(identity),
             settings,
-            store=identity.path / "evaluation",
+            store=_store(identity),
             events=events,
             fvd_reference=collecting.untouched(identity),
+            commits=commits,
         )
         for name, paths in videos.items()
     }
     found = Compared(evaluations, videos, made, trained, identity.path / "compare")
     _write(identity, names, asked, found)
     return found
-
-
-def _make(identity: Workspace, name: str, resolved: Resolved, one: Wanted, events: Events) -> Path:
-    settings = with_values(resolved.settings, {"seed": one.seed, "generate.count": 1})
-    wanted_by_all = replace(resolved, settings=settings)
-    made = methods.generate(identity, name, wanted_by_all, one.prompt, output=None, force=False, events=events)
-    return made[0].path
 
 
 def _write(identity: Workspace, names: Iterable[str], asked: Sequence[Wanted], found: Compared) -> None:
@@ -289,4 +344,13 @@ def _write(identity: Workspace, names: Iterable[str], asked: Sequence[Wanted], f
         for name in names
     ]
     prompts = [side_by_side.Line(one.prompt, one.seed) for one in asked]
-    side_by_side.write(found.folder / PAGE, identity.name, header, rows, said, columns, prompts)
+    try:
+        side_by_side.write(found.folder / PAGE, identity.name, header, rows, said, columns, prompts)
+    except MagicIDError as error:
+        if error.code != "video-unreadable":
+            raise
+        raise MagicIDError(
+            error.code,
+            f"{error.message} The tables are written, and it counts nowhere in them; the page is not.",
+            f"Remove it from {identity.path}: the same command makes it again.",
+        ) from error

@@ -6,6 +6,7 @@ Nothing heavy is imported at the top: what can be refused is refused at once.
 import math
 import secrets
 import time
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -19,17 +20,23 @@ from magicid_cli.events import Events, Stopped
 from magicid_cli.models.base import Family, Shape
 from magicid_cli.plan import running
 from magicid_cli.repeating import customize
+from magicid_cli.texts import Text, encode
 from magicid_cli.workspace import Workspace, append_line, file_digest
 
 if TYPE_CHECKING:
     import torch
 
     from magicid_cli.adapters import AdapterSpec
-    from magicid_cli.keywords import Keywords
 
 WORN = "policy"  # what an adapter that `put_on` puts on is called in the transformer
 
-Text = dict[str, "torch.Tensor"]
+
+@dataclass(frozen=True)
+class Asked:
+    """A video that is asked for: its prompt, with the identity's name already replaced, and the seed of its noise."""
+
+    prompt: str
+    seed: int
 
 
 @dataclass(frozen=True)
@@ -168,19 +175,55 @@ def generate(
         MagicIDError: no adapter, another model, or a file that exists.
         Stopped: with the videos that were made until then.
     """
+    wanted = asked(prompt, resolved.settings)
+    return generate_each(workspace, resolved.settings, wanted, output=output, force=force, events=events)
+
+
+def asked(prompt: str, settings: Settings) -> list[Asked]:
+    """`generate.count` videos of one prompt; seeds count up from `settings.seed`, or from a drawn one."""
+    first = secrets.randbelow(2**31) if settings.seed is None else settings.seed
+    return [Asked(prompt, first + number) for number in range(settings.generate.count)]
+
+
+def destinations_of(workspace: Workspace, wanted: Sequence[Asked], output: Path | None, force: bool) -> list[Path]:
+    """Where the videos go, see `destinations`; an output is given only to videos of one prompt."""
+    if output is not None:
+        return destinations(workspace, wanted[0].prompt, [one.seed for one in wanted], output, force)
+    return [path for one in wanted for path in destinations(workspace, one.prompt, [one.seed], None, force)]
+
+
+def generate_each(
+    workspace: Workspace,
+    settings: Settings,
+    wanted: Sequence[Asked],
+    *,
+    output: Path | None,
+    force: bool,
+    events: Events,
+) -> list[Made]:
+    """Make videos of several prompts, as `generate` does of one; the model is loaded once for all of them.
+
+    Args:
+        workspace: a customized identity.
+        settings: the model must be the identity's; the seed does not count.
+        wanted: the videos, `generate.count` of them.
+        output: as in `generate`, for videos of one prompt.
+        force: whether an existing file may be replaced.
+        events: where progress goes.
+
+    Raises:
+        MagicIDError: as `generate`.
+        Stopped: with the videos that were made until then.
+    """
     from magicid_cli import adapters, keywords
 
-    settings = resolved.settings
     adapter, words = chosen_adapter(workspace, settings), keywords_of(workspace)
-    first = secrets.randbelow(2**31) if settings.seed is None else settings.seed
-    seeds = [first + number for number in range(settings.generate.count)]
-    paths = destinations(workspace, prompt, seeds, output, force)
+    paths = destinations_of(workspace, wanted, output, force)
     smaller = "Make a smaller video (--size 960x544 --frames 33), or free the GPU."
     with models.gpu_memory("generating", smaller):
         # Read once: a customization that is running may replace a file at any time.
         wish = Wish(
-            prompt,
-            list(zip(seeds, paths, strict=True)),
+            list(zip(wanted, paths, strict=True)),
             force,
             (file_digest(adapter), *adapters.load(adapter)) if adapter else None,
             (file_digest(words), keywords.load(words)) if words else None,
@@ -189,7 +232,7 @@ def generate(
         try:
             running.with_next_plan(lambda now: _make(workspace, now, wish, made, events), settings, "generate", events)
         except KeyboardInterrupt as stop:
-            raise Stopped(made, seeds[len(made) :]) from stop
+            raise Stopped(made, [one.seed for one in wanted[len(made) :]]) from stop
     return made
 
 
@@ -198,15 +241,13 @@ class Wish:
     """What a call of `generate` is to make.
 
     Attributes:
-        prompt: of all videos.
-        videos: seed and file of each.
+        videos: what is asked for, and its file.
         force: whether a file may be replaced.
         adapter: its digest, its tensors and what it is; None for the untouched model.
         words: digest and content of the identity's keywords, if it has any.
     """
 
-    prompt: str
-    videos: list[tuple[int, Path]]
+    videos: list[tuple[Asked, Path]]
     force: bool
     adapter: "tuple[str, dict[str, torch.Tensor], AdapterSpec] | None"
     words: tuple[str, Any] | None
@@ -218,26 +259,28 @@ def _make(workspace: Workspace, settings: Settings, wish: Wish, made: list[Made]
 
     wanted = settings.generate
     family = running.open_family(settings, "generate", events)
-    text, negative = encode(family, wish.prompt, wanted, events, wish.words[1] if wish.words else None)
+    left = list(enumerate(wish.videos, 1))[len(made) :]
+    prompts = [one.prompt for _, (one, _) in left]
+    texts, negative = encode(family, prompts, wanted, events, wish.words[1] if wish.words else None)
     if wish.adapter:
         put_on(family, *wish.adapter[1:])
     else:
         family.load("transformer")
     running.arrange(family, "generate", events)
-    for number, (seed, path) in list(enumerate(wish.videos, 1))[len(made) :]:
+    for number, (one, path) in left:
         clock = Clock()
         if wish.adapter:
             adapters.select(family.transformer, WORN)  # the video before may have begun without it
-        latents = sample(family, wanted, text, negative, seed, number, events)
+        latents = sample(family, wanted, texts[one.prompt], negative, one.seed, number, events)
         clock.denoised()
         with events.finishing():
             # The transformer stays: every video is a file before the next one is begun.
-            written = write(family, settings, latents, seed, path, wish.force)
+            written = write(family, settings, latents, one.seed, path, wish.force)
             record = {
                 **made_by(family, settings),
                 "file": str(written.absolute()),
-                "prompt": wish.prompt,
-                "seed": seed,
+                "prompt": one.prompt,
+                "seed": one.seed,
                 "adapter": wish.adapter[0] if wish.adapter else None,
                 **({"method": workspace.method} if workspace.method else {}),
                 **({"keywords": wish.words[0]} if wish.words else {}),
@@ -246,7 +289,7 @@ def _make(workspace: Workspace, settings: Settings, wish: Wish, made: list[Made]
                 **clock.seconds(),
             }
             append_line(workspace.videos / "videos.jsonl", record)
-            made.append(Made(written, seed, wish.prompt))
+            made.append(Made(written, one.seed, one.prompt))
         events.emit("video", stage="generate", video=number, videos=wanted.count, **clock.seconds())
 
 
@@ -263,49 +306,6 @@ class Clock:
     def seconds(self) -> dict[str, float]:
         """`seconds` since the beginning, and `denoising_s` of them in the transformer's sampler."""
         return {"seconds": round(time.monotonic() - self._begun, 3), "denoising_s": round(self._denoised, 3)}
-
-
-def encode(
-    family: Family, prompt: str, wanted: GenerateSettings, events: Events, words: "Keywords | None" = None
-) -> tuple[Text, Text | None]:
-    """The conditioning of the prompt, and of the negative prompt where true guidance uses one.
-
-    Args:
-        family: its text encoders are loaded and dropped again.
-        prompt: as `generate` takes it.
-        wanted: whether there is true guidance, and its negative prompt.
-        events: told what is cut off.
-        words: trained keywords that stand before the class word's first mention in the prompt.
-    """
-    text = _encode_with_keywords(family, prompt, words, events) if words else None
-    if text is not None and wanted.true_guidance <= 1:
-        return text, None
-    family.load("text")
-    if text is None:
-        _tell_cut(family.text_overflow(prompt), events)
-        text = family.encode_text(prompt)
-    negative = family.encode_text(wanted.negative_prompt) if wanted.true_guidance > 1 else None
-    family.unload("text")
-    return text, negative
-
-
-def _encode_with_keywords(family: Family, prompt: str, words: "Keywords", events: Events) -> Text:
-    from magicid_cli import keywords
-
-    if words.spec.commit != family.commit:
-        events.notice("The keywords were trained with other weights of the text encoder than those in use.")
-    encoder = keywords.open_encoder(family)
-    text, placed = keywords.encode(encoder, prompt, words)
-    encoder.close()
-    _tell_cut(placed.cut, events)
-    if placed.place is None:
-        events.notice(f"The prompt does not say '{words.spec.class_word}', before which the keywords stand: unused.")
-    return text
-
-
-def _tell_cut(tokens: int, events: Events) -> None:
-    if tokens:
-        events.notice(f"The prompt is {tokens} tokens too long for the text encoder; its end is ignored.")
 
 
 def sample(

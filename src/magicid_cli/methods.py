@@ -25,7 +25,7 @@ from magicid_cli.repeating import customize
 from magicid_cli.workspace import Workspace
 
 if TYPE_CHECKING:
-    from magicid_cli.generation import Made
+    from magicid_cli.generation import Asked, Made
 
 
 def seeded(identity: Workspace, space: Workspace, settings: Settings) -> Settings:
@@ -87,7 +87,11 @@ def plan(identity: Workspace, name: str, resolved: Resolved, photos: Sequence[Pa
     trained_method(name)
     found = states(identity, name, resolved.settings, photos)
     todo = [one.name for one in found if one.state != "cached"]
-    estimate = estimate_of(identity, name, resolved.settings, len(photos or ()), todo)
+    space = identity.of_method(name)
+    begun = dict[str, planning.Begun]()
+    if any(one.name == name and one.state == "resume" for one in found):
+        begun = pipeline.stage(name).begun(space, seeded(identity, space, resolved.settings))
+    estimate = estimate_of(identity, name, resolved.settings, len(photos or ()), todo, begun)
     # What would fit is known for the pipeline's own stages.
     problems = planning.check(replace(estimate, rows=tuple(renamed(estimate.rows, name, "reconstruct"))))
     return RunPlan(found, estimate, problems)
@@ -99,9 +103,23 @@ def renamed(rows: Sequence[Row], before: str, after: str) -> list[Row]:
 
 
 def estimate_of(
-    identity: Workspace, name: str, settings: Settings, photos: int, todo: Sequence[str]
+    identity: Workspace,
+    name: str,
+    settings: Settings,
+    photos: int,
+    todo: Sequence[str],
+    begun: Mapping[str, planning.Begun] | None = None,
 ) -> planning.Estimate:
-    """What the stages to do take: the plan of a reconstruction of the method's length, with what the method adds."""
+    """What the stages to do take: the plan of a reconstruction of the method's length, with what the method adds.
+
+    Args:
+        identity: whose photos are learned from.
+        name: of the method.
+        settings: of the run.
+        photos: how many are given.
+        todo: names of the stages to do.
+        begun: how far an interrupted training is, by the names of the plan's stages.
+    """
     class_clips = settings.dreambooth.class_clips if name == "dreambooth" else 0
     values = {"reconstruct.steps": settings.total_steps}
     if name == "magic-me":
@@ -113,7 +131,12 @@ def estimate_of(
     stages = {"ingest": "ingest", name: "reconstruct"}
     wanted = {stages[one] for one in todo} | ({"sample"} if class_clips and name in todo else set())
     found = planning.for_run(
-        with_values(settings, values), photos=photos, todo=wanted, home=identity.of_method(name).path, method=name
+        with_values(settings, values),
+        photos=photos,
+        todo=wanted,
+        home=identity.of_method(name).path,
+        begun=begun,
+        method=name,
     )
     rows = {row.stage: row for row in found.rows}
     if "reconstruct" in rows:
@@ -124,7 +147,7 @@ def estimate_of(
 def _training_row(rows: Mapping[str, Row], name: str) -> Row:
     """The row of a method's training: a reconstruction, with what the method needs before it."""
     row, before = replace(rows["reconstruct"], stage=name), rows.get("sample")
-    if before is None:
+    if before is None or not before.items:
         return row
     seconds = None if row.seconds is None or before.seconds is None else row.seconds + before.seconds
     note, memory = f"{row.note}; {before.items} class clips", max(row.memory_gb, before.memory_gb)
@@ -281,8 +304,35 @@ def generate(
     """Make `generate.count` videos with a method; see `generation.generate`."""
     from magicid_cli import generation
 
-    maker = pipeline.stage(name) if method(name).own_model else generation
-    made: list[Made] = maker.generate(
-        folder(identity, name), resolved, prompt, output=output, force=force, events=events
-    )
+    wanted = generation.asked(prompt, resolved.settings)
+    return generate_each(identity, name, resolved.settings, wanted, output=output, force=force, events=events)
+
+
+def generate_each(
+    identity: Workspace,
+    name: str,
+    settings: Settings,
+    wanted: "Sequence[Asked]",
+    *,
+    events: Events,
+    output: Path | None = None,
+    force: bool = False,
+) -> "list[Made]":
+    """Make videos of several prompts with a method, its model loaded once; see `generation.generate_each`.
+
+    The model leaves memory at the end: what follows may be another one, or the judges.
+    """
+    import torch
+
+    from magicid_cli import generation
+    from magicid_cli.rewards.loading import release
+
+    space = folder(identity, name)
+    if method(name).own_model:
+        make = pipeline.stage(name).generate
+    else:
+        make, settings = generation.generate_each, with_values(settings, {"generate.count": len(wanted)})
+    made: list[Made] = make(space, settings, wanted, output=output, force=force, events=events)
+    # Nothing refers to it any more but it to itself, and so it would stay until Python happens to look.
+    release("cuda" if torch.cuda.is_available() else "cpu")
     return made

@@ -270,9 +270,7 @@ def run(workspace: Workspace, resolved: Resolved, photos: list[Path], events: Ev
     """
     _check(resolved.settings)
     begun = time.monotonic()
-    with workspace.lock():
-        events.path = workspace.events
-        events.listen(lambda event: _record(workspace, event))
+    with workspace.lock(), events.kept(workspace.events, lambda event: _record(workspace, event)):
         settings = seeded(workspace, resolved.settings)
         _prepare(workspace, settings, photos, events)
         names = needed(settings)
@@ -329,9 +327,7 @@ def score(workspace: Workspace, settings: Settings, events: Events, *, again: Co
         KeyboardInterrupt: somebody asked to stop; the scores made so far stay.
     """
     module, name = stage("score"), named("score", workspace.number)
-    with workspace.lock():
-        events.path = workspace.events
-        events.listen(lambda event: _record(workspace, event))
+    with workspace.lock(), events.kept(workspace.events, lambda event: _record(workspace, event)):
         before = module.outputs(workspace)
         state, why = state_of(name, workspace, settings, [], workspace.manifest()["stages"].get(name))
         if state == "cached" and not again:

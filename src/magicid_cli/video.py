@@ -30,6 +30,8 @@ _LOCAL_ONLY = ["-protocol_whitelist", "file,pipe"]
 _SILENT = ["-nostdin", "-hide_banner", "-v", "error"]
 # Bytes that are set aside for the frames that a file says it has.
 _TRUSTED = 1 << 30
+_MOST = 4 << 30
+"""Bytes of decoded frames from which on a video is too long to be judged as a clip: it would fill the memory."""
 
 
 def write_video(path: Path, frames: np.ndarray, fps: float, *, comment: str = "", quality: Sequence[str] = ()) -> None:
@@ -83,7 +85,8 @@ def read_video(path: Path) -> tuple[np.ndarray, float]:
         Frames as uint8 RGB `(F, H, W, 3)`, and frames per second.
 
     Raises:
-        MagicIDError: `video-unreadable`, also for a file that is damaged somewhere in the middle, or `ffmpeg-missing`.
+        MagicIDError: `video-unreadable`, also for a file that is damaged somewhere in the middle or whose frames would
+            take more than 4 GiB, or `ffmpeg-missing`.
     """
     if not path.is_file():
         raise _unreadable(path, "there is no such file")
@@ -129,7 +132,9 @@ def _decoded(path: Path, shape: tuple[int, int, int], expected: int) -> np.ndarr
     arguments += ["-f", "rawvideo", "-pix_fmt", "rgb24", "-fps_mode", "passthrough", "pipe:1"]
     with TemporaryFile() as said, _started(arguments, said) as (process, output):
         filled = output.readinto(frames.data.cast("B"))
-        rest = output.read()  # more than the file said it has: seldom
+        rest = output.read(_MOST - frames.nbytes)  # more than the file said it has, or than is trusted: seldom
+        if output.read(1):
+            raise _unreadable(path, f"its frames take more than {_MOST >> 30} GiB; cut it shorter")
         code = process.wait()
         said.seek(0)
         reason = _reason(said.read())

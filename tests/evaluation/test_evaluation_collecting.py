@@ -199,6 +199,36 @@ def test_another_methods_videos_have_its_name() -> None:
     assert list(of_identity(workspace)) == ["dreambooth"]
 
 
+def test_videos_made_otherwise_are_groups_of_their_own() -> None:
+    """By base model and settings, also across methods; how many were asked for together is no part of them."""
+    identity = Workspace("alice")
+    own, space = trained(identity, "x"), identity.of_method("dreambooth")
+    theirs, large = trained(space, "y"), {"frames": 61, "size": "1280x720", "adapter": "final"}
+
+    def add(where: Workspace, name: str, adapter: str, **more: Any) -> None:
+        made(where, name, adapter, **({"settings": {**large, "count": 1}, "model": "mini", "commit": "c"} | more))
+
+    def found() -> dict[str, list[str]]:
+        return {label: [item.name for item in group.items] for label, group in of_identity(identity, space).items()}
+
+    add(identity, "a.mp4", own)
+    add(identity, "b.mp4", own, settings={**large, "count": 7})
+    add(space, "c.mp4", theirs)
+    assert found() == {"magicid": ["a.mp4", "b.mp4"], "dreambooth": ["c.mp4"]}
+    add(identity, "d.mp4", own, settings={**large, "frames": 33})
+    assert found() == {
+        "magicid (frames 61)": ["a.mp4", "b.mp4"],
+        "magicid (frames 33)": ["d.mp4"],
+        "dreambooth (frames 61)": ["c.mp4"],
+    }
+    add(space, "e.mp4", theirs, base="int8")
+    assert list(found())[2:] == ["dreambooth (base full, frames 61)", "dreambooth (base int8, frames 61)"]
+    assert {group.by for group in of_identity(identity, space).values()} == {"magicid", "dreambooth"}
+    # What is left out differs from nothing.
+    made(identity, "old.mp4", "an earlier adapter", settings={**large, "size": "544x320"})
+    assert list(found())[0] == "magicid (base full, frames 61)"
+
+
 def test_videos_of_a_model_of_its_own_are_of_one_model_and_of_photos_that_are_there() -> None:
     workspace = Workspace("alice").of_method("id-animator")
     workspace.references.mkdir(parents=True)

@@ -130,6 +130,19 @@ def test_a_group_of_which_nothing_remains_is_named(alice: Workspace, capsys: pyt
     assert "magicid: Videos of an earlier adapter, left out: 2. It has some by: dreambooth." in text
 
 
+def test_a_method_asked_for_by_name_has_all_its_columns(alice: Workspace, capsys: pytest.CaptureFixture[str]) -> None:
+    """Also where its videos were made with several settings, which then stand apart."""
+    path, adapter = film(alice.videos, "small", noise(9)), file_digest(alice.path / "adapter.safetensors")
+    row = {"file": str(path), "prompt": "one", "adapter": adapter, "settings": {"adapter": "final", "frames": 9}}
+    append_line(alice.videos / "videos.jsonl", row)
+    assert main(["evaluate", "alice", "--method", "magicid", "--flow", "dis", "--json"]) == 0
+    found = outcome(capsys)["data"]["evaluations"]
+    assert {label: len(one["videos"]) for label, one in found.items()} == {
+        "magicid (frames 61)": 2,
+        "magicid (frames 9)": 1,
+    }
+
+
 def test_anybodys_videos_of_an_identity(alice: Workspace, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["evaluate", "alice", "--videos", "videos", "--flow", "dis", "--json"]) == 0
     found = outcome(capsys)["data"]["evaluations"]["videos"]

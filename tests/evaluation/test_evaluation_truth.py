@@ -144,8 +144,9 @@ def test_a_re_encoded_copy_is_nearly_the_same(studio: Studio, original: Evaluati
     near = {"face_sim": 0.05, "face_sim_reward": 0.05, "consistency": 0.01, "clip_t": 5, "clip_i": 2}
     for name, room in near.items():
         assert value(found, name) == pytest.approx(value(original, name), abs=room), name
-    # Of small drawn clips, softer edges change what dense search trusts: by 18 % where this was measured.
-    assert value(found, "dynamic_degree") == pytest.approx(value(original, "dynamic_degree"), rel=0.25)
+    # Of small drawn clips, what an encoder adds reads as motion, most of it beside a slow wave. Measured: 18 % here,
+    # and 6 to 21 % over CRF 23 to 34 and three presets, so a bound much below that would be one encoder's.
+    assert 1 < value(found, "dynamic_degree") / value(original, "dynamic_degree") < 1.25
     other = [film(studio.folder, f"other-{n}", frames_of(replace(one, place="street"))) for n, one in enumerate(SCENES)]
     assert value(found, "fvd") < 0.2 * value(studio.measure(other, reference=studio.clips), "fvd")
 

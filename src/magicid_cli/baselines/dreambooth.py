@@ -6,6 +6,7 @@ caption. The person has no word of their own here, only the class word; so what 
 and the option works against the likeness as much as for the motion.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from magicid_cli.config import Settings, subset
 from magicid_cli.events import Events
 from magicid_cli.models.base import Family, Shape
 from magicid_cli.plan import running
+from magicid_cli.plan.begun import Begun, of_clips, of_training
 from magicid_cli.randomness import derived_seed
 from magicid_cli.reconstruction import Clip, accumulate, attach_policy, clips_of, error, inputs, schedule
 from magicid_cli.reconstruction import outputs as outputs
@@ -89,7 +91,7 @@ def run(workspace: Workspace, settings: Settings, events: Events) -> DreamBoothR
         schedule=schedule(settings, settings.total_steps),
         items=len(clips),
         seed=settings.seed or 0,
-        key=digest([NAME, FORMAT, subset(settings, reads(settings)), inputs(workspace, settings), family.commit]),
+        key=run_key(workspace, settings, family.commit),
         folder=workspace.reconstruct,
         accumulate=lambda batch: _accumulate(family, clips, class_clips, batch, settings),
         events=events,
@@ -98,6 +100,22 @@ def run(workspace: Workspace, settings: Settings, events: Events) -> DreamBoothR
     adapters.save(path, adapters.tensors(family.transformer, "policy"), spec)
     family.unload("transformer")
     return DreamBoothResult(path, len(clips), len(class_clips), result.steps, family.commit)
+
+
+def begun(workspace: Workspace, settings: Settings) -> dict[str, Begun]:
+    """How far an interrupted training is, and how many class clips there are; by the names that the plan has for it."""
+    known = models.known(settings.model)
+    key = known and run_key(workspace, settings, known[0])
+    found = {"reconstruct": of_training(workspace.reconstruct / "checkpoints", key)}
+    if settings.dreambooth.class_clips:
+        wanted = [path for path, *_ in _clips_to_make(workspace, settings, *known)] if known else []
+        found["sample"] = of_clips(wanted, known=known is not None)
+    return found
+
+
+def run_key(workspace: Workspace, settings: Settings, commit: str) -> str:
+    """What a checkpoint of this run must have been made from."""
+    return digest([NAME, FORMAT, subset(settings, reads(settings)), inputs(workspace, settings), commit])
 
 
 def _accumulate(
@@ -121,18 +139,11 @@ def _class_clips(workspace: Workspace, settings: Settings, family: Family, event
     count = settings.dreambooth.class_clips
     if not count:
         return []
-    captions = [photo.caption for photo in conditioning.references(workspace)]
-    shape = Shape(settings.shape.frames, settings.shape.height, settings.shape.width)
-    texts, folder = workspace.path / "texts", workspace.path / "class-clips"
-    # Only where it makes other clips: those of a base stored in full were always named so.
-    stored = [] if settings.model.base == "full" else [settings.model.base]
+    shape, texts = _shape(settings), workspace.path / "texts"
     clips, arranged = [], False
-    for number in range(count):
-        caption = captions[number % len(captions)]
+    to_make = _clips_to_make(workspace, settings, family.commit, str(family.dtype))
+    for number, (path, caption, seed) in enumerate(to_make):
         text = conditioning.load_text(family, texts, caption)
-        seed = derived_seed(settings.seed or 0, NAME, str(number))
-        facts = [family.commit, str(family.dtype), str(shape), caption, seed, subset(settings, _SAMPLING), *stored]
-        path = folder / f"{digest(facts)[:24]}.safetensors"
         if not path.is_file():
             if not arranged:
                 family.load("transformer")
@@ -147,3 +158,20 @@ def _class_clips(workspace: Workspace, settings: Settings, family: Family, event
     # Training attaches its adapter to a transformer that was not arranged before.
     family.unload("transformer")
     return clips
+
+
+def _shape(settings: Settings) -> Shape:
+    return Shape(settings.shape.frames, settings.shape.height, settings.shape.width)
+
+
+def _clips_to_make(
+    workspace: Workspace, settings: Settings, commit: str, dtype: str
+) -> Iterator[tuple[Path, str, int]]:
+    """File, caption and seed of every class clip, made or not."""
+    captions = [photo.caption for photo in conditioning.references(workspace)]
+    # Only where it makes other clips: those of a base stored in full were always named so.
+    stored = [] if settings.model.base == "full" else [settings.model.base]
+    for number in range(settings.dreambooth.class_clips):
+        caption, seed = captions[number % len(captions)], derived_seed(settings.seed or 0, NAME, str(number))
+        facts = [commit, dtype, str(_shape(settings)), caption, seed, subset(settings, _SAMPLING), *stored]
+        yield workspace.path / "class-clips" / f"{digest(facts)[:24]}.safetensors", caption, seed

@@ -26,6 +26,7 @@ from magicid_cli.models.base import Family
 from magicid_cli.models.catalog import video_model
 from magicid_cli.photos import decode
 from magicid_cli.plan import running
+from magicid_cli.plan.begun import Begun, of_training
 from magicid_cli.reconstruction import inputs, latents_of
 from magicid_cli.workspace import Workspace, digest, file_digest
 
@@ -139,7 +140,7 @@ def run(workspace: Workspace, settings: Settings, events: Events) -> MagicMeResu
         ),
         items=len(latents),
         seed=settings.seed or 0,
-        key=digest([NAME, FORMAT, subset(settings, READS), inputs(workspace, settings), family.commit]),
+        key=run_key(workspace, settings, family.commit),
         folder=workspace.reconstruct,
         accumulate=lambda batch: accumulate(family, latents, masks, prompted, rows, batch, settings),
         events=events,
@@ -148,6 +149,18 @@ def run(workspace: Workspace, settings: Settings, events: Events) -> MagicMeResu
     keywords.save(path, keywords.Keywords(rows, spec))
     family.unload("transformer")
     return MagicMeResult(path, len(latents), sum(mask is not None for mask in masks), result.steps, family.commit)
+
+
+def begun(workspace: Workspace, settings: Settings) -> dict[str, Begun]:
+    """How far an interrupted training is, by the name that the plan has for it."""
+    known = models.known(settings.model)
+    key = known and run_key(workspace, settings, known[0])
+    return {"reconstruct": of_training(workspace.reconstruct / "checkpoints", key)}
+
+
+def run_key(workspace: Workspace, settings: Settings, commit: str) -> str:
+    """What a checkpoint of this run must have been made from."""
+    return digest([NAME, FORMAT, subset(settings, READS), inputs(workspace, settings), commit])
 
 
 def accumulate(

@@ -1,12 +1,13 @@
 """Facts about the methods that `--method` knows: what each is, who may use it, what it trains. No settings.
 
 A method that trains has a module with the functions of a stage (`NAME`, `TITLE`, `FORMAT`, `READS`, `inputs`,
-`outputs`, `check`, `prepare`, `run`); its videos are made by `generation.generate` from its folder
+`outputs`, `check`, `prepare`, `run`), and `begun`, which tells how far an interrupted training is by the names that the
+plan of a reconstruction has for its parts; its videos are made by `generation.generate` from its folder
 `methods/<name>/` inside the identity's. A method that trains nothing has a module with
 
     plan_rows(settings) -> list[plan.Row]
     require(workspace, settings) -> None, which refuses what `generate` would refuse, in milliseconds
-    generate(workspace, resolved, prompt, *, output, force, events) -> list[generation.Made]
+    generate(workspace, settings, wanted, *, output, force, events) -> list[generation.Made]
 
 where `workspace` is the method's folder (`Workspace(name, method=…)`), whose `references` are the identity's, and a
 finished video leaves the same line in `videos/videos.jsonl` as MagicID's own.

@@ -5,9 +5,8 @@ leaves the same lines in `videos/videos.jsonl` of its folder as MagicID does, an
 and `weights`. A video that is there and was made by the very same request is not made again.
 """
 
-import secrets
 import time
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -17,11 +16,11 @@ import numpy as np
 
 from magicid_cli import __version__, hub, models, video
 from magicid_cli.baselines.registry import Method
-from magicid_cli.config import Resolved, Settings
-from magicid_cli.destinations import destinations, free_name
+from magicid_cli.config import Settings
+from magicid_cli.destinations import free_name
 from magicid_cli.errors import MagicIDError
 from magicid_cli.events import Events, Stopped
-from magicid_cli.generation import Made
+from magicid_cli.generation import Asked, Made, destinations_of
 from magicid_cli.models.catalog import METHOD_WEIGHTS, video_model
 from magicid_cli.repeating import customize
 from magicid_cli.workspace import Workspace, append_line, digest, file_digest, read_lines
@@ -57,6 +56,23 @@ class Place:
     dtype: str
 
 
+@dataclass(frozen=True)
+class Task:
+    """What a method's models are brought into memory for.
+
+    Attributes:
+        photo: of the person.
+        place: where they run.
+        prompts: of the videos to come, each once.
+        commits: of the method's repositories, see `hub.settled`; who fetches notes what is fetched.
+    """
+
+    photo: Photo
+    place: Place
+    prompts: tuple[str, ...]
+    commits: hub.Commits
+
+
 class Maker(Protocol):
     """A method's models in memory, ready for one person.
 
@@ -72,26 +88,26 @@ class Maker(Protocol):
 
 def generate(
     workspace: Workspace,
-    resolved: Resolved,
-    prompt: str,
+    settings: Settings,
+    wanted: Sequence[Asked],
     method: Method,
     section: Any,
-    open_maker: Callable[[Photo, Place], Maker],
+    open_maker: Callable[[Task], Maker],
     *,
     output: Path | None,
     force: bool,
     events: Events,
 ) -> list[Made]:
-    """Make `generate.count` videos, or find them made.
+    """Make videos, or find them made; the models are loaded once for all of them.
 
     Args:
         workspace: the method's folder.
-        resolved: settings; the seed and the count are those of MagicID's own videos.
-        prompt: with the identity's name already replaced by the class word.
+        settings: of the run.
+        wanted: the videos.
         method: which one.
         section: the method's own settings, a dataclass with `fps` and `steps`.
         open_maker: brings its models into memory.
-        output: a file, or a folder to put free names into; by default the method's `videos/`.
+        output: a file, or a folder to put free names into, for videos of one prompt; by default the method's `videos/`.
         force: whether an existing file may be replaced, and a video made before is made again.
         events: where progress goes.
 
@@ -100,48 +116,60 @@ def generate(
             reading the weights raises.
         Stopped: with the videos that are there until then.
     """
-    settings = resolved.settings
     require(workspace, method, settings)
-    wish = _Wish(method, section, prompt, choose_photo(workspace, settings, events), place_of(method, settings))
-    first = secrets.randbelow(2**31) if settings.seed is None else settings.seed
-    seeds = [first + number for number in range(settings.generate.count)]
+    photo, place, at = choose_photo(workspace, settings, events), place_of(method, settings), commits(method)
+    wish = _Wish(method, section, photo, place, at)
     known = {} if force or output else made_before(workspace)
-    done = {seed: known[wish.key(seed)] for seed in seeds if wish.key(seed) in known}
-    for seed, path in done.items():
-        events.notice(f"The video of seed {seed} is there already: {path}. To make it again: --force")
-    todo = [seed for seed in seeds if seed not in done]
+    done = {one: known[key] for one in wanted if (key := wish.key(one)) in known}
+    for one, path in done.items():
+        events.notice(f"The video of seed {one.seed} is there already: {path}. To make it again: --force")
+    todo = [one for one in wanted if one not in done]
     if todo:
-        paths = destinations(workspace, prompt, todo, output, force)
+        paths = destinations_of(workspace, todo, output, force)
+        prompts = tuple(dict.fromkeys(one.prompt for one in todo))
         try:
             with models.gpu_memory("generating", "Free the GPU, or use a larger one."):
-                maker = open_maker(wish.photo, wish.place)
-                for number, (seed, path) in enumerate(zip(todo, paths, strict=True), 1):
+                maker = open_maker(Task(photo, place, prompts, at))
+                for number, (one, path) in enumerate(zip(todo, paths, strict=True), 1):
                     about = {"stage": "generate", "of": section.steps, "video": number, "videos": len(todo)}
-                    _make(workspace, settings, wish, maker, seed, path, done, about, force=force, events=events)
+                    _make(workspace, settings, wish, maker, one, path, done, about, force=force, events=events)
         except KeyboardInterrupt as stop:
-            made = [Made(done[seed], seed, prompt) for seed in seeds if seed in done]
-            raise Stopped(made, [seed for seed in seeds if seed not in done]) from stop
-    return [Made(done[seed], seed, prompt) for seed in seeds]
+            made = [Made(done[one], one.seed, one.prompt) for one in wanted if one in done]
+            raise Stopped(made, [one.seed for one in wanted if one not in done]) from stop
+    return [Made(done[one], one.seed, one.prompt) for one in wanted]
 
 
 @dataclass(frozen=True)
 class _Wish:
-    """What is asked for, apart from the seed."""
+    """What is asked for, apart from prompts and seeds."""
 
     method: Method
     section: Any
-    prompt: str
     photo: Photo
     place: Place
+    commits: hub.Commits
 
-    def key(self, seed: int) -> str:
+    @property
+    def weights(self) -> dict[str, str | None]:
+        """The commit of each repository that is used, as far as it is known before anything is fetched."""
+        return {one.source.repo: self.commits.get(one.source.repo) for one in METHOD_WEIGHTS[self.method.name]}
+
+    def key(self, one: Asked) -> str:
         """A digest of everything that makes a video; how fast it plays is no part of it."""
-        return _key(self.method, self.section, self.place, self.prompt, seed, self.photo.sha256)
+        return _key(self.method, self.section, self.place, self.weights, one.prompt, one.seed, self.photo.sha256)
 
 
-def _key(method: Method, section: Any, place: Place, prompt: str, seed: int, photo: str) -> str:
+def _key(
+    method: Method,
+    section: Any,
+    place: Place,
+    weights: Mapping[str, str | None],
+    prompt: str,
+    seed: int,
+    photo: str,
+) -> str:
     values = {name: value for name, value in asdict(section).items() if name != "fps"}
-    made_with = [method.name, commits(method), version("diffusers"), asdict(place)]
+    made_with = [method.name, dict(weights), version("diffusers"), asdict(place)]
     return digest([made_with, values, prompt, seed, photo])
 
 
@@ -150,9 +178,9 @@ def _make(
     settings: Settings,
     wish: _Wish,
     maker: Maker,
-    seed: int,
+    one: Asked,
     path: Path,
-    done: dict[int, Path],
+    done: dict[Asked, Path],
     about: Mapping[str, Any],
     *,
     force: bool,
@@ -160,13 +188,13 @@ def _make(
 ) -> None:
     """One video, with its record; it is in `done` also where a stop was asked for meanwhile."""
     begun, method = time.monotonic(), wish.method
-    frames = maker.frames(wish.prompt, seed, lambda step: events.emit("step", step=step, **about))
+    frames = maker.frames(one.prompt, one.seed, lambda step: events.emit("step", step=step, **about))
     with events.finishing():
         written = path if force else free_name(path)
-        comment = f"AI-generated video (magicid {__version__}, {method.name}, seed {seed})"
+        comment = f"AI-generated video (magicid {__version__}, {method.name}, seed {one.seed})"
         video.write_video(written, frames, wish.section.fps, comment=comment)
         written.chmod(0o644)  # written private; what a user asked for is theirs to share
-        weights = commits(method)
+        weights = wish.weights
         record = {
             "model": method.name,
             "method": method.name,
@@ -177,18 +205,18 @@ def _make(
             "versions": {name: version(name) for name in ("magicid", "torch", "diffusers", "transformers")},
             "settings": asdict(wish.section),
             "file": str(written.absolute()),
-            "prompt": wish.prompt,
-            "seed": seed,
+            "prompt": one.prompt,
+            "seed": one.seed,
             "adapter": None,
             "photo": {"file": wish.photo.path.name, "sha256": wish.photo.sha256},
-            "key": wish.key(seed),
+            "key": wish.key(one),
             "time": time.time(),
             "seconds": round(time.monotonic() - begun, 3),
         }
         append_line(workspace.videos / "videos.jsonl", record)
         facts = {"method": method.name, "licence": method.licence, "weights": weights}
         workspace.update(**facts, model=settings.model.name)
-        done[seed] = written
+        done[one] = written
 
 
 def require(workspace: Workspace, method: Method, settings: Settings) -> None:
@@ -265,28 +293,41 @@ def announce(method: Method, events: Events) -> None:
             events.notice(f"{one.what}: {one.source.repo}, about {size}. Licence: {one.source.licence}.{use}")
 
 
-def fetch(method: Method, settings: Settings, events: Events) -> list[Path]:
-    """The method's weights on this machine, a verified folder for each entry of the catalog, in its order."""
+def fetch(method: Method, settings: Settings, events: Events, at: hub.Commits | None = None) -> list[Path]:
+    """The method's weights on this machine, a verified folder for each entry of the catalog, in its order.
+
+    Args:
+        method: whose.
+        settings: whether to stay offline.
+        events: hears of downloads and licences.
+        at: which commits are used, see `hub.settled`; gets what was fetched.
+    """
     announce(method, events)
-    return [
-        hub.fetch_repo(one.source, patterns=one.files, offline=settings.model.offline, events=events).path
-        for one in METHOD_WEIGHTS[method.name]
-    ]
+    at = {} if at is None else at
+    folders = []
+    for one in METHOD_WEIGHTS[method.name]:
+        source, offline = hub.settled(one.source, at), settings.model.offline
+        found = hub.fetch_repo(source, patterns=one.files, offline=offline, events=events)
+        at[source.repo] = found.commit
+        folders.append(found.path)
+    return folders
 
 
-def commits(method: Method) -> dict[str, str | None]:
-    """Which commit of each repository is meant, as far as this machine knows."""
-    return {one.source.repo: hub.known_commit(one.source) for one in METHOD_WEIGHTS[method.name]}
+def commits(method: Method) -> hub.Commits:
+    """Which commits of the method's repositories are used, as far as this machine knows; nobody is asked.
+
+    A commit that is known stays in use while its branch moves on, so that videos of one person stay comparable; who
+    wants newer files removes those in the cache.
+    """
+    found: hub.Commits = {}
+    for one in METHOD_WEIGHTS[method.name]:
+        hub.settled(one.source, found)
+    return found
 
 
 def downloads(method: Method) -> dict[str, float]:
-    """GB still to fetch, by repository; the catalog's figure where the Hub was not asked yet."""
-    found: dict[str, float] = {}
-    for one in METHOD_WEIGHTS[method.name]:
-        if hub.state(one.source, one.files) != "cached":
-            missing = hub.missing_bytes(one.source, one.files)
-            found[one.source.repo] = one.source.gigabytes if missing is None else missing / 1e9
-    return found
+    """GB still to fetch, by repository; see `hub.to_fetch`."""
+    return hub.to_fetch((one.source, one.files) for one in METHOD_WEIGHTS[method.name])
 
 
 def made_before(workspace: Workspace) -> dict[str, Path]:
@@ -295,7 +336,7 @@ def made_before(workspace: Workspace) -> dict[str, Path]:
     return {row["key"]: Path(row["file"]) for row in rows if Path(row["file"]).is_file()}
 
 
-def still_holds(row: Mapping[str, Any], method: Method, section: Any, photos: Collection[str]) -> bool:
+def still_holds(row: Mapping[str, Any], method: Method, section: Any, photos: Collection[str], at: hub.Commits) -> bool:
     """Whether a recorded video would be made with the same key now, where it was made, from a photo still there.
 
     Args:
@@ -303,12 +344,14 @@ def still_holds(row: Mapping[str, Any], method: Method, section: Any, photos: Co
         method: whose folder it lies in.
         section: the method's settings.
         photos: contents of the identity's crops. No face finder is opened to choose among them.
+        at: the commits that are used now, see `commits`.
     """
     photo = row.get("photo", {}).get("sha256")
     if photo not in photos or "key" not in row:
         return False
     place = Place(row["device"], row["dtype"])
-    return bool(row["key"] == _key(method, section, place, row["prompt"], row["seed"], photo))
+    weights = {one.source.repo: at.get(one.source.repo) for one in METHOD_WEIGHTS[method.name]}
+    return bool(row["key"] == _key(method, section, place, weights, row["prompt"], row["seed"], photo))
 
 
 def content(path: Path, what: str, events: Events, *, first: bool) -> str:

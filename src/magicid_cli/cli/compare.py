@@ -1,6 +1,7 @@
 """`magicid compare`: several methods on one identity, measured and shown side by side."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -8,10 +9,13 @@ import typer
 from magicid_cli.baselines.registry import METHODS
 from magicid_cli.cli import options
 from magicid_cli.cli.output import Result, Table, Terminal
-from magicid_cli.config import KNOBS, Resolved, with_values
+from magicid_cli.config import KNOBS, with_values
 
 if TYPE_CHECKING:
     from magicid_cli.workspace import Workspace
+
+# What is asked of all methods, and what each is by itself: MagicID's run, which is recorded, reads none of it.
+_APART = ("compare", "dreambooth", "magic_me", "id_animator", "consisid")
 
 Methods = Annotated[
     str,
@@ -35,15 +39,16 @@ def compare(
     """
     from magicid_cli import competition
     from magicid_cli.cli import estimate
-    from magicid_cli.cli.identity import choose, recorded_settings, require_free
+    from magicid_cli.cli.identity import as_recorded, choose, require_free
 
     names = competition.names_of(methods)
     workspace = choose(name)
     if not dry_run:
         require_free(workspace)
-    settings = with_values(recorded_settings(workspace, flags.values), _own_values(workspace, flags.values))
-    origins = workspace.manifest().get("settings", {}).get("origins", {})
-    resolved = Resolved(settings, origins)
+    resolved = as_recorded(workspace, flags.values, _APART)
+    own = _own_values(workspace, flags.values)
+    settings = with_values(resolved.settings, own)
+    resolved = replace(resolved, settings=settings, origins=resolved.origins | dict.fromkeys(own, "identity"))
     estimated, problems = competition.plan(workspace, names, resolved)
     shown = estimate.blocks(estimated)
     problem = next(iter(problems), None)

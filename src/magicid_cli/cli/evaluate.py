@@ -216,16 +216,16 @@ def videos_of(workspace: "Workspace", method: list[str] | None) -> "dict[str, Co
     from magicid_cli.evaluation import collecting
     from magicid_cli.workspace import Workspace
 
-    groups = collecting.of_identity(workspace)
     folder = workspace.path / "methods"
-    for path in sorted(folder.iterdir()) if folder.is_dir() else []:
-        groups |= collecting.of_identity(Workspace(workspace.name, method=path.name))
-    there = [label for label, collected in groups.items() if collected.items]
-    groups = {label: collected for label, collected in groups.items() if not method or label in method}
+    paths = sorted(folder.iterdir()) if folder.is_dir() else []
+    groups = collecting.of_identity(workspace, *(Workspace(workspace.name, method=path.name) for path in paths))
+    there = [collected.by for collected in groups.values() if collected.items]
+    there = list(dict.fromkeys(there))
+    groups = {label: collected for label, collected in groups.items() if not method or collected.by in method}
     unknown = [label for label in method or [] if label not in there]
     if not there or unknown:
         by = f" by {', '.join(unknown)}" if unknown else ""
-        left = [f" {label}: {note}" for label, one in groups.items() if label not in there for note in one.notes]
+        left = [f" {label}: {note}" for label, one in groups.items() if one.by not in there for note in one.notes]
         some = f" It has some by: {', '.join(there)}." if there else ""
         raise MagicIDError(
             "videos-missing",

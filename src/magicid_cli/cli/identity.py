@@ -6,12 +6,12 @@ import os
 import re
 import socket
 import time
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
 from magicid_cli import pipeline
-from magicid_cli.config import KNOBS, Settings, resolve, with_values
+from magicid_cli.config import KNOBS, Resolved, Settings, resolve, with_values
 from magicid_cli.errors import MagicIDError
 from magicid_cli.repeating import customize
 from magicid_cli.rounds import FIRST, named, recorded
@@ -110,23 +110,32 @@ def require_free(workspace: Workspace) -> None:
 
 
 def recorded_settings(workspace: Workspace, flags: Mapping[str, Any]) -> Settings:
-    """The settings of the identity's last run, but for what a flag says.
+    """The settings of the identity's last run, but for what a flag says; see `as_recorded`."""
+    return as_recorded(workspace, flags).settings
+
+
+def as_recorded(workspace: Workspace, flags: Mapping[str, Any], apart: Collection[str] = ()) -> Resolved:
+    """The settings of the identity's last run, but for what a flag says, and where each value came from.
 
     Settings that cannot change a result (device, offline) come from where they always do.
 
     Args:
         workspace: of the identity.
         flags: values given on the command line, by dotted name.
+        apart: sections that do not belong to that run; they, too, come from where settings always do.
     """
     manifest = workspace.manifest()
-    before = manifest.get("settings", {}).get("values", {})
+    recorded = manifest.get("settings", {})
+    before, origins = recorded.get("values", {}), recorded.get("origins", {})
+    usual = resolve(flags, identity_model=manifest.get("model"))
     values: dict[str, Any] = {}
     for name, knob in KNOBS.items():
         section, _, inner = name.rpartition(".")
-        recorded = before.get(section, {}) if section else before
-        if knob.result and name not in flags and inner in recorded:
-            values[name] = recorded[inner]
-    return with_values(resolve(flags, identity_model=manifest.get("model")).settings, values)
+        known = before.get(section, {}) if section else before
+        if knob.result and section not in apart and name not in flags and inner in known:
+            values[name] = known[inner]
+    of_run = {name: origins.get(name, "identity") for name in values}
+    return Resolved(with_values(usual.settings, values), usual.origins | of_run)
 
 
 def order(manifest: Mapping[str, Any]) -> tuple[str, ...]:

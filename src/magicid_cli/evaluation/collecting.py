@@ -18,10 +18,11 @@ import io
 import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from magicid_cli.config import KNOBS
 from magicid_cli.errors import MagicIDError
 from magicid_cli.evaluation.records import Item
 from magicid_cli.workspace import Workspace, file_digest, read_lines
@@ -30,6 +31,9 @@ SUFFIXES = (".mp4", ".mov", ".m4v", ".mkv", ".webm", ".avi", ".gif")
 _NAMES = ("video", "file", "clip", "name", "path")
 RECORDS = "videos.jsonl"
 OWN, STAGE_1, UNTOUCHED = "magicid", "magicid, stage 1", "untouched model"
+# What is no part of a video: how many were asked for together, and which adapter, which is told otherwise.
+_APART = ("generate.count", "generate.adapter")
+_GENERATE = tuple(name for name in KNOBS if name.startswith("generate.") and name not in _APART)
 _ADAPTERS = {"final": OWN, "stage-1": STAGE_1, "none": UNTOUCHED}
 
 
@@ -40,10 +44,14 @@ class Collected:
     Attributes:
         items: in natural order of their names.
         notes: what does not fit together, a sentence each.
+        by: what made an identity's videos: a method, the adapter of stage 1, the untouched model.
+        made_with: what they were made with beside that, as far as numbers depend on it; empty where it is not told.
     """
 
     items: tuple[Item, ...]
     notes: tuple[str, ...] = ()
+    by: str = ""
+    made_with: Mapping[str, Any] = field(default_factory=dict)
 
 
 def in_folder(folder: Path, prompts: Path | None = None) -> Collected:
@@ -87,23 +95,52 @@ def video_files(folder: Path) -> list[Path]:
     return sorted(found, key=lambda path: _natural(path.name))
 
 
-def of_identity(workspace: Workspace) -> dict[str, Collected]:
+def of_identity(*workspaces: Workspace) -> dict[str, Collected]:
     """The videos that `generate` made of an identity or by another method, by what made them.
+
+    Videos made with another base model or with other settings (size, frames, steps, …) cannot be told from another
+    method in a mean: they are groups of their own, and all groups then say in what they differ.
 
     Those of an adapter or of keywords that were replaced since are left out; so are those of a method with a model of
     its own that show a photo no longer there, or that were made with another model or settings than its newest one;
     and files that are gone or were moved. Nothing may remain.
 
     Args:
-        workspace: of the identity or of the method.
+        workspaces: of the identity, of methods.
     """
-    groups: dict[str, list[dict[str, Any]]] = {}
-    for row in read_lines(workspace.videos / RECORDS):
-        label = _ADAPTERS.get(row.get("settings", {}).get("adapter", "final"), OWN)
-        if workspace.method and label == OWN:
-            label = workspace.method
-        groups.setdefault(label, []).append(row)
-    return {label: _of_now(workspace, label, rows) for label, rows in groups.items()}
+    groups: list[Collected] = []
+    for workspace in workspaces:
+        rows: dict[str, list[dict[str, Any]]] = {}
+        for row in read_lines(workspace.videos / RECORDS):
+            label = _ADAPTERS.get(row.get("settings", {}).get("adapter", "final"), OWN)
+            if workspace.method and label == OWN:
+                label = workspace.method
+            rows.setdefault(label, []).append(row)
+        groups += [one for label, some in rows.items() for one in _of_now(workspace, label, some)]
+    told = [one.made_with for one in groups if one.made_with]
+    differ = [name for name in (told[0] if told else ()) if any(one[name] != told[0][name] for one in told)]
+    return {_label(one, differ): one for one in groups}
+
+
+def _label(group: Collected, differ: Sequence[str]) -> str:
+    """What made the videos, and with what where that differs between groups."""
+    if not (group.made_with and differ):
+        return group.by
+    said = (f"{name.rpartition('.')[2].replace('_', ' ')} {_spoken(group.made_with[name])}" for name in differ)
+    return f"{group.by} ({', '.join(said)})"
+
+
+def _spoken(value: Any) -> str:
+    if isinstance(value, str):
+        return value or "none"
+    return f"{value:g}" if isinstance(value, int | float) else str(value)
+
+
+def _made_with(row: Mapping[str, Any]) -> dict[str, Any]:
+    """What a video was made with; a record of an earlier version lacks what then was as the default says."""
+    settings = row.get("settings", {})
+    base = {"model": row.get("model"), "commit": str(row.get("commit"))[:8], "base": row.get("base", "full")}
+    return base | {name: settings.get(name.rpartition(".")[2], KNOBS[name].default) for name in _GENERATE}
 
 
 def untouched(workspace: Workspace) -> list[Path]:
@@ -117,8 +154,11 @@ def photos_of(workspace: Workspace) -> list[Path]:
     return sorted(workspace.references.glob("[0-9]*.png"))
 
 
-def _of_now(workspace: Workspace, label: str, rows: Sequence[dict[str, Any]]) -> Collected:
-    """The videos that what is there now has made, each file once."""
+def _of_now(workspace: Workspace, label: str, rows: Sequence[dict[str, Any]]) -> list[Collected]:
+    """The videos that what is there now has made, each file once, a group for all that they were made with.
+
+    The first group has the notes; it is empty where nothing remains.
+    """
     latest = {row["file"]: row for row in rows}.values()
     if "photo" in rows[-1]:
         own, others = _of_one_model(workspace, latest), "from another photo, or with another model or settings"
@@ -132,10 +172,26 @@ def _of_now(workspace: Workspace, label: str, rows: Sequence[dict[str, Any]]) ->
         notes.append(f"Videos {others}, left out: {len(latest) - len(own)}.")
     if len(here) < len(own):
         notes.append(f"Videos that are not where they were made, left out: {len(own) - len(here)}.")
-    names = _unique([Path(row["file"]) for row in here])
-    return Collected(
-        tuple(Item(Path(row["file"]), name, row["prompt"]) for row, name in zip(here, names, strict=True)), tuple(notes)
-    )
+    found = [Collected(_items(some), by=label, made_with=with_) for with_, some in _alike(here)]
+    first = found[0] if found else Collected((), by=label)
+    return [replace(first, notes=tuple(notes)), *found[1:]]
+
+
+def _alike(rows: Sequence[dict[str, Any]]) -> list[tuple[dict[str, Any], list[dict[str, Any]]]]:
+    """Rows by what they were made with; those of a method with its own model are of one such already."""
+    groups: list[tuple[dict[str, Any], list[dict[str, Any]]]] = []
+    for row in rows:
+        made_with = {} if "photo" in row else _made_with(row)
+        known = next((some for known, some in groups if known == made_with), None)
+        if known is None:
+            groups.append((made_with, known := []))
+        known.append(row)
+    return groups
+
+
+def _items(rows: Sequence[dict[str, Any]]) -> tuple[Item, ...]:
+    names = _unique([Path(row["file"]) for row in rows])
+    return tuple(Item(Path(row["file"]), name, row["prompt"]) for row, name in zip(rows, names, strict=True))
 
 
 def _trained_now(workspace: Workspace, label: str) -> tuple[str | None, str | None]:

@@ -27,6 +27,7 @@ class Features:
     Args:
         settings: name the network, and how many frames I3D is shown.
         events: hears of downloads, and of the content hash of a file that is used for the first time.
+        used: whether it will look at videos; otherwise only who would look is asked, and its file is not noted as used.
 
     Raises:
         MagicIDError: `features-unusable` for a file that is not there, or for a program that is another one than
@@ -36,7 +37,7 @@ class Features:
     name = "features"
     metrics = ("fvd",)
 
-    def __init__(self, settings: Settings, events: Events) -> None:
+    def __init__(self, settings: Settings, events: Events, *, used: bool = True) -> None:
         self._settings = settings
         self._frames = settings.evaluate.fvd_frames
         wanted = settings.evaluate.fvd_features
@@ -51,6 +52,8 @@ class Features:
             self.made_by = f"{self._judge.made_by} (not I3D)"
         else:
             self._path, content = _file(self.network, settings, events)
+            if used:
+                _remember(_known_as(self.network, self._path), self._path, content, events)
             self.made_by = f"I3D {self._path.name} sha256:{content}, first {self._frames} frames at {SIDE} pixels"
 
     def reads(self, prompt: str | None) -> list[Any]:
@@ -126,7 +129,7 @@ def open_i3d(path: Path, device: str) -> Any:
 
 
 def _file(network: str, settings: Settings, events: Events) -> tuple[Path, str]:
-    """The file and the SHA-256 of its content, fetched if it is not here; the content is told when it is new."""
+    """The file, fetched if it is not here, and the SHA-256 of its content."""
     if network in FEATURE_MODELS:
         model = FEATURE_MODELS[network]
         here = hub.state(model.source, [model.file]) == "cached"
@@ -134,19 +137,20 @@ def _file(network: str, settings: Settings, events: Events) -> tuple[Path, str]:
             events.notice(f"FVD needs {model.source.repo}, licence: {model.source.licence}.", stage="evaluate")
         offline = settings.model.offline or here
         path = hub.fetch_file(model.source, model.file, offline=offline, events=events, formats=KINDS).path
-        known_as = f"{model.source.repo}/{model.file}"
     else:
         path = Path(network).expanduser()
-        known_as = str(path.absolute())
         if path.suffix not in KINDS or not path.is_file():
             raise MagicIDError(
                 "features-unusable",
                 f"'{network}' is no {' or '.join(KINDS)} file with I3D.",
                 "Give another --fvd-features, or leave it at auto.",
             )
-    content = file_digest(path)
-    _remember(known_as, path, content, events)
-    return path, content
+    return path, file_digest(path)
+
+
+def _known_as(network: str, path: Path) -> str:
+    model = FEATURE_MODELS.get(network)
+    return f"{model.source.repo}/{model.file}" if model else str(path.absolute())
 
 
 def _remember(known_as: str, file: Path, content: str, events: Events) -> None:

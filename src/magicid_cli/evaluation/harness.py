@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from magicid_cli import video
+from magicid_cli import hub, video
 from magicid_cli.alignment import one_thread_each
 from magicid_cli.config import Settings
 from magicid_cli.errors import MagicIDError
@@ -48,6 +48,7 @@ def evaluate(
     store: Path,
     events: Events,
     fvd_reference: Sequence[Path] = (),
+    commits: hub.Commits | None = None,
 ) -> Evaluation:
     """Measure videos of one person.
 
@@ -60,6 +61,8 @@ def evaluate(
         store: a folder for results of single videos; made if it is missing.
         events: told about progress, downloads and what a user should know.
         fvd_reference: video files of the reference set; without any there is no FVD.
+        commits: which commits of the face networks judge, see `hub.settled`; the same object given to several calls
+            makes them use the same ones.
 
     Raises:
         MagicIDError: `videos-missing` without videos, `photos-none-usable` if no photo shows a face, `videos-unusable`
@@ -68,8 +71,8 @@ def evaluate(
     if not videos:
         raise MagicIDError("videos-missing", "There is no video to evaluate.", "Give a folder with videos.")
     kept, photos = Store(store), Photos(list(references))
-    faces = Likeness(settings, photos, kept, events)
-    measures: list[Measure] = [faces, Motion(settings, events), Pictures(settings, photos, events)]
+    measures = judges(settings, photos, kept, events, {} if commits is None else commits)
+    faces = next(one for one in measures if isinstance(one, Likeness))
     features, no_fvd = _features(settings, fvd_reference, events)
     with one_thread_each(), _closing([*measures, *([features] if features else [])]):
         about_photos = faces.about_photos()
@@ -84,6 +87,21 @@ def evaluate(
         named = "; ".join(f"{one.name} ({one.why})" for one in aside[:5])
         raise MagicIDError("videos-unusable", f"No video can be evaluated: {named}.", "Make or copy them again.")
     return summary.evaluation(rows, reference, looks, about_photos, aside, no_fvd, settings)
+
+
+def judges(settings: Settings, photos: Photos, kept: Store, events: Events, commits: hub.Commits) -> list[Measure]:
+    """Who looks at every video, in the order of the table; see `evaluate` for the arguments."""
+    likeness = Likeness(settings, photos, kept, events, commits)
+    return [likeness, Motion(settings, events), Pictures(settings, photos, events)]
+
+
+def unseen(item: Item, measures: Sequence[Measure], store: Store) -> bool:
+    """Whether one of the measures has not looked at a video that can be opened."""
+    try:
+        row = Measured(item, file_digest(item.path))
+    except OSError:
+        return False
+    return any(store.get(_key(measure, row)) is None for measure in measures)
 
 
 def _features(settings: Settings, reference: Sequence[Path], events: Events) -> tuple[Features | None, str]:

@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 
+from magicid_cli import hub
 from magicid_cli.config import Settings
 from magicid_cli.errors import MagicIDError
 from magicid_cli.evaluation.measure import Photos, Store
@@ -26,6 +27,7 @@ class Likeness:
         photos: of the person.
         store: keeps what was found in the photos.
         events: hears of downloads.
+        commits: which commits of the networks are used, see `hub.settled`; what is not in it is settled here.
 
     Raises:
         MagicIDError: what opening the networks raises, if only that tells which they are.
@@ -34,7 +36,11 @@ class Likeness:
     name = "faces"
     metrics = (JUDGE, f"{JUDGE}_skipped", REWARD, f"{REWARD}_skipped", "face_found")
 
-    def __init__(self, settings: Settings, photos: Photos, store: Store, events: Events) -> None:
+    def __init__(
+        self, settings: Settings, photos: Photos, store: Store, events: Events, commits: hub.Commits | None = None
+    ) -> None:
+        # What is said to have judged is what is opened later, whatever a branch means by then.
+        self._commits = {} if commits is None else commits
         self._settings, self._photos, self._store, self._events = settings, photos, store, events
         self._faces: tuple[Faces, Faces] | None = None
         self._people: dict[str, IdentityReward] = {}
@@ -98,8 +104,9 @@ class Likeness:
     def _signed(self) -> list[str] | None:
         """Detector, the evaluation's recogniser and the reward's, as far as nothing has to be opened to know them."""
         rewards, model = self._settings.rewards, video_model(self._settings.model.name)
-        name = evaluation_face_model(rewards, model, offline=self._settings.model.offline, events=self._events)
-        found = [signatures(replace(rewards, face_model=one), model) for one in (name, rewards.face_model)]
+        offline, commits = self._settings.model.offline, self._commits
+        name = evaluation_face_model(rewards, model, offline=offline, events=self._events, commits=commits)
+        found = [signatures(replace(rewards, face_model=one), model, commits) for one in (name, rewards.face_model)]
         if found[0] is None or found[1] is None:
             return None
         return [found[0][0], found[0][1], found[1][1]]
@@ -111,9 +118,9 @@ class Likeness:
     def _open(self) -> tuple[Faces, Faces]:
         if self._faces is None:
             rewards, model = self._settings.rewards, video_model(self._settings.model.name)
-            offline = self._settings.model.offline
-            judge = open_evaluation_faces(rewards, model, offline=offline, events=self._events)
-            reward = open_faces(rewards, model, offline=offline, events=self._events)
+            offline, commits = self._settings.model.offline, self._commits
+            judge = open_evaluation_faces(rewards, model, offline=offline, events=self._events, commits=commits)
+            reward = open_faces(rewards, model, offline=offline, events=self._events, commits=commits)
             self._faces = judge, reward
         return self._faces
 

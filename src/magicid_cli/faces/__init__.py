@@ -45,7 +45,9 @@ __all__ = [
 _SFACE_SHA256 = "0ba9fbfa01b5270c96627c4ef784da859931e02f04419c829e83484087c34e79"
 
 
-def open_faces(rewards: RewardSettings, model: VideoModel, *, offline: bool, events: Events) -> Faces:
+def open_faces(
+    rewards: RewardSettings, model: VideoModel, *, offline: bool, events: Events, commits: hub.Commits | None = None
+) -> Faces:
     """The detector and the recogniser that the settings name, fetched if they are not here yet.
 
     Args:
@@ -53,6 +55,7 @@ def open_faces(rewards: RewardSettings, model: VideoModel, *, offline: bool, eve
         model: the video model.
         offline: use only what is in the cache.
         events: hears of downloads and of the licence of a recogniser asked for by name.
+        commits: which commits are used, see `hub.settled`; by default those that the branches mean now.
 
     Raises:
         MagicIDError: `face-model-missing` for a file that is not there, `face-model-unusable` for one that is no such
@@ -61,12 +64,14 @@ def open_faces(rewards: RewardSettings, model: VideoModel, *, offline: bool, eve
     """
     recogniser, by_name = _reward_face_model(rewards, model), rewards.face_model != "auto"
     return Faces(
-        _open_detector(rewards, model, offline=offline, events=events),
-        _open_recogniser(recogniser, by_name=by_name, offline=offline, events=events),
+        _open_detector(rewards, model, offline=offline, events=events, commits=commits),
+        _open_recogniser(recogniser, by_name=by_name, offline=offline, events=events, commits=commits),
     )
 
 
-def open_evaluation_faces(rewards: RewardSettings, model: VideoModel, *, offline: bool, events: Events) -> Faces:
+def open_evaluation_faces(
+    rewards: RewardSettings, model: VideoModel, *, offline: bool, events: Events, commits: hub.Commits | None = None
+) -> Faces:
     """The detector, and the recogniser that judges results: another one than the reward's.
 
     A model that learned to please one recogniser would be praised by it. `auto` is the one that the catalog names for
@@ -76,22 +81,24 @@ def open_evaluation_faces(rewards: RewardSettings, model: VideoModel, *, offline
     Raises:
         MagicIDError: `settings-invalid` if the evaluation's is asked to be the reward's, or what `open_faces` raises.
     """
-    name = evaluation_face_model(rewards, model, offline=offline, events=events)
+    name = evaluation_face_model(rewards, model, offline=offline, events=events, commits=commits)
     by_name = rewards.evaluation_face_model != "auto"
     return Faces(
-        _open_detector(rewards, model, offline=offline, events=events),
-        _open_recogniser(name, by_name=by_name, offline=offline, events=events),
+        _open_detector(rewards, model, offline=offline, events=events, commits=commits),
+        _open_recogniser(name, by_name=by_name, offline=offline, events=events, commits=commits),
     )
 
 
-def evaluation_face_model(rewards: RewardSettings, model: VideoModel, *, offline: bool, events: Events) -> str:
+def evaluation_face_model(
+    rewards: RewardSettings, model: VideoModel, *, offline: bool, events: Events, commits: hub.Commits | None = None
+) -> str:
     """The name or the file of the recogniser that `open_evaluation_faces` would open; it is not opened.
 
     Raises:
         MagicIDError: as `open_evaluation_faces`.
     """
     used, name = _reward_face_model(rewards, model), rewards.evaluation_face_model
-    same = partial(_the_same, used, offline=offline, events=events)
+    same = partial(_the_same, used, offline=offline, events=events, commits=commits)
     if name == "auto":
         name = model.face_model if same(model.evaluation_face_model) else model.evaluation_face_model
     if same(name):
@@ -116,8 +123,15 @@ def require_names(rewards: RewardSettings, model: VideoModel) -> None:
         _own_file(name)
 
 
-def signatures(rewards: RewardSettings, model: VideoModel) -> tuple[str, str] | None:
+def signatures(
+    rewards: RewardSettings, model: VideoModel, commits: hub.Commits | None = None
+) -> tuple[str, str] | None:
     """`made_by` of the detector and of the recogniser that `open_faces` would open; nothing is fetched.
+
+    Args:
+        rewards: see `open_faces`.
+        model: the video model.
+        commits: see `open_faces`; opened with the same, the networks are those of the signatures.
 
     Returns:
         Both, or None if only a fetch would tell, or if the recogniser's file is gone.
@@ -129,19 +143,24 @@ def signatures(rewards: RewardSettings, model: VideoModel) -> tuple[str, str] | 
     nobody = Events()
     one: str | None
     if finder in FACE_MODELS:
-        commit = hub.known_commit(FACE_MODELS[finder].source)
-        one = None if commit is None else YuNet.signature(_signature(FACE_MODELS[finder], commit))
+        known = _known_signature(FACE_MODELS[finder], commits)
+        one = None if known is None else YuNet.signature(known)
     else:
         one = _open_detector(rewards, model, offline=True, events=nobody).made_by
     if recogniser in FACE_MODELS:
-        commit = hub.known_commit(FACE_MODELS[recogniser].source)
-        other = None if commit is None else _signature(FACE_MODELS[recogniser], commit)
+        other = _known_signature(FACE_MODELS[recogniser], commits)
     elif recogniser in (*STAND_INS, *DRAWN):
         other = _open_recogniser(recogniser, by_name=False, offline=True, events=nobody).made_by
     else:
         path = Path(recogniser).expanduser()
         other = _file_signature(path, _content(path)) if path.is_file() else None
     return None if one is None or other is None else (one, other)
+
+
+def _known_signature(model: FaceModel, commits: hub.Commits | None) -> str | None:
+    at = {} if commits is None else commits
+    hub.settled(model.source, at)
+    return _signature(model, at[model.source.repo]) if model.source.repo in at else None
 
 
 def _reward_face_model(rewards: RewardSettings, model: VideoModel) -> str:
@@ -152,29 +171,31 @@ def _detector_name(rewards: RewardSettings, model: VideoModel) -> str:
     return rewards.face_detector if rewards.face_detector != "auto" else model.face_detector
 
 
-def _the_same(one: str, other: str, *, offline: bool, events: Events) -> bool:
+def _the_same(one: str, other: str, *, offline: bool, events: Events, commits: hub.Commits | None) -> bool:
     """Whether two recognisers are one, by name or by the content of their files.
 
     Two names of the catalog are two networks; only where one is a file of the user's own, contents must tell.
     """
     if one == other or (one in FACE_MODELS and other in FACE_MODELS):
         return one == other
-    paths = [_file_of(name, offline=offline, events=events) for name in (one, other)]
+    paths = [_file_of(name, offline=offline, events=events, commits=commits) for name in (one, other)]
     contents = [None if path is None else _content(path) for path in paths]
     return contents[0] is not None and contents[0] == contents[1]
 
 
-def _file_of(name: str, *, offline: bool, events: Events) -> Path | None:
+def _file_of(name: str, *, offline: bool, events: Events, commits: hub.Commits | None) -> Path | None:
     """The file of a recogniser, fetched if it is not here yet; None for one that is none, or that is not there."""
     if name in (*STAND_INS, *DRAWN):
         return None
     if name in FACE_MODELS:
-        return _fetch(FACE_MODELS[name], offline=offline, events=events)[0]
+        return _fetch(FACE_MODELS[name], offline=offline, events=events, commits=commits)[0]
     path = Path(name).expanduser()
     return path if path.is_file() else None
 
 
-def _open_detector(rewards: RewardSettings, model: VideoModel, *, offline: bool, events: Events) -> Detector:
+def _open_detector(
+    rewards: RewardSettings, model: VideoModel, *, offline: bool, events: Events, commits: hub.Commits | None = None
+) -> Detector:
     name = _detector_name(rewards, model)
     if name == STAND_IN:
         return StandInDetector()
@@ -182,11 +203,13 @@ def _open_detector(rewards: RewardSettings, model: VideoModel, *, offline: bool,
         from magicid_cli.faces.drawn import DrawnDetector
 
         return DrawnDetector()
-    path, made_by = _fetch(FACE_MODELS[name], offline=offline, events=events)
+    path, made_by = _fetch(FACE_MODELS[name], offline=offline, events=events, commits=commits)
     return YuNet(path, made_by)
 
 
-def _open_recogniser(name: str, *, by_name: bool, offline: bool, events: Events) -> Recogniser:
+def _open_recogniser(
+    name: str, *, by_name: bool, offline: bool, events: Events, commits: hub.Commits | None = None
+) -> Recogniser:
     if name in STAND_INS:
         return StandInRecogniser(name)
     if name in DRAWN:
@@ -199,7 +222,7 @@ def _open_recogniser(name: str, *, by_name: bool, offline: bool, events: Events)
     if by_name:
         use = "" if known.source.commercial else " It must not be used commercially."
         events.notice(f"Face recogniser {name}, licence: {known.source.licence}.{use}")
-    path, made_by = _fetch(known, offline=offline, events=events)
+    path, made_by = _fetch(known, offline=offline, events=events, commits=commits)
     return OnnxRecogniser(path, known.kind, name=name, made_by=made_by)
 
 
@@ -245,8 +268,11 @@ def _content(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _fetch(model: FaceModel, *, offline: bool, events: Events) -> tuple[Path, str]:
-    fetched = hub.fetch_file(model.source, model.file, offline=offline, events=events)
+def _fetch(model: FaceModel, *, offline: bool, events: Events, commits: hub.Commits | None) -> tuple[Path, str]:
+    source = model.source if commits is None else hub.settled(model.source, commits)
+    fetched = hub.fetch_file(source, model.file, offline=offline, events=events)
+    if commits is not None:
+        commits[source.repo] = fetched.commit
     return fetched.path, _signature(model, fetched.commit)
 
 

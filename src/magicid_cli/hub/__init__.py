@@ -20,8 +20,8 @@ process of its own.
 """
 
 import shutil
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -49,6 +49,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "CachedRepo",
+    "Commits",
     "Fetched",
     "cached",
     "fetch_file",
@@ -57,10 +58,14 @@ __all__ = [
     "known_commit",
     "missing_bytes",
     "remove",
+    "settled",
     "state",
+    "to_fetch",
 ]
 
 FILE_FORMATS = (*FORMATS, ".onnx")
+Commits = dict[str, str]
+"""By repository, the commit that one piece of work uses from its beginning to its end; see `settled`."""
 
 
 @dataclass(frozen=True)
@@ -186,10 +191,41 @@ def known_commit(source: "Source") -> str | None:
     return None if listing is None else listing.commit
 
 
+def settled(source: "Source", commits: Commits) -> "Source":
+    """The source at the one commit that a piece of work uses, so that what is recorded is what was loaded.
+
+    A branch may move between two looks at it. The commit is the one in `commits`, else the one that this machine knows,
+    which is then noted there. Where it knows none the source comes back as it is, and who fetches it notes the commit.
+
+    Args:
+        source: which repository and revision.
+        commits: of the piece of work.
+    """
+    commit = commits.get(source.repo) or known_commit(source)
+    if commit is None:
+        return source
+    commits[source.repo] = commit
+    return replace(source, revision=commit)
+
+
 def missing_bytes(source: "Source", patterns: Sequence[str] | None = None) -> int | None:
     """Bytes that a fetch would download; None if this machine does not know the list of files yet."""
     listing = remembered(source)
     return None if listing is None else listing.missing_bytes(_wanted(source, listing, patterns))
+
+
+def to_fetch(sources: "Iterable[tuple[Source, Sequence[str] | None]]") -> dict[str, float]:
+    """GB (1e9 bytes) still to fetch, by repository; the catalog's figure where the Hub was not asked yet.
+
+    Args:
+        sources: repositories, and which of their files, as for `fetch_repo`.
+    """
+    found: dict[str, float] = {}
+    for source, patterns in sources:
+        if state(source, patterns) != "cached":
+            missing = missing_bytes(source, patterns)
+            found[source.repo] = source.gigabytes if missing is None else missing / 1e9
+    return found
 
 
 def _wanted(source: "Source", listing: Listing, patterns: Sequence[str] | None) -> list[RemoteFile]:

@@ -17,8 +17,8 @@ from magicid_cli.models.catalog import FACE_MODELS, JUDGES, Source, VideoModel, 
 from magicid_cli.models.execution import Execution
 from magicid_cli.plan import costs, known
 from magicid_cli.plan.begun import Begun
-from magicid_cli.plan.costs import GB, Architecture
-from magicid_cli.plan.lacking import check, require
+from magicid_cli.plan.costs import Architecture
+from magicid_cli.plan.lacking import check, disk, require
 from magicid_cli.plan.machine import Machine, elsewhere, gpu_called, this_machine
 from magicid_cli.plan.measured import seconds_of
 from magicid_cli.plan.memory import SPARE_GB, Choice
@@ -44,6 +44,7 @@ __all__ = [
     "Row",
     "check",
     "chosen",
+    "disk",
     "downloads",
     "duration",
     "estimate",
@@ -362,13 +363,8 @@ def for_run(
 def downloads(
     settings: Settings, model: VideoModel, todo: Collection[str], judging: Judging | None = None
 ) -> dict[str, float]:
-    """GB still to fetch for these stages, by repository; the catalog's figure where the Hub was not asked yet."""
-    found: dict[str, float] = {}
-    for source, patterns in _sources(settings, model, todo, judging):
-        if hub.state(source, patterns) != "cached":
-            missing = hub.missing_bytes(source, patterns)
-            found[source.repo] = source.gigabytes if missing is None else missing / GB
-    return found
+    """GB still to fetch for these stages, by repository; see `hub.to_fetch`."""
+    return hub.to_fetch(_sources(settings, model, todo, judging))
 
 
 def _sources(

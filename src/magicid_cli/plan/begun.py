@@ -1,5 +1,6 @@
 """What an interrupted stage has left on disk that goes into the rest of its work, told without loading anything."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -34,3 +35,14 @@ def of_training(folder: Path, key: str | None) -> Begun:
     if step and key is None:
         return Begun(0, gb)
     return Begun(step if made_from == key else 0, gb, exact=True)
+
+
+def of_clips(wanted: Sequence[Path], *, known: bool) -> Begun:
+    """How many of the clips are there.
+
+    Args:
+        wanted: their files.
+        known: whether it can be told which files they are.
+    """
+    there = [path for path in wanted if path.is_file()]
+    return Begun(len(there), sum(path.stat().st_size for path in there) / GB, exact=known)

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 def check(estimate: "Estimate") -> list[MagicIDError]:
     """What this machine lacks for the run; empty if nothing."""
-    problems = (_gpu(estimate), _memory(estimate), None if estimate.machine.asked else _disk(estimate))
+    problems = (_gpu(estimate), _memory(estimate), None if estimate.machine.asked else disk(estimate))
     return [problem for problem in problems if problem is not None]
 
 
@@ -94,7 +94,8 @@ def _smaller(estimate: "Estimate") -> str:
     return "No shape of this model fits this GPU; a small model that runs anywhere: --model mini"
 
 
-def _disk(estimate: "Estimate") -> MagicIDError | None:
+def disk(estimate: "Estimate") -> MagicIDError | None:
+    """Whether the disks of this machine have room for what is fetched and written; None if so."""
     machine = estimate.machine
     if machine.cache_disk_gb is None:
         wanted = [("for weights and videos", estimate.data_gb + estimate.download_gb, machine.data_disk_gb)]

@@ -10,19 +10,20 @@ files in its `face_encoder/` (the folder is fetched as a whole), and the prepara
 which no test can run. The authors say that long, detailed prompts do better; prompts are given as they are.
 """
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from magicid_cli.baselines import environments, untrained
 from magicid_cli.baselines.registry import METHODS
-from magicid_cli.config import Resolved, Settings, parse_size
+from magicid_cli.config import Settings, parse_size
 from magicid_cli.events import Events
 from magicid_cli.models.base import Shape
 from magicid_cli.plan import Row
 from magicid_cli.workspace import Workspace
 
 if TYPE_CHECKING:
-    from magicid_cli.generation import Made
+    from magicid_cli.generation import Asked, Made
 
 NAME = "consisid"
 # What its authors measured with one part on the GPU at a time (README of PKU-YuanGroup/ConsisID): 25 GB reserved.
@@ -51,26 +52,31 @@ def require(workspace: Workspace, settings: Settings) -> None:
 
 
 def generate(
-    workspace: Workspace, resolved: Resolved, prompt: str, *, output: Path | None, force: bool, events: Events
+    workspace: Workspace,
+    settings: Settings,
+    wanted: "Sequence[Asked]",
+    *,
+    output: Path | None,
+    force: bool,
+    events: Events,
 ) -> "list[Made]":
     """Make videos of the identity; see `untrained.generate`.
 
     Raises:
         MagicIDError: `baseline-missing` without the other environment, before anything is fetched; `baseline-failed`.
     """
-    settings, method = resolved.settings, METHODS[NAME]
+    method = METHODS[NAME]
     require(workspace, settings)
 
-    def open_maker(photo: untrained.Photo, place: untrained.Place) -> untrained.Maker:
-        (folder,) = untrained.fetch(method, settings, events)
+    def open_maker(task: untrained.Task) -> untrained.Maker:
+        (folder,) = untrained.fetch(method, settings, events, task.commits)
         from magicid_cli.models.loading import silence_libraries
 
         silence_libraries()  # before diffusers says what it misses
         from magicid_cli.baselines.consisid.pipeline import ConsisId
 
-        commit = untrained.commits(method).values()
-        return ConsisId(folder, settings.consisid, photo, place, workspace.path / "exchange", list(commit), events)
+        return ConsisId(folder, settings.consisid, task, workspace.path / "exchange", events)
 
     return untrained.generate(
-        workspace, resolved, prompt, method, settings.consisid, open_maker, output=output, force=force, events=events
+        workspace, settings, wanted, method, settings.consisid, open_maker, output=output, force=force, events=events
     )

@@ -1,7 +1,7 @@
 """ConsisID's video model with a prepared face; one large part in memory at a time."""
 
 import gc
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,7 @@ from PIL import Image
 from transformers import T5EncoderModel
 
 from magicid_cli.baselines.consisid import NAME, exchange
-from magicid_cli.baselines.untrained import OnStep, Photo, Place
+from magicid_cli.baselines.untrained import OnStep, Place, Task
 from magicid_cli.config import parse_size
 from magicid_cli.config.methods import ConsisIdSettings
 from magicid_cli.events import Events
@@ -30,31 +30,29 @@ class ConsisId:
         self,
         folder: Path,
         settings: ConsisIdSettings,
-        photo: Photo,
-        place: Place,
+        task: Task,
         questions: Path,
-        commit: list[str | None],
         events: Events,
     ) -> None:
-        """Prepare the face; the video model comes with the first video.
+        """Prepare the face; prompts are encoded with the first video, then the video model comes.
 
         Args:
             folder: the weights, in the layout of diffusers, with `face_encoder/`.
             settings: of the method.
-            photo: whose face is shown.
-            place: device and number type.
+            task: whose face is shown, which prompts will be asked for, and where it runs.
             questions: where questions to the other environment and their answers lie.
-            commit: of the weights.
             events: hears what is done.
 
         Raises:
             MagicIDError: `model-unusable`, `baseline-missing`, `baseline-failed`.
         """
+        photo, place = task.photo, task.place
         self._folder, self._settings, self._place, self._events = folder, settings, place, events
-        self._questions, self._commit = questions, commit
+        self._questions, self._commit = questions, list(task.commits.values())
+        self._expected, self._texts = task.prompts, dict[str, torch.Tensor]()
         self._dtype = getattr(torch, place.dtype)
         where = {"weights": str(folder.absolute()), "device": place.device, "dtype": place.dtype}
-        content = [photo.sha256, commit, place.device, place.dtype]
+        content = [photo.sha256, self._commit, place.device, place.dtype]
         question = {**where, "photo": str(photo.path.absolute())}
         self._face = exchange.ask(NAME, questions, "face", question, content, events)
         self.facts = {"face_sha256": photo.sha256}
@@ -62,12 +60,26 @@ class ConsisId:
 
     def frames(self, prompt: str, seed: int, on_step: OnStep) -> np.ndarray:
         """A video, uint8 RGB `(F, H, W, 3)`."""
-        text = self._encoded(prompt)
+        if prompt not in self._texts:
+            self._encode(list(dict.fromkeys([prompt, *self._expected])))
         pipeline = self._pipeline = self._pipeline or assemble(self._folder, self._place)
-        return sample(pipeline, self._face, text, self._settings, seed, on_step)
+        return sample(pipeline, self._face, self._texts[prompt], self._settings, seed, on_step)
 
-    def _encoded(self, prompt: str) -> torch.Tensor:
-        """The states of prompt and negative prompt, `(2, tokens, width)`."""
+    def _encode(self, prompts: Sequence[str]) -> None:
+        """Keep the states of each prompt and the negative prompt, `(2, tokens, width)`; one loading for all of them."""
+        tokens = [self._tokens(prompt) for prompt in prompts]
+        if self._pipeline is not None:  # the two would not fit beside each other
+            self._pipeline = None
+            _free()
+        encoder = load_weights(T5EncoderModel, self._folder, "text_encoder", self._dtype).to(self._place.device)
+        with torch.no_grad():
+            for prompt, ids in zip(prompts, tokens, strict=True):
+                self._texts[prompt] = encoder(ids.to(self._place.device))[0].cpu()
+        del encoder
+        _free()
+
+    def _tokens(self, prompt: str) -> torch.Tensor:
+        """The tokens of prompt and negative prompt, `(2, tokens)`."""
         with reading(self._folder, "transformer"):
             length = int(
                 ConsisIDTransformer3DModel.load_config(self._folder, subfolder="transformer")["max_text_seq_length"]
@@ -79,15 +91,7 @@ class ConsisId:
         cut = int(found["lengths"][0]) - length
         if cut > 0:
             self._events.notice(f"The prompt is {cut} tokens too long for the text encoder; its end is ignored.")
-        if self._pipeline is not None:  # the two would not fit beside each other
-            self._pipeline = None
-            _free()
-        encoder = load_weights(T5EncoderModel, self._folder, "text_encoder", self._dtype).to(self._place.device)
-        with torch.no_grad():
-            states = encoder(found["input_ids"].to(self._place.device))[0].cpu()
-        del encoder
-        _free()
-        return states
+        return found["input_ids"]
 
 
 def assemble(folder: Path, place: Place) -> Any:

@@ -17,13 +17,14 @@ What is another way than theirs, or could not be confirmed:
 - their script averages the tokens of several photos to mix people; for one person it takes one photo, as here.
 """
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from magicid_cli import hub
 from magicid_cli.baselines import untrained
 from magicid_cli.baselines.registry import METHODS
-from magicid_cli.config import Resolved, Settings, parse_size
+from magicid_cli.config import Settings, parse_size
 from magicid_cli.events import Events
 from magicid_cli.models.base import Shape
 from magicid_cli.models.catalog import METHOD_WEIGHTS
@@ -31,7 +32,7 @@ from magicid_cli.plan import Row
 from magicid_cli.workspace import Workspace
 
 if TYPE_CHECKING:
-    from magicid_cli.generation import Made
+    from magicid_cli.generation import Asked, Made
 
 NAME = "id-animator"
 CHECKPOINT = "animator.ckpt"
@@ -54,31 +55,29 @@ def require(workspace: Workspace, settings: Settings) -> None:
 
 
 def generate(
-    workspace: Workspace, resolved: Resolved, prompt: str, *, output: Path | None, force: bool, events: Events
+    workspace: Workspace,
+    settings: Settings,
+    wanted: "Sequence[Asked]",
+    *,
+    output: Path | None,
+    force: bool,
+    events: Events,
 ) -> "list[Made]":
     """Make videos of the identity; see `untrained.generate`."""
-    settings, method = resolved.settings, METHODS[NAME]
+    method, own = METHODS[NAME], settings.id_animator
 
-    def open_maker(photo: untrained.Photo, place: untrained.Place) -> untrained.Maker:
+    def open_maker(task: untrained.Task) -> untrained.Maker:
         from magicid_cli.models.loading import silence_libraries
 
         silence_libraries()  # before diffusers says what it misses
         from magicid_cli.baselines.id_animator.pipeline import Animator
 
-        space = METHOD_WEIGHTS[NAME][0]
-        first = hub.state(space.source, [CHECKPOINT]) != "cached"
-        folders = untrained.fetch(method, settings, events)
+        space = hub.settled(METHOD_WEIGHTS[NAME][0].source, task.commits)
+        first = hub.state(space, [CHECKPOINT]) != "cached"
+        folders = untrained.fetch(method, settings, events, task.commits)
         content = untrained.content(folders[0] / CHECKPOINT, f"{CHECKPOINT} of ID-Animator", events, first=first)
-        return Animator(folders, settings.id_animator, photo, place, events, content)
+        return Animator(folders, own, task.photo, task.place, events, content)
 
     return untrained.generate(
-        workspace,
-        resolved,
-        prompt,
-        method,
-        settings.id_animator,
-        open_maker,
-        output=output,
-        force=force,
-        events=events,
+        workspace, settings, wanted, method, own, open_maker, output=output, force=force, events=events
     )

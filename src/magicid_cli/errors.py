@@ -78,7 +78,9 @@ CODES: dict[str, Code] = {
     "folder-busy": Code(FAILED, "another process is training in the same folder"),
     "training-order": Code(USAGE, "a part is to be trained before the parts it needs"),
     "export-unfaithful": Code(FAILED, "an export, loaded back, is not the adapter; nothing was published"),
-    "captions-unusable": Code(REFUSED, "captions.jsonl was edited so that a photo has no caption"),
+    "captions-unusable": Code(
+        REFUSED, "an edited captions.jsonl lacks a photo's caption, or the word keywords stand before"
+    ),
     "photos-missing": Code(REFUSED, "an argument names no photo"),
     "photos-none-usable": Code(REFUSED, "none of the photos can be used; each is named with its reason"),
     "photos-several-people": Code(REFUSED, "the photos seem to show different people"),

@@ -106,23 +106,42 @@ def open_encoder(family: Family, *, gradients: bool = False) -> "KeywordEncoder"
     return KeywordEncoder(family, gradients=gradients)
 
 
+def place_in(family: Family, prompt: str, class_word: str, count: int) -> int | None:
+    """Where keywords would stand among a prompt's tokens, None for nowhere; reads only the tokenizer."""
+    from magicid_cli.models.hunyuan import Hunyuan
+    from magicid_cli.models.hunyuan_keywords import place
+
+    assert isinstance(family, Hunyuan), "no other family has a text encoder for keywords"
+    return place(family, prompt, class_word, count).place
+
+
 def beginning(encoder: "KeywordEncoder", kind: str, prompts: list[str], class_word: str, count: int) -> torch.Tensor:
-    """Rows to begin from, all equal: the class word's own input embedding, or the mean of its states in `prompts`.
+    """Rows to begin from: the class word said `count` times before itself.
+
+    For kind `input` that is its input embedding in every row; Llama tells them apart by their places. For `output` it
+    is what Llama says of those rows, the mean over `prompts`. They differ, as they must: the video model is told of no
+    order among states, so equal ones would get equal gradients and stay one keyword.
+
+    Args:
+        encoder: for prompts with keywords.
+        kind: one of `KINDS`.
+        prompts: of which at least one says the class word; not used for `input`.
+        class_word: e.g. `woman`.
+        count: how many rows.
 
     Returns:
         float32 (count, width) on the CPU.
     """
+    said = encoder.embedding(class_word).repeat(count, 1)
     if kind == "input":
-        row = encoder.embedding(class_word)
-    else:
-        found = []
-        for prompt in prompts:
-            placed = encoder.placed(prompt, class_word, count)
-            if placed.place is not None:
-                with torch.no_grad():
-                    found.append(encoder.states(placed)[row_of(placed)].float().cpu())
-        row = torch.stack(found).mean(0) if found else encoder.embedding(class_word)
-    return row.repeat(count, 1)
+        return said
+    found = []
+    for placed in (encoder.placed(prompt, class_word, count) for prompt in prompts):
+        if placed.place is not None:
+            first = row_of(placed)
+            with torch.no_grad():
+                found.append(encoder.states(placed, said)[first : first + count].float().cpu())
+    return torch.stack(found).mean(0)
 
 
 def row_of(placed: "Placed") -> int:

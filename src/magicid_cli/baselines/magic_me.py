@@ -1,6 +1,6 @@
 """Magic-Me (arXiv 2402.09368) on a model whose text encoder is Llama: "extended keywords" and nothing else.
 
-A few rows, all equal to the class word's own at first, stand before the class word in every prompt. They alone are
+A few rows, which say nothing but the class word at first, stand before the class word in every prompt. They alone are
 trained, by the error of reconstructing the photos' clips within an outline of the person; the video model and the text
 encoders stay as they are. The optimizer holds these rows only, so weight decay touches nothing else (the original
 decays the whole table of embeddings). Rows are Llama's input embeddings, with the gradient through the layers that the
@@ -20,6 +20,7 @@ import torch
 from magicid_cli import conditioning, keywords, models, training
 from magicid_cli.baselines.person_mask import at_latents, masked_error, outline
 from magicid_cli.config import Settings, subset
+from magicid_cli.errors import MagicIDError
 from magicid_cli.events import Events
 from magicid_cli.faces import open_faces
 from magicid_cli.models.base import Family
@@ -35,7 +36,7 @@ if TYPE_CHECKING:
 
 NAME = "magic-me"
 TITLE = "Magic-Me: keywords"
-FORMAT = 1
+FORMAT = 2
 # By this name training draws its random numbers, and it is the section of its settings.
 _SECTION = "magic_me"
 READS = (
@@ -107,19 +108,22 @@ def run(workspace: Workspace, settings: Settings, events: Events) -> MagicMeResu
         events: where progress goes.
 
     Raises:
-        MagicIDError: weights, memory or training failed; the code says which.
+        MagicIDError: `captions-unusable` if no caption says the class word; or weights, memory or training failed.
     """
     # Held and computed as in stage 1, but for Llama beside it.
     family, own = running.open_family(settings, "reconstruct", events, NAME), settings.magic_me
-    latents = latents_of(workspace, settings, family, events, NAME)
-    masks = _masks(workspace, settings, latents, events)
-    captions = [photo.caption for photo in conditioning.references(workspace)]
+    photos = conditioning.references(workspace)
+    said = _said(family, photos, settings, events)
+    every = latents_of(workspace, settings, family, events, NAME)
+    photos, latents = [photos[number] for number in said], [every[number] for number in said]
+    masks = _masks(photos, settings, latents, events)
+    captions = [photo.caption for photo in photos]
     encoder = keywords.open_encoder(family, gradients=own.kind == "input")
     rows = torch.nn.Parameter(
         keywords.beginning(encoder, own.kind, captions, settings.photos.class_word, own.keywords).to(family.device)
     )
     spec = keywords.KeywordSpec(own.kind, settings.photos.class_word, own.keywords, encoder.width, family.commit)
-    prompted = _prompted(encoder, captions, spec)
+    prompted = _prompted(encoder, captions, spec, family.device)
     if own.kind == "output":
         encoder.close()
     family.load("transformer")
@@ -201,8 +205,31 @@ def accumulate(
     return {"loss": total, "t": float(t), "masked": masked / len(batch.items)}
 
 
-def _prompted(encoder: "KeywordEncoder", captions: list[str], spec: keywords.KeywordSpec) -> Prompted:
-    """What gives the conditioning of a clip's caption with the keywords in it, differentiable in them.
+def _said(family: Family, photos: list[conditioning.Reference], settings: Settings, events: Events) -> list[int]:
+    """The numbers of the photos whose captions say the class word: the others have no place for a keyword.
+
+    Raises:
+        MagicIDError: `captions-unusable` if none does. Only the tokenizer is read until then.
+    """
+    word, count = settings.photos.class_word, settings.magic_me.keywords
+    places = [keywords.place_in(family, photo.caption, word, count) for photo in photos]
+    without = [photo.crop.name for photo, place in zip(photos, places, strict=True) if place is None]
+    if len(without) == len(photos):
+        raise MagicIDError(
+            "captions-unusable",
+            f"No caption says '{word}' where the text encoder reads it, and the keywords stand before that word.",
+            f"Write '{word}' for the person in {photos[0].crop.parent / 'captions.jsonl'}, then run the same command.",
+        )
+    if without:
+        what = f"Captions that do not say '{word}' have no place for a keyword; not trained on: {', '.join(without)}."
+        events.notice(what, stage=NAME)
+    return [number for number, place in enumerate(places) if place is not None]
+
+
+def _prompted(
+    encoder: "KeywordEncoder", captions: list[str], spec: keywords.KeywordSpec, device: torch.device
+) -> Prompted:
+    """What gives the conditioning of a clip's caption with the keywords in it, differentiable in them, on the device.
 
     What does not depend on the keywords is computed here, once: CLIP's vector, and for kind `output` Llama's states.
     """
@@ -213,7 +240,6 @@ def _prompted(encoder: "KeywordEncoder", captions: list[str], spec: keywords.Key
     with torch.no_grad():
         fixed = [encoder.text(encoder.states(one).cpu(), vector) for one, vector in zip(placed, pooled, strict=True)]
     places = [None if one.place is None else keywords.row_of(one) for one in placed]
-    device = encoder.device
     on_device = [{**text, "prompt_embeds": text["prompt_embeds"].to(device)} for text in fixed]
     return lambda item, rows: keywords.spliced(on_device[item], rows, places[item])
 
@@ -224,13 +250,13 @@ def _finder(settings: Settings, events: Events) -> Any:
 
 
 def _masks(
-    workspace: Workspace, settings: Settings, latents: list[torch.Tensor], events: Events
+    photos: list[conditioning.Reference], settings: Settings, latents: list[torch.Tensor], events: Events
 ) -> list[torch.Tensor | None]:
     """The person's outline in every photo at the latents' resolution; None where everything counts."""
     if settings.magic_me.mask != "person":
         return [None] * len(latents)
     finder, masks = _finder(settings, events), list[torch.Tensor | None]()
-    for photo, one in zip(conditioning.references(workspace), latents, strict=True):
+    for photo, one in zip(photos, latents, strict=True):
         rgb = decode(photo.crop).rgb
         faces = finder.find(rgb)
         if not faces:

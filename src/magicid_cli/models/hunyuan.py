@@ -121,7 +121,7 @@ class Hunyuan:
             MagicIDError: `model-unusable` (files missing, damaged or of another model) or `model-tokenizer`.
         """
         if part == "text" and self._text is None:
-            self._text = read_encoders(self.folder, self.tokenizer, self._scheduler(), self._text_device, self.dtype)
+            self._text = read_encoders(self.folder, self.tokenizer, self._scheduler(), self.text_device, self.dtype)
         elif part == "vae" and self._vae is None:
             self._vae = self._load_vae()
         elif part == "transformer" and not hasattr(self, "transformer"):
@@ -193,7 +193,8 @@ class Hunyuan:
         return read_tokenizer(self.folder)
 
     @property
-    def _text_device(self) -> torch.device:
+    def text_device(self) -> torch.device:
+        """Where prompts are encoded: not on the GPU where that has no room for the text encoders."""
         return torch.device("cpu") if self.execution.text_encoder == "cpu" else self.device
 
     def text_overflow(self, prompt: str) -> int:
@@ -210,7 +211,7 @@ class Hunyuan:
         assert self._text is not None, "load the part 'text' first"
         with torch.no_grad():
             embeds, pooled, mask = self._text.encode_prompt(
-                prompt, device=self._text_device, max_sequence_length=TEXT_TOKENS
+                prompt, device=self.text_device, max_sequence_length=TEXT_TOKENS
             )
         found = {"prompt_embeds": embeds, "prompt_attention_mask": mask, "pooled_prompt_embeds": pooled}
         return {name: value[0].cpu().contiguous() for name, value in found.items()}

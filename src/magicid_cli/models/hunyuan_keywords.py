@@ -40,16 +40,43 @@ class Placed:
     cut: int
 
 
+def place(family: Hunyuan, prompt: str, class_word: str, room: int) -> Placed:
+    """A prompt as tokens, and where its keywords go; reads only the tokenizer.
+
+    Args:
+        family: whose tokenizer it is.
+        prompt: its first mention of the class word stands for the person.
+        class_word: e.g. `woman`.
+        room: tokens that the keywords take of what the encoder sees.
+    """
+    text = PROMPT_TEMPLATE.format(prompt)
+    begin = len(PROMPT_TEMPLATE.partition("{}")[0])
+    encoding = family.tokenizer(text, return_offsets_mapping=True)
+    said = re.search(rf"(?<!\w){re.escape(class_word)}(?!\w)", prompt, re.IGNORECASE)
+    place = None
+    if said:
+        first, last = begin + said.start(), begin + said.end()
+        spans = encoding["offset_mapping"]
+        place = next(n for n, (start, end) in enumerate(spans) if start < last and end > first)
+    most = TEMPLATE_TOKENS + TEXT_TOKENS - room
+    ids = encoding["input_ids"]
+    if place is not None and place >= most:
+        place = None
+    return Placed(tuple(ids[:most]), place, max(0, len(ids) - most))
+
+
 class KeywordEncoder:
     """Both text encoders of a HunyuanVideo checkpoint, frozen, for prompts with keywords.
 
     Args:
         family: whose checkpoint it is.
-        gradients: whether keywords are to be trained through Llama: its layers then recompute what they keep.
+        gradients: whether keywords are to be trained through Llama: its layers then recompute what they keep, on the
+            family's device. Otherwise both encoders run where the family encodes prompts.
     """
 
     def __init__(self, family: Hunyuan, *, gradients: bool) -> None:
-        self._family, self.device = family, family.device
+        self._family, self._clip_device = family, family.text_device
+        self.device = family.device if gradients else family.text_device
         llama: Any = load_weights(LlamaModel, family.folder, "text_encoder", family.dtype)
         llama.layers = llama.layers[:-SKIPPED_LAYERS]
         llama.config.num_hidden_layers = len(llama.layers)
@@ -58,9 +85,13 @@ class KeywordEncoder:
             # Recomputing happens in training mode alone, in which nothing else may differ.
             assert not llama.config.attention_dropout, "a text encoder with dropout would be another one in training"
             llama.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+            # It lets every embedding require a gradient; here only keywords do, and what has none shall have no graph.
+            llama.disable_input_require_grads()
             llama.train()
         self.llama: Any = llama.to(self.device)
-        self.clip: Any = load_weights(CLIPTextModel, family.folder, "text_encoder_2", family.dtype).to(self.device)
+        self.clip: Any = load_weights(CLIPTextModel, family.folder, "text_encoder_2", family.dtype).to(
+            self._clip_device
+        )
         with reading(family.folder, "tokenizer_2"):
             self._clip_tokenizer: Any = CLIPTokenizer.from_pretrained(
                 family.folder, subfolder="tokenizer_2", local_files_only=True
@@ -75,31 +106,12 @@ class KeywordEncoder:
         """Give the memory of both encoders back."""
         del self.llama, self.clip
         gc.collect()
-        if self.device.type == "cuda":
+        if "cuda" in (self.device.type, self._clip_device.type):
             torch.cuda.empty_cache()
 
     def placed(self, prompt: str, class_word: str, room: int) -> Placed:
-        """A prompt as tokens, and where its keywords go.
-
-        Args:
-            prompt: its first mention of the class word stands for the person.
-            class_word: e.g. `woman`.
-            room: tokens that the keywords take of what the encoder sees.
-        """
-        text = PROMPT_TEMPLATE.format(prompt)
-        begin = len(PROMPT_TEMPLATE.partition("{}")[0])
-        encoding = self._family.tokenizer(text, return_offsets_mapping=True)
-        said = re.search(rf"(?<!\w){re.escape(class_word)}(?!\w)", prompt, re.IGNORECASE)
-        place = None
-        if said:
-            first, last = begin + said.start(), begin + said.end()
-            spans = encoding["offset_mapping"]
-            place = next(n for n, (start, end) in enumerate(spans) if start < last and end > first)
-        most = TEMPLATE_TOKENS + TEXT_TOKENS - room
-        ids = encoding["input_ids"]
-        if place is not None and place >= most:
-            place = None
-        return Placed(tuple(ids[:most]), place, max(0, len(ids) - most))
+        """As `place`, of the family."""
+        return place(self._family, prompt, class_word, room)
 
     def embedding(self, class_word: str) -> torch.Tensor:
         """Llama's input embedding of the class word inside a sentence, the mean of its tokens; float32 (D,), CPU."""
@@ -137,7 +149,7 @@ class KeywordEncoder:
         )
         require_end(given.input_ids[0], self._clip_tokenizer.eos_token_id, self.clip.config.eos_token_id)
         with torch.no_grad():
-            return self.clip(given.input_ids.to(self.device)).pooler_output[0].cpu()
+            return self.clip(given.input_ids.to(self._clip_device)).pooler_output[0].cpu()
 
     def text(self, states: torch.Tensor, pooled: torch.Tensor) -> Text:
         """The conditioning tensors as `Hunyuan.encode_text` has them, but without padding."""

@@ -18,6 +18,7 @@ from magicid_cli import competition, config, generation, methods
 from magicid_cli.baselines import dreambooth
 from magicid_cli.cli.app import main
 from magicid_cli.errors import MagicIDError
+from magicid_cli.evaluation import collecting
 from magicid_cli.evaluation import left as judging
 from magicid_cli.events import Event, Events
 from magicid_cli.models.hunyuan import Hunyuan
@@ -115,6 +116,23 @@ def test_the_plan_has_the_judges_until_they_have_seen_everything(
     assert [(row.stage, row.items) for row in competition.plan(identity, ["magicid"], asked)[0].rows] == [
         ("evaluate", 3 + clips)
     ]
+
+
+def test_what_fvd_s_reference_set_differs_in_is_said_beside_it(alice: Path) -> None:
+    """The repository's clips were made of practised prompts, in SMALL's steps, at the shape of training."""
+    identity = Workspace("alice")
+    kept = [row for row in read_lines(identity.repository / "videos.jsonl") if row["origin"] == "initial"]
+    own = identity.manifest()["settings"]["values"]
+    asked = resolved(alice, **{"compare.prompts": 2, "generate.steps": 5, "generate.frames": 5})
+    notes = competition.run(identity, ["magicid"], asked, Events()).evaluations["MagicID"].notes
+    (said,) = [note for note in notes if note.startswith("FVD's reference set")]
+    assert "the prompts" in said and "steps 2 (the videos: 5)" in said and "size" not in said
+    assert f"frames {own['shape']['frames']} (the videos: 5)" in said
+    alike = {"size": own["shape"]["size"], "frames": own["shape"]["frames"], "steps": 2}
+    prompts = {row["prompt"] for row in kept}
+    assert collecting.untouched_apart(identity, asked.settings, alike, prompts) == ""
+    inexact = config.with_values(asked.settings, {"repository.step_cache": 0.1})
+    assert "step cache of 0.1" in collecting.untouched_apart(identity, inexact, alike, prompts)
 
 
 def test_a_method_s_model_is_gone_when_its_videos_are_made(alice: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -16,7 +16,7 @@ from magicid_cli.baselines.registry import MAGICID, METHODS, method
 from magicid_cli.conditioning import references
 from magicid_cli.config import Resolved, Settings
 from magicid_cli.errors import MagicIDError
-from magicid_cli.evaluation import Evaluation, Item, collecting, evaluate, sheet
+from magicid_cli.evaluation import Evaluation, Item, collecting, evaluate, sheet, summary
 from magicid_cli.evaluation.left import Left, left
 from magicid_cli.events import Events
 from magicid_cli.models.catalog import video_model
@@ -325,13 +325,21 @@ def run(identity: Workspace, names: Sequence[str], resolved: Resolved, events: E
             store=_store(identity),
             events=events,
             fvd_reference=collecting.untouched(identity),
+            about_reference=_about_reference(identity, name, settings, asked),
             commits=commits,
         )
         for name, paths in videos.items()
     }
+    evaluations = summary.beside(evaluations)
     found = Compared(evaluations, videos, made, trained, identity.path / "compare")
     _write(identity, names, asked, found)
     return found
+
+
+def _about_reference(identity: Workspace, name: str, settings: Settings, asked: Sequence[Wanted]) -> str:
+    """In what FVD's reference set differs from a method's videos."""
+    section = getattr(settings, name.replace("-", "_")) if METHODS[name].own_model else settings.generate
+    return collecting.untouched_apart(identity, settings, asdict(section), {one.prompt for one in asked})
 
 
 def _write(identity: Workspace, names: Iterable[str], asked: Sequence[Wanted], found: Compared) -> None:

@@ -15,6 +15,7 @@ from filmed import film
 
 from album import drawn_photos
 from fake_run import identity, outcome
+from magicid_cli import evaluation as evaluating
 from magicid_cli import pipeline
 from magicid_cli.cli.app import main
 from magicid_cli.evaluation import METRICS, Evaluation, Figure, SetAside, sheet
@@ -117,6 +118,47 @@ def test_an_identitys_videos_by_every_method(alice: Workspace, capsys: pytest.Ca
     assert list(outcome(capsys)["data"]["evaluations"]) == ["dreambooth"]
     assert main(["rm", "alice", "--dry-run"]) == 0
     assert "what `evaluate` measured" in capsys.readouterr().out
+
+
+def test_a_table_has_the_same_judges_for_every_group_and_tells_what_groups_differ_in(
+    alice: Workspace, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One set of commits for all; another frame rate beside the first column; FVD's set with other prompts."""
+    given, real = list[Any](), evaluating.evaluate
+
+    def spy(*arguments: Any, **named: Any) -> Evaluation:
+        given.append(named["commits"])
+        return real(*arguments, **named)
+
+    monkeypatch.setattr(evaluating, "evaluate", spy)
+    slow = film(alice.path / "elsewhere", "slow", noise(3), 6)
+    slow.replace(Workspace("alice", method="dreambooth").videos / "c.mp4")
+    assert main(["evaluate", "alice", "--flow", "dis", "--json"]) == 0
+    found = outcome(capsys)["data"]["evaluations"]
+    assert len(given) == 2 and given[0] is given[1]
+    assert [one["videos"][0]["fps"] for one in found.values()] == [8, 6]
+    assert any("Frames a second: 6; of magicid: 8." in note for note in found["dreambooth"]["notes"])
+    assert any("differs from the videos in: the prompts" in note for note in found["magicid"]["notes"])
+    videos = ("--fvd-reference", str(alice.repository / "clips"))
+    assert main(["evaluate", "alice", "--flow", "dis", "--json", *videos]) == 0
+    notes = outcome(capsys)["data"]["evaluations"]["magicid"]["notes"]
+    assert not any("untouched" in note for note in notes), "these are the user's"
+
+
+def test_the_videos_of_another_model_are_held_beside_fvd_s_set_by_their_own_records(
+    alice: Workspace, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """ID-Animator's size, frames and steps are not those of `generate`."""
+    space, photo = Workspace("alice", method="id-animator"), min(alice.references.glob("*.png"))
+    for number in range(2):
+        path = film(space.videos, f"{number}", noise(20 + number))
+        row = {"file": str(path), "prompt": "one", "adapter": None, "photo": {"sha256": file_digest(photo)}}
+        theirs = {"size": "512x512", "frames": 16, "steps": 30}
+        append_line(space.videos / "videos.jsonl", row | {"weights": {}, "settings": theirs, "time": number})
+    assert main(["evaluate", "alice", "--flow", "dis", "--json", "--method", "id-animator"]) == 0
+    notes = outcome(capsys)["data"]["evaluations"]["id-animator"]["notes"]
+    (said,) = [note for note in notes if note.startswith("FVD's reference set")]
+    assert all(f"(the videos: {value})" in said for value in theirs.values())
 
 
 def test_a_group_of_which_nothing_remains_is_named(alice: Workspace, capsys: pytest.CaptureFixture[str]) -> None:

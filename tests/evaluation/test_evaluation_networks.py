@@ -21,12 +21,14 @@ import tiny_clip
 from hub_server import HubServer
 from magicid_cli.config import Settings, resolve
 from magicid_cli.errors import MagicIDError
-from magicid_cli.evaluation import Item, evaluate, features, i3d, pictures
+from magicid_cli.evaluation import Item, evaluate, features, i3d, measure, pictures
 from magicid_cli.evaluation.features import Features
 from magicid_cli.evaluation.measure import Photos
+from magicid_cli.evaluation.motion import Motion
 from magicid_cli.evaluation.pictures import Pictures
 from magicid_cli.events import Event, Events
 from magicid_cli.models.catalog import FEATURE_MODELS
+from magicid_cli.rewards import flow
 from magicid_cli.rewards.base import Clip
 from magicid_cli.rewards.clip import ClipJudge
 from magicid_cli.workspace import cache_home
@@ -96,6 +98,28 @@ def test_i3d_is_fetched_and_its_content_announced_once(
     assert Features(settings(), events).made_by == found.made_by
     assert len(heard) == 2
     assert len(hub.requests) == asked, "what is here is used without asking"
+
+
+def test_another_device_or_release_is_another_judge(
+    tmp_path: Path, events: Events, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Their numbers differ by rounding, so what one has measured is no answer of the other's."""
+
+    def all_three() -> tuple[str, str, str]:
+        wanted = settings(evaluate__fvd_features=str(path), rewards__flow="raft")
+        motion, pictures = Motion(wanted, events), Pictures(wanted, Photos([]), events)
+        return Features(wanted, events).made_by, pictures.made_by, motion.made_by
+
+    path = script(tmp_path / "own.pt")
+    monkeypatch.setattr(flow, "require", lambda name: None)  # its weights are not read for its name
+    found = [all_three()]
+    assert all(text.endswith(f"torch {torch.__version__.partition('+')[0]} on cpu") for text in found[0])
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    found.append(all_three())
+    monkeypatch.setattr(measure, "version", lambda name: "9.9.9+cu999")
+    found.append(all_three())
+    assert found[2][0].endswith("torch 9.9.9 on cuda")
+    assert all(len(set(texts)) == 3 for texts in zip(*found, strict=True))
 
 
 def test_a_program_that_changed_is_not_run_until_that_is_accepted(events: Events, tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 Truths: what was drawn. The judges are those of the drawn world, which come with the package.
 """
 
+import csv
 import subprocess
 from collections.abc import Sequence
 from dataclasses import replace
@@ -18,6 +19,8 @@ from magicid_cli.errors import MagicIDError
 from magicid_cli.evaluation import METRICS, Evaluation, Item, evaluate, harness
 from magicid_cli.evaluation.motion import Motion
 from magicid_cli.evaluation.pictures import Pictures
+from magicid_cli.evaluation.sheet import as_csv
+from magicid_cli.evaluation.summary import beside
 from magicid_cli.events import Events
 
 SETTINGS = {"model.name": "mini", "rewards.flow": "dis"}
@@ -99,6 +102,28 @@ def test_one_motion_reads_the_same_at_every_frame_rate(studio: Studio) -> None:
     found = of_one(studio.measure([film(studio.folder, "pan-16", panned(4.0, 17), 16)]))
     assert found["dynamic_degree"] == pytest.approx(8, rel=0.05)
     assert found["dynamic_rate"] == 1
+
+
+def test_frames_shown_three_times_as_fast_are_as_consistent_at_8_a_second(studio: Studio, original: Evaluation) -> None:
+    """Each frame thrice at 24 a second: neighbours are mostly equal, frames 1/8 s apart are those of the first video.
+
+    The table says it beside the column, and FVD and the mean of both rates each say their own.
+    """
+    fast = film(studio.folder, "thrice", np.repeat(frames_of(SCENES[0]), 3, axis=0), 24)
+    found = studio.measure([fast], reference=studio.clips)
+    row, before = of_one(found), of_one(original)
+    assert (row["fps"], before["fps"]) == (24, 8)
+    assert before["consistency"] == before["consistency_eighth"]
+    assert row["consistency_eighth"] == pytest.approx(before["consistency"], abs=2e-3)
+    assert 1 - row["consistency"] < 0.6 * (1 - before["consistency"])
+    table = beside({"ours": original, "theirs": found, "again": original})
+    assert any("Frames a second: 24; of ours: 8." in note for note in table["theirs"].notes)
+    assert table["ours"] == original and table["again"] == original
+    both = studio.measure([fast, studio.clips[0]], [studio.prompts[0]] * 2, reference=studio.clips)
+    assert any("frame rates differ (8, 24 a second)" in note for note in both.notes)
+    assert any("the videos have 8, 24 a second, the reference set 8" in note for note in both.notes)
+    rows = list(csv.DictReader(as_csv({"ours": both}).splitlines()))
+    assert [one["fps"] for one in rows if one["level"] == "video"] == ["24.0", "8.0"]
 
 
 def test_a_swap_half_way_halves_the_likeness(studio: Studio, original: Evaluation) -> None:
@@ -198,6 +223,7 @@ def test_a_video_of_one_frame_has_gaps_with_reasons(studio: Studio) -> None:
     for name, word in {
         "dynamic_degree": "1/8 s",
         "consistency": "two frames",
+        "consistency_eighth": "1/8 s",
         "clip_t": "prompt",
         "fvd": "set",
     }.items():

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from magicid_cli.config import Settings
     from magicid_cli.evaluation import Evaluation
     from magicid_cli.evaluation.collecting import Collected
+    from magicid_cli.hub import Commits
     from magicid_cli.workspace import Workspace
 
 _VALUES = ("csv", "json", "md", "tex")
@@ -59,6 +60,7 @@ class _Subject:
         settings: of the judges.
         store: where results of single videos are kept.
         fvd_reference: videos that FVD compares with.
+        untouched: the identity whose untouched model made those; None where the user gave them.
     """
 
     groups: "dict[str, Collected]"
@@ -66,6 +68,16 @@ class _Subject:
     settings: "Settings"
     store: Path
     fvd_reference: list[Path]
+    untouched: "Workspace | None" = None
+
+    def about_reference(self, videos: "Collected") -> str:
+        """In what FVD's reference set differs from videos beside what made them."""
+        from magicid_cli.evaluation import collecting
+
+        if self.untouched is None:
+            return ""
+        prompts = {item.prompt for item in videos.items if item.prompt is not None}
+        return collecting.untouched_apart(self.untouched, self.settings, videos.settings, prompts)
 
 
 @options.command(
@@ -96,9 +108,11 @@ def evaluate(
     subject = _subject(name, videos, references, prompts, method, fvd_reference, flags.values)
     from magicid_cli.evaluation import evaluate as measure
     from magicid_cli.evaluation import sheet
+    from magicid_cli.evaluation.summary import beside
     from magicid_cli.workspace import write_text
 
     found: dict[str, Evaluation] = {}
+    commits: Commits = {}  # the same judges for every group, whatever a branch of the Hub means meanwhile
     for label, collected in subject.groups.items():
         for note in collected.notes:
             terminal.say(f"{label}: {note}" if len(subject.groups) > 1 else note)
@@ -111,7 +125,10 @@ def evaluate(
             store=subject.store,
             events=terminal.events,
             fvd_reference=subject.fvd_reference,
+            about_reference=subject.about_reference(collected),
+            commits=commits,
         )
+    found = beside(found)
     for path in output or []:
         write_text(path, sheet.WRITERS[path.suffix.lower()](found))
         path.chmod(0o644)  # written private; what a user asked for is theirs to share
@@ -204,8 +221,9 @@ def _subject(
             f"Run or resume: {customize(workspace)}",
         )
     settings = recorded_settings(workspace, flags)
+    own = None if reference else workspace
     reference = reference or collecting.untouched(workspace)
-    return _Subject(groups, photos, settings, workspace.path / "evaluation", reference)
+    return _Subject(groups, photos, settings, workspace.path / "evaluation", reference, own)
 
 
 def videos_of(workspace: "Workspace", method: list[str] | None) -> "dict[str, Collected]":

@@ -22,7 +22,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from magicid_cli.config import KNOBS
+from magicid_cli.config import KNOBS, Settings
 from magicid_cli.errors import MagicIDError
 from magicid_cli.evaluation.records import Item
 from magicid_cli.workspace import Workspace, file_digest, read_lines
@@ -46,12 +46,14 @@ class Collected:
         notes: what does not fit together, a sentence each.
         by: what made an identity's videos: a method, the adapter of stage 1, the untouched model.
         made_with: what they were made with beside that, as far as numbers depend on it; empty where it is not told.
+        settings: of the newest one, as its record has them; empty where there is none.
     """
 
     items: tuple[Item, ...]
     notes: tuple[str, ...] = ()
     by: str = ""
     made_with: Mapping[str, Any] = field(default_factory=dict)
+    settings: Mapping[str, Any] = field(default_factory=dict)
 
 
 def in_folder(folder: Path, prompts: Path | None = None) -> Collected:
@@ -149,6 +151,33 @@ def untouched(workspace: Workspace) -> list[Path]:
     return [path for row in rows if (path := workspace.repository / row["clip"]).is_file()]
 
 
+def untouched_apart(workspace: Workspace, settings: Settings, made_with: Mapping[str, Any], prompts: set[str]) -> str:
+    """In what the clips of `untouched` differ from videos beside the method that made these, a sentence or nothing.
+
+    Args:
+        workspace: of the identity.
+        settings: of its last run, which the repository was made with.
+        made_with: of the videos, as far as it is known: `size`, `frames`, `steps`.
+        prompts: of the videos.
+    """
+    rows = [row for row in read_lines(workspace.repository / RECORDS) if row.get("origin") == "initial"]
+    if not rows:
+        return ""
+    shape, repository = settings.shape, settings.repository
+    theirs = {"size": shape.size, "frames": shape.frames, "steps": repository.steps}
+    said = [
+        f"{name} {value} (the videos: {made_with[name]})"
+        for name, value in theirs.items()
+        if made_with.get(name, value) != value
+    ]
+    said += [f"a step cache of {repository.step_cache:g}, which is inexact"] if repository.step_cache else []
+    if not prompts <= {row.get("prompt") for row in rows}:
+        said.insert(0, "the prompts, which are those that MagicID practised")
+    if not said:
+        return ""
+    return f"FVD's reference set, the untouched model's clips, differs from the videos in: {'; '.join(said)}."
+
+
 def photos_of(workspace: Workspace) -> list[Path]:
     """The crops of an identity's photos."""
     return sorted(workspace.references.glob("[0-9]*.png"))
@@ -172,7 +201,7 @@ def _of_now(workspace: Workspace, label: str, rows: Sequence[dict[str, Any]]) ->
         notes.append(f"Videos {others}, left out: {len(latest) - len(own)}.")
     if len(here) < len(own):
         notes.append(f"Videos that are not where they were made, left out: {len(own) - len(here)}.")
-    found = [Collected(_items(some), by=label, made_with=with_) for with_, some in _alike(here)]
+    found = [Collected(_items(some), (), label, with_, some[-1].get("settings", {})) for with_, some in _alike(here)]
     first = found[0] if found else Collected((), by=label)
     return [replace(first, notes=tuple(notes)), *found[1:]]
 

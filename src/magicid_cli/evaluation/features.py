@@ -8,7 +8,7 @@ import numpy as np
 from magicid_cli import hub
 from magicid_cli.config import Settings
 from magicid_cli.errors import MagicIDError
-from magicid_cli.evaluation.measure import device_of
+from magicid_cli.evaluation.measure import device_of, run_on
 from magicid_cli.events import Events
 from magicid_cli.models.catalog import DRAWN, FEATURE_MODELS, STAND_INS, video_model
 from magicid_cli.rewards.base import Clip
@@ -54,7 +54,10 @@ class Features:
             self._path, content = _file(self.network, settings, events)
             if used:
                 _remember(_known_as(self.network, self._path), self._path, content, events)
-            self.made_by = f"I3D {self._path.name} sha256:{content}, first {self._frames} frames at {SIDE} pixels"
+            where = run_on(device_of(settings.model))
+            self.made_by = (
+                f"I3D {self._path.name} sha256:{content}, first {self._frames} frames at {SIDE} pixels, {where}"
+            )
 
     def reads(self, prompt: str | None) -> list[Any]:
         """As the Protocol says."""

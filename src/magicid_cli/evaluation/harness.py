@@ -32,7 +32,7 @@ class Measured:
     Attributes:
         item: the video.
         content: SHA-256 of the file.
-        found: by the measure's name.
+        found: by the measure's name; each has `fps`, the video's frames per second, beside what the measure found.
     """
 
     item: Item
@@ -48,6 +48,7 @@ def evaluate(
     store: Path,
     events: Events,
     fvd_reference: Sequence[Path] = (),
+    about_reference: str = "",
     commits: hub.Commits | None = None,
 ) -> Evaluation:
     """Measure videos of one person.
@@ -61,6 +62,7 @@ def evaluate(
         store: a folder for results of single videos; made if it is missing.
         events: told about progress, downloads and what a user should know.
         fvd_reference: video files of the reference set; without any there is no FVD.
+        about_reference: what a reader of FVD must know of that set, a sentence.
         commits: which commits of the face networks judge, see `hub.settled`; the same object given to several calls
             makes them use the same ones.
 
@@ -86,7 +88,7 @@ def evaluate(
     if not rows:
         named = "; ".join(f"{one.name} ({one.why})" for one in aside[:5])
         raise MagicIDError("videos-unusable", f"No video can be evaluated: {named}.", "Make or copy them again.")
-    return summary.evaluation(rows, reference, looks, about_photos, aside, no_fvd, settings)
+    return summary.evaluation(rows, reference, looks, about_photos, aside, no_fvd, settings, about_reference)
 
 
 def judges(settings: Settings, photos: Photos, kept: Store, events: Events, commits: hub.Commits) -> list[Measure]:
@@ -188,5 +190,5 @@ def _look(row: Measured, measures: Sequence[Measure], store: Store) -> None:
         running = {pool.submit(measure.look, clip, row.item.prompt): measure for measure in missing}
         for done in as_completed(running):
             measure = running[done]
-            row.found[measure.name] = done.result()
+            row.found[measure.name] = {**done.result(), "fps": round(fps, 3)}
             store.put(_key(measure, row), row.found[measure.name])

@@ -1,6 +1,7 @@
 """What all judges of an evaluation have in common, the photos that they compare with, and the store of results."""
 
 from dataclasses import dataclass, field
+from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -104,6 +105,15 @@ class Store:
     def put(self, key: str, value: dict[str, Any]) -> None:
         """Keep a result, safe from power loss; readable by its owner only."""
         write_json(self._folder / f"{key}.json", value)
+
+
+def run_on(device: str) -> str:
+    """What of a machine changes a network's numbers, for `made_by`: torch's release and the kind of device.
+
+    The same network rounds otherwise on a GPU, which may also multiply in fewer bits, and in another release. The build
+    that the release is for (`+cu128`) follows from the device and is left out.
+    """
+    return f"torch {version('torch').partition('+')[0]} on {device}"
 
 
 def device_of(model: "ModelSettings") -> str:

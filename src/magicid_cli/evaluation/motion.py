@@ -3,6 +3,7 @@
 from typing import Any
 
 from magicid_cli.config import Settings
+from magicid_cli.evaluation.measure import run_on
 from magicid_cli.events import Events
 from magicid_cli.rewards import dynamics, flow
 from magicid_cli.rewards.base import Clip
@@ -33,7 +34,8 @@ class Motion:
         if settings.rewards.flow == flow.AUTO:
             events.notice(f"Motion is measured by {choice}. `magicid doctor` says more.", stage="evaluate")
         self.flow = choice.name
-        self.made_by = dynamics.made_by(choice.name)
+        where = f", {run_on(flow.Raft.device())}" if choice.name == flow.RAFT else ""  # the other one has no torch
+        self.made_by = f"{dynamics.made_by(choice.name)}{where}"
         self._reward: dynamics.DynamicsReward | None = None
 
     def reads(self, prompt: str | None) -> list[Any]:

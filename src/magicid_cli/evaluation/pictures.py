@@ -11,13 +11,14 @@ import numpy as np
 from magicid_cli import hub
 from magicid_cli.config import Settings
 from magicid_cli.errors import MagicIDError
-from magicid_cli.evaluation.measure import Photos, device_of
+from magicid_cli.evaluation.measure import Photos, device_of, run_on
 from magicid_cli.events import Events
 from magicid_cli.faces import normalised
 from magicid_cli.models.catalog import DRAWN, JUDGES, STAND_INS, video_model
 from magicid_cli.rewards.base import Clip
 from magicid_cli.rewards.clip import ClipJudge, open_clip
 from magicid_cli.rewards.drawn import DrawnJudge
+from magicid_cli.rewards.dynamics import stride_for
 from magicid_cli.rewards.standin import StandInJudge
 
 
@@ -34,7 +35,7 @@ class Pictures:
     """
 
     name = "pictures"
-    metrics = ("consistency", "clip_t", "clip_i")
+    metrics = ("consistency", "consistency_eighth", "clip_t", "clip_i")
 
     def __init__(self, settings: Settings, photos: Photos, events: Events) -> None:
         self._settings, self._photos, self._events = settings, photos, events
@@ -44,7 +45,7 @@ class Pictures:
         if self.network in JUDGES:
             source = JUDGES[self.network].source
             commit = hub.known_commit(source) or source.revision
-            self.made_by = f"{source.repo} {commit} float32, RGB, every frame"
+            self.made_by = f"{source.repo} {commit} float32, RGB, every frame, {run_on(device_of(settings.model))}"
         else:
             self.made_by = f"{self._open().made_by}, every frame"
 
@@ -56,8 +57,9 @@ class Pictures:
         """All frames are shown.
 
         Returns:
-            `consistency`: mean cosine of neighbouring frames, null with one frame; `clip_t`: 100 times the mean cosine
-            of frames and prompt, null without a prompt; `clip_i`: 100 times the mean cosine of frames and photos;
+            `consistency`: mean cosine of neighbouring frames, null with one frame; `consistency_eighth`: the same of
+            the frames that Dyna. Deg. looks at, about 1/8 s apart; `clip_t`: 100 times the mean cosine of frames and
+            prompt, null without a prompt; `clip_i`: 100 times the mean cosine of frames and photos;
             `cut`: how many tokens of the prompt were not read. In the drawn world `clip_t` is 100 times the mean
             probability of what the prompt asks for, null if it asks for nothing that the world has.
 
@@ -68,10 +70,10 @@ class Pictures:
         if self._likes is None:
             shown = [self._open().pictures(picture[None])[0] for picture in self._photos.pictures()]
             self._likes = normalised(np.stack(shown))
-        beside = (vectors[1:] * vectors[:-1]).sum(1)
         value, cut = (None, 0) if prompt is None else self._following(clip, prompt, vectors)
         return {
-            "consistency": float(beside.mean()) if len(beside) else None,
+            "consistency": _consistency(vectors),
+            "consistency_eighth": _consistency(vectors[:: stride_for(clip.fps)]),
             "clip_t": value,
             "clip_i": 100 * float((vectors @ self._likes.T).mean()),
             "cut": cut,
@@ -103,6 +105,11 @@ class Pictures:
                 # How many frames it takes of a clip by itself does not matter: all of them are given.
                 self._judge = open_clip(self.network, frames=1, device=device, offline=offline, events=self._events)
         return self._judge
+
+
+def _consistency(vectors: np.ndarray) -> float | None:
+    """Mean cosine of neighbours among vectors `(F, D)` of length 1, None for fewer than two."""
+    return float((vectors[1:] * vectors[:-1]).sum(1).mean()) if len(vectors) > 1 else None
 
 
 def network_name(settings: Settings) -> str:

@@ -5,7 +5,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-FORMAT = 1
+FORMAT = 2
 
 
 @dataclass(frozen=True)
@@ -57,6 +57,9 @@ METRICS: dict[str, Metric] = {
     ),
     "dynamic_rate": Metric("Dynamic rate", "more", 3, "share of videos that VBench's rule calls dynamic"),
     "consistency": Metric("T. Cons.", "more", 4, "cosine of neighbouring frames"),
+    "consistency_eighth": Metric(
+        "T. Cons. at 8/s", "more", 4, "the same of frames about 1/8 s apart, whatever the frame rate"
+    ),
     "clip_t": Metric("CLIP-T", "more", 2, "100 times the cosine of frames and prompt"),
     "clip_i": Metric("CLIP-I", "more", 2, "100 times the cosine of frames and photos"),
     "fvd": Metric("FVD", "less", 2, "Fréchet distance of video features to those of a reference set"),
@@ -98,8 +101,8 @@ class Evaluation:
     Attributes:
         figures: by the names of `METRICS`, in their order.
         prompts: a row for every prompt: `prompt`, `videos`, and the mean of each metric but `fvd`.
-        videos: a row for every video: `video`, `prompt`, `content` (SHA-256), each metric but `fvd`, and what stands
-            behind it (`details`).
+        videos: a row for every video: `video`, `prompt`, `content` (SHA-256), `fps`, each metric but `fvd`, and what
+            stands behind it (`details`).
         made_by: which models and versions made a metric, by its name.
         set_aside: videos that could not be measured.
         notes: what a reader of the numbers must know, a sentence each: gaps, truncation, sample sizes.
@@ -115,6 +118,11 @@ class Evaluation:
     notes: tuple[str, ...] = ()
     fvd: Mapping[str, Any] = field(default_factory=dict)
     photos: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def rates(self) -> list[float]:
+        """The frame rates of the videos, frames per second, each once."""
+        return sorted({row["fps"] for row in self.videos})
 
     def as_dict(self) -> dict[str, Any]:
         """Everything, JSON-serialisable."""

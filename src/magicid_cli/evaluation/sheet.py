@@ -92,10 +92,10 @@ def as_csv(evaluations: Evaluations) -> str:
     """One row for each method's mean, its interval's ends, every prompt and every video; empty cells are gaps."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(("method", "level", "video", "prompt", *METRICS))
+    writer.writerow(("method", "level", "video", "prompt", "fps", *METRICS))
     for method, evaluation in evaluations.items():
         for level, video, prompt, values in _levels(evaluation):
-            cells = ["" if values.get(name) is None else repr(float(values[name])) for name in METRICS]
+            cells = ["" if values.get(name) is None else repr(float(values[name])) for name in ("fps", *METRICS)]
             writer.writerow((_plain(method), level, _plain(video), _plain(prompt), *cells))
     return text.getvalue()
 

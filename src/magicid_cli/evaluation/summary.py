@@ -1,6 +1,7 @@
 """What was found about single videos → figures with intervals, rows, and what a reader must know."""
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -21,6 +22,7 @@ _GAPS = {
     "dynamic_degree": "no video has two frames 1/8 s apart",
     "dynamic_rate": "no video has two frames 1/8 s apart",
     "consistency": "no video has two frames",
+    "consistency_eighth": "no video has two frames 1/8 s apart",
     "clip_t": "no prompt is known, or none asks for anything that can be seen",
 }
 _NO_FACE = "the person's face is in no frame"
@@ -35,6 +37,7 @@ def evaluation(
     aside: Sequence[SetAside],
     no_fvd: str,
     settings: Settings,
+    about_reference: str = "",
 ) -> Evaluation:
     """The whole evaluation.
 
@@ -46,6 +49,7 @@ def evaluation(
         aside: videos that could not be measured.
         no_fvd: why there is no FVD, if nobody measured features.
         settings: of the evaluation.
+        about_reference: what is to be known of the reference set.
     """
     videos = [_video(row) for row in rows]
     figures = {name: _figure(name, videos) for name in _BY_VIDEO}
@@ -55,7 +59,7 @@ def evaluation(
         *_of_photos(photos),
         *_of_videos(videos),
         *([f"Videos that could not be read, and count nowhere: {len(aside)}."] if aside else []),
-        *_of_fvd(fvd),
+        *_of_fvd(fvd, about_reference),
     ]
     return Evaluation(
         figures=figures,
@@ -75,6 +79,7 @@ def _video(row: "Measured") -> dict[str, Any]:
         "video": row.item.name,
         "prompt": row.item.prompt,
         "content": row.content,
+        "fps": found["fps"],
         **{name: found.get(name) for name in _BY_VIDEO},
         "details": {name: found[name] for name in _DETAILS if name in found},
     }
@@ -138,6 +143,8 @@ def _fvd(rows: "Sequence[Measured]", reference: "Sequence[Measured]", why: str) 
     one, other = (np.array([vector for vector in part if vector is not None]) for part in sets)
     facts: dict[str, Any] = {"videos": len(one), "reference": len(other), "too_short": short}
     facts["in_both"] = len({row.content for row in rows} & {row.content for row in reference})
+    rates = [sorted({row.found["features"]["fps"] for row in part}) for part in (rows, reference)]
+    facts |= {"fps": rates[0], "reference_fps": rates[1]}
     if min(len(one), len(other)) < 2:
         what = f"{len(one)} videos and {len(other)} of the reference set have enough frames; 2 of each are needed"
         return Figure(None, 0, 0, why=what), facts
@@ -188,16 +195,53 @@ def _of_videos(videos: Sequence[dict[str, Any]]) -> list[str]:
         notes.append("One video has no interval: nothing says how much another one would differ.")
     elif groups == 1:
         notes.append("All videos have one prompt: the intervals say nothing about other prompts.")
-    return notes
+    return notes + _of_rates(sorted({row["fps"] for row in videos}))
 
 
-def _of_fvd(fvd: Mapping[str, Any]) -> list[str]:
+def _of_rates(rates: Sequence[float]) -> list[str]:
+    if len(rates) < 2:
+        return []
+    return [f"The videos' frame rates differ ({_rates(rates)} a second), and with them what T. Cons. compares."]
+
+
+def beside(evaluations: Mapping[str, Evaluation]) -> dict[str, Evaluation]:
+    """The same for one table: a column of another frame rate than the first one's says so in its notes."""
+    first = next(iter(evaluations.items()), None)
+    if first is None:
+        return {}
+    name, rates = first[0], first[1].rates
+    return {
+        label: one if one.rates == rates else replace(one, notes=(*one.notes, _of_another_rate(one.rates, name, rates)))
+        for label, one in evaluations.items()
+    }
+
+
+def _of_another_rate(rates: Sequence[float], first: str, others: Sequence[float]) -> str:
+    eighth = METRICS["consistency_eighth"].title
+    return (
+        f"Frames a second: {_rates(rates)}; of {first}: {_rates(others)}. T. Cons. compares neighbouring frames, so "
+        f"only {eighth} compares with that column; FVD's network sees so many frames, not so many seconds."
+    )
+
+
+def _rates(rates: Sequence[float]) -> str:
+    return ", ".join(f"{rate:g}" for rate in rates)
+
+
+def _of_fvd(fvd: Mapping[str, Any], about_reference: str) -> list[str]:
     if "dimensions" not in fvd:
         return []
     notes = [
         f"FVD of {fvd['videos']} videos against {fvd['reference']} is too large by an amount that falls with their "
         "number: compare it only with FVDs of as many videos against the same set."
     ]
+    notes += [about_reference] if about_reference else []
+    if fvd["fps"] != fvd["reference_fps"]:
+        own, other = (_rates(fvd[name]) for name in ("fps", "reference_fps"))
+        notes.append(
+            f"FVD's network sees so many frames: the videos have {own} a second, the reference set {other}, so it is "
+            "shown other lengths of time."
+        )
     infinite = fvd["infinite"]
     if infinite is None:
         notes.append(f"With {frechet.LEAST_TO_EXTRAPOLATE} videos in each set it is extrapolated to infinitely many.")

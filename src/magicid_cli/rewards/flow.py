@@ -256,11 +256,18 @@ class Raft:
         from torchvision.models import optical_flow
 
         weights = optical_flow.Raft_Large_Weights.C_T_V1
-        self._device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        self._device = torch.device(self.device())
         net = optical_flow.raft_large()
         # The file is there, so nothing is fetched; torchvision publishes pickles: tensors only.
         net.load_state_dict(weights.get_state_dict(progress=False, weights_only=True))
         self._net = net.to(self._device).eval()
+
+    @staticmethod
+    def device() -> str:
+        """Where it runs: `cuda` where there is a GPU, else `cpu`."""
+        import torch
+
+        return "cuda" if torch.cuda.is_available() else "cpu"
 
     def __call__(self, first: np.ndarray, second: np.ndarray) -> Motion:
         """As the Protocol says."""

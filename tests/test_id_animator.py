@@ -28,11 +28,11 @@ from magicid_cli import config, generation, methods, video
 from magicid_cli import hub as magicid_hub
 from magicid_cli.baselines import untrained
 from magicid_cli.baselines.id_animator import conversion
-from magicid_cli.baselines.id_animator.pipeline import Animator, pixels
+from magicid_cli.baselines.id_animator.pipeline import Animator, assemble, pixels
 from magicid_cli.baselines.registry import METHODS
 from magicid_cli.cli.app import main
 from magicid_cli.errors import MagicIDError
-from magicid_cli.events import Events
+from magicid_cli.events import Event, Events
 from magicid_cli.faces import TEMPLATE, Face
 from magicid_cli.models.catalog import METHOD_WEIGHTS
 from magicid_cli.workspace import Workspace, read_lines
@@ -198,6 +198,31 @@ def repositories(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     return tiny_animator.write(tmp_path_factory.mktemp("animator"))
 
 
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+def test_the_lora_is_folded_before_anything_is_rounded(repositories: dict[str, Path], dtype: str) -> None:
+    """Every weight is that of the float32 pipeline, rounded once."""
+    space, motion, encoder = (
+        repositories[name] for name in (tiny_animator.SPACE, tiny_animator.MOTION, tiny_animator.ENCODER)
+    )
+    whole, low = (
+        assemble(space, motion, encoder, SCALE, untrained.Place("cpu", one)).unet.state_dict()
+        for one in ("float32", dtype)
+    )
+    wanted = getattr(torch, dtype)
+    assert whole.keys() == low.keys() and {value.dtype for value in low.values()} == {wanted}
+    assert [name for name, value in whole.items() if not torch.equal(value.to(wanted), low[name])] == []
+
+
+def test_on_a_gpu_it_runs_in_what_its_authors_run_it_in(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Their `infer.py` loads it in float16, ConsisID's example in bfloat16; another type can be asked for."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    found = [
+        untrained.place_of(METHODS[name], config.resolve({"model.name": "tiny", **more}).settings)
+        for name, more in (("id-animator", {}), ("consisid", {}), ("id-animator", {"model.dtype": "bfloat16"}))
+    ]
+    assert found == [untrained.Place("cuda", one) for one in ("float16", "bfloat16", "bfloat16")]
+
+
 @pytest.fixture
 def served(hub: HubServer, repositories: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> HubServer:
     """The three repositories, at the commits that the catalog pins."""
@@ -237,6 +262,8 @@ def test_generate_makes_a_video_once(served: HubServer, alice: Workspace, capsys
 
     (row,) = read_lines(alice.videos / "videos.jsonl")
     assert (row["prompt"], row["seed"], row["method"]) == ("a person dances", 3, "id-animator")
+    assert 0 < row["denoising_s"] < row["seconds"]
+    assert row["held"] == {"base": "full", "offload": "none", "vae_tiling": False}
     assert row["checkpoint_sha256"] == content and row["settings"]["photo_scale"] == 0.8
     assert row["weights"][tiny_animator.SPACE] == served.repo(tiny_animator.SPACE).commit
     assert (alice.references / row["photo"]["file"]).is_file()
@@ -288,7 +315,11 @@ def test_several_prompts_are_one_loading(served: HubServer, alice: Workspace, mo
 
     monkeypatch.setattr(Animator, "__init__", init)
     wanted = [generation.Asked("a person runs", 1), generation.Asked("a person sleeps", 2)]
-    made = methods.generate_each(Workspace("alice"), "id-animator", settings, wanted, events=Events())
+    told = list[Event]()
+    made = methods.generate_each(Workspace("alice"), "id-animator", settings, wanted, events=Events(told.append))
+    heard = [event.data for event in told if event.kind == "video"]
+    assert [(one["stage"], one["video"], one["videos"]) for one in heard] == [("generate", 1, 2), ("generate", 2, 2)]
+    assert all(0 < one["denoising_s"] < one["seconds"] for one in heard)
     assert loaded == ["animator"] and [(one.prompt, one.seed) for one in made] == [
         (one.prompt, one.seed) for one in wanted
     ]

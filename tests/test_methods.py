@@ -21,6 +21,7 @@ from magicid_cli.cli.app import main
 from magicid_cli.conditioning import load_tensors, references
 from magicid_cli.errors import MagicIDError
 from magicid_cli.events import Event, Events
+from magicid_cli.models.catalog import video_model
 from magicid_cli.models.hunyuan import Hunyuan
 from magicid_cli.plan import running
 from magicid_cli.training import Batch
@@ -382,11 +383,33 @@ def test_methods_are_generated_with_compared_and_removed(alice: Path, capsys: py
     assert [space.method for space in workspace.methods()] == ["dreambooth"] and workspace.exists
 
 
+def test_licences_are_told_before_generate_downloads_anything(
+    alice: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Of a method that trains, too, whose video model may be gone from the cache; not where all is here."""
+    said = list[str]()
+
+    def generate(*given: Any, **more: Any) -> list[Any]:
+        said.append(capsys.readouterr().err)
+        return []
+
+    for module, name in ((methods, "require"), (planning, "require")):
+        monkeypatch.setattr(module, name, lambda *_, **__: None)
+    monkeypatch.setattr(methods, "generate", generate)
+    for model in ("hunyuan-video", "tiny"):
+        asked = ["generate", "--name", "alice", "--prompt", "alice waves", "--method", "dreambooth", "--model", model]
+        assert main([*asked, "--device", "cpu", "--yes"]) == 0
+    source = video_model("hunyuan-video").source
+    assert source and f"Video model {source.repo}: {source.licence}." in said[0]
+    assert "DreamBooth-LoRA (arXiv 2208.12242)" in said[0] and "DreamBooth" not in said[1]
+
+
 def test_a_video_of_a_method_with_its_own_model_counts_while_its_photo_and_its_settings_are_there(alice: Path) -> None:
     """Made by a stand-in for the models, with the method's real record."""
 
     class Still:
         facts: Mapping[str, Any] = {}
+        held: Mapping[str, Any] = {}
 
         def frames(self, prompt: str, seed: int, on_step: Any) -> np.ndarray:
             return np.zeros((3, 64, 64, 3), np.uint8)

@@ -31,6 +31,7 @@ class Method:
         licence: of the method's code and of the weights that it needs beside the video model.
         non_commercial: parts that may not be used commercially, each as the user must read it.
         own_model: whether it brings a video model of its own instead of the one of `--model`.
+        gpu_dtype: of a model of its own on a GPU, by torch's name: what its authors run it in.
     """
 
     name: str
@@ -41,6 +42,7 @@ class Method:
     licence: str
     non_commercial: tuple[str, ...] = ()
     own_model: bool = False
+    gpu_dtype: str = "bfloat16"
 
 
 MAGICID = "magicid"
@@ -75,6 +77,7 @@ METHODS: dict[str, Method] = {
             "Apache-2.0; the face adapter: none was found",
             ("ID-Animator's face adapter, for which no licence was found that would allow it",),
             own_model=True,
+            gpu_dtype="float16",
         ),
         Method(
             "consisid",

@@ -2,7 +2,8 @@
 
 Such a method brings a video model of its own. It is asked for videos of an identity whose photos were looked at, and
 leaves the same lines in `videos/videos.jsonl` of its folder as MagicID does, and in them also `key`, `method`, `photo`
-and `weights`. A video that is there and was made by the very same request is not made again.
+and `weights`; their `denoising_s` has the prompt's encoding in it where that is the pipeline's work. A video that is
+there and was made by the very same request is not made again.
 """
 
 import time
@@ -20,7 +21,7 @@ from magicid_cli.config import Settings
 from magicid_cli.destinations import free_name
 from magicid_cli.errors import MagicIDError
 from magicid_cli.events import Events, Stopped
-from magicid_cli.generation import Asked, Made, destinations_of
+from magicid_cli.generation import Asked, Clock, Made, destinations_of
 from magicid_cli.models.catalog import METHOD_WEIGHTS, video_model
 from magicid_cli.repeating import customize
 from magicid_cli.workspace import Workspace, append_line, digest, file_digest, read_lines
@@ -29,6 +30,9 @@ if TYPE_CHECKING:
     from magicid_cli.faces import Face
 
 OnStep = Callable[[int], None]
+
+# Part of every video's key; raise it when the same request makes another video.
+FORMAT = 2
 
 
 @dataclass(frozen=True, eq=False)
@@ -81,6 +85,10 @@ class Maker(Protocol):
     """
 
     facts: Mapping[str, Any]
+
+    @property
+    def held(self) -> Mapping[str, Any]:
+        """How the models are held, see `held_by`; known once a video was made."""
 
     def frames(self, prompt: str, seed: int, on_step: OnStep) -> np.ndarray:
         """A video, uint8 RGB `(F, H, W, 3)`; `on_step` hears of every finished denoising step, counted from 1."""
@@ -169,7 +177,7 @@ def _key(
     photo: str,
 ) -> str:
     values = {name: value for name, value in asdict(section).items() if name != "fps"}
-    made_with = [method.name, dict(weights), version("diffusers"), asdict(place)]
+    made_with = [FORMAT, method.name, dict(weights), version("diffusers"), asdict(place)]
     return digest([made_with, values, prompt, seed, photo])
 
 
@@ -187,8 +195,13 @@ def _make(
     events: Events,
 ) -> None:
     """One video, with its record; it is in `done` also where a stop was asked for meanwhile."""
-    begun, method = time.monotonic(), wish.method
-    frames = maker.frames(one.prompt, one.seed, lambda step: events.emit("step", step=step, **about))
+    clock, method = Clock(), wish.method
+
+    def step_done(step: int) -> None:
+        events.emit("step", step=step, **about)
+        clock.denoised()  # so far: the last step's stays
+
+    frames = maker.frames(one.prompt, one.seed, step_done)
     with events.finishing():
         written = path if force else free_name(path)
         comment = f"AI-generated video (magicid {__version__}, {method.name}, seed {one.seed})"
@@ -211,12 +224,20 @@ def _make(
             "photo": {"file": wish.photo.path.name, "sha256": wish.photo.sha256},
             "key": wish.key(one),
             "time": time.time(),
-            "seconds": round(time.monotonic() - begun, 3),
+            "held": dict(maker.held),
+            **clock.seconds(),
         }
         append_line(workspace.videos / "videos.jsonl", record)
         facts = {"method": method.name, "licence": method.licence, "weights": weights}
         workspace.update(**facts, model=settings.model.name)
         done[one] = written
+    made = {name: about[name] for name in ("stage", "video", "videos")}
+    events.emit("video", **made, **clock.seconds())
+
+
+def held_by(pipeline: Any) -> dict[str, Any]:
+    """How a pipeline's models are held, in the words of `models.execution.Execution`: whole, in one place."""
+    return {"base": "full", "offload": "none", "vae_tiling": bool(pipeline.vae.use_tiling)}
 
 
 def require(workspace: Workspace, method: Method, settings: Settings) -> None:
@@ -277,7 +298,7 @@ def place_of(method: Method, settings: Settings) -> Place:
             f"No CUDA GPU is usable here, and on a CPU one video of {method.title} would take very long.",
             "To insist on the CPU: --device cpu",
         )
-    automatic = {"cuda": "bfloat16", "cpu": "float32"}[device]
+    automatic = {"cuda": method.gpu_dtype, "cpu": "float32"}[device]
     return Place(device, automatic if wanted.dtype == "auto" else wanted.dtype)
 
 

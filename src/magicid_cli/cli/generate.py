@@ -68,7 +68,7 @@ def generate(
         data["estimate"] = estimated.as_dict()
         return Result(data, [f"prompt: {named.text}", *shown], [workspace.name], error=problem)
     plan.require(estimated)
-    if used.own_model:
+    if used.own_model or estimated.downloads:
         terminal.say(*methods.licences(used.name, resolved.settings.model.name), *shown)
     estimate.approve(terminal, estimated, yes=yes)
 

@@ -12,7 +12,7 @@ from PIL import Image
 from transformers import T5EncoderModel
 
 from magicid_cli.baselines.consisid import NAME, exchange
-from magicid_cli.baselines.untrained import OnStep, Place, Task
+from magicid_cli.baselines.untrained import OnStep, Place, Task, held_by
 from magicid_cli.config import parse_size
 from magicid_cli.config.methods import ConsisIdSettings
 from magicid_cli.events import Events
@@ -57,6 +57,11 @@ class ConsisId:
         self._face = exchange.ask(NAME, questions, "face", question, content, events)
         self.facts = {"face_sha256": photo.sha256}
         self._pipeline: Any = None
+
+    @property
+    def held(self) -> Mapping[str, Any]:
+        """As the Protocol says."""
+        return held_by(self._pipeline)
 
     def frames(self, prompt: str, seed: int, on_step: OnStep) -> np.ndarray:
         """A video, uint8 RGB `(F, H, W, 3)`."""

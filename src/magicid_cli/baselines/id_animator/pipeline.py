@@ -12,7 +12,7 @@ from safetensors import safe_open
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer, CLIPVisionModelWithProjection
 
 from magicid_cli.baselines.id_animator import CHECKPOINT, conversion
-from magicid_cli.baselines.untrained import OnStep, Photo, Place
+from magicid_cli.baselines.untrained import OnStep, Photo, Place, held_by
 from magicid_cli.config import parse_size
 from magicid_cli.config.methods import IdAnimatorSettings
 from magicid_cli.events import Events
@@ -69,6 +69,11 @@ class Animator:
         self._pipeline = assemble(space, motion, encoder, settings.photo_scale, place)
         self._pixels = pixels(photo).to(place.device, getattr(torch, place.dtype))
 
+    @property
+    def held(self) -> Mapping[str, Any]:
+        """As the Protocol says."""
+        return held_by(self._pipeline)
+
     def frames(self, prompt: str, seed: int, on_step: OnStep) -> np.ndarray:
         """A video, uint8 RGB `(F, H, W, 3)`."""
         wanted, pipeline = self._settings, self._pipeline
@@ -109,6 +114,9 @@ def pixels(photo: Photo) -> torch.Tensor:
 def assemble(space: Path, motion: Path, encoder: Path, scale: float, place: Place) -> Any:
     """An `AnimateDiffPipeline` with the face adapter on.
 
+    Its LoRA is folded in float32 and the sum rounded once: in 16 bits each weight, each change and each sum would be
+    rounded, and of a change much smaller than its weight little would be left.
+
     Args:
         space: files of the authors' demo: the checkpoint, the image model, its configuration and tokenizer.
         motion: of the motion module.
@@ -125,7 +133,7 @@ def assemble(space: Path, motion: Path, encoder: Path, scale: float, place: Plac
     with reading(space, BASE):
         parts = {
             "vae": _part(AutoencoderKL, space, "vae", dtype),
-            "unet": _part(UNet2DConditionModel, space, "unet", dtype),
+            "unet": _part(UNet2DConditionModel, space, "unet", torch.float32),
             "text_encoder": _text_encoder(space).to(dtype),
             "tokenizer": CLIPTokenizer.from_pretrained(space / CONFIG / "tokenizer", local_files_only=True),
         }
@@ -139,6 +147,7 @@ def assemble(space: Path, motion: Path, encoder: Path, scale: float, place: Plac
                 f"it reads hidden states of {adapter.image_width}, the encoder's {images.config.hidden_size}"
             )
         conversion.put_on(pipeline.unet, adapter, scale)
+    pipeline.unet.to(dtype)
     pipeline.set_progress_bar_config(disable=True)
     return pipeline.to(place.device)
 

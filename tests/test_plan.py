@@ -592,6 +592,48 @@ def test_every_plan_does_every_stage_at_full_shape_on_its_card(name: str) -> Non
         assert all(one.plan == name and one.fits and one.need.gpu_gb <= memory_plans.MOST_GB[name] for one in held)
 
 
+@pytest.mark.parametrize(
+    ("memory", "size", "chosen", "guided"),
+    [
+        (84.9, "1280x720", "80gb", "one batch"),
+        (40.5, "1280x720", "80gb", "two passes"),
+        (25.3, "544x320", "24gb", "one batch"),
+        (25.3, "1280x720", "24gb", "two passes"),
+    ],
+)
+def test_true_guidance_is_one_batch_where_there_is_room_for_it(
+    memory: float, size: str, chosen: str, guided: str
+) -> None:
+    """What lives in a block, 31 tensors of the tokens' width, is there twice; the plan says which it is."""
+    on = replace(H100, gpu_memory_gb=memory)
+    wanted = settings(generate__size=size, generate__true_guidance=6.0)
+    found = estimated(wanted, on=on, todo={"generate"})
+    held = found.rows[0].held
+    assert held is not None and held.fits and (held.plan, held.execution.guided) == (chosen, guided)
+    assert ("one batch of two" if guided == "one batch" else "one after the other") in found.assumptions[-1]
+    width, height = (int(side) for side in size.split("x"))
+    a_block = 31 * (costs.tokens(Shape(61, height, width)) + 256) * 3072 * 2 / 1e9
+    shape = Shape(61, height, width)
+    how: dict[str, Any] = {"training": False, "execution": held.execution}
+    one, two = (footprint.memory(LARGE, shape, ATTENTION, **how, samples=count).total for count in (1, 2))
+    assert two - one == pytest.approx(a_block, rel=1e-9)
+    assert (two + 1 <= min(memory, memory_plans.MOST_GB[chosen] + 1)) is (guided == "one batch")
+    alone = estimated(settings(generate__size=size), on=on, todo={"generate"})
+    assert alone.rows[0].held is not None and alone.rows[0].held.execution.guided == "two passes"
+    assert not any("guidance" in said for said in alone.assumptions)
+
+
+def test_without_a_gpu_true_guidance_is_one_batch_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    here = replace(H100, gpu=None, rates=None)
+    monkeypatch.setattr(running, "this_machine", lambda device: here)
+    for guidance, guided in ((1.0, "two passes"), (6.0, "one batch")):
+        wanted = settings(model__name="tiny", generate__true_guidance=guidance)
+        assert running.held(wanted, "generate")[1].guided == guided
+        assert running.held(wanted, "sample")[1].guided == "two passes"
+    monkeypatch.setattr(running, "this_machine", lambda device: replace(here, ram_gb=1e-9))
+    assert running.held(wanted, "generate")[1].guided == "two passes"
+
+
 def test_main_memory_that_does_not_suffice_is_named() -> None:
     error = problem(estimated(settings(), on=replace(H100, gpu_memory_gb=25.3, ram_gb=32.0)))
     assert error.code == "memory" and "--base nf4" in error.hint

@@ -222,7 +222,11 @@ def estimate(
         rows=tuple(rows),
         data_gb=data_gb(settings, model, photos, todo, done),
         downloads=dict(downloads),
-        assumptions=(*_assumptions(settings, model, machine, value_bytes), *_of_rounds(settings)),
+        assumptions=(
+            *_assumptions(settings, model, machine, value_bytes),
+            *_of_guidance(settings, held),
+            *_of_rounds(settings),
+        ),
         at_most=not all(one.exact for one in done.values()),
     )
 
@@ -286,6 +290,17 @@ def _assumptions(settings: Settings, model: VideoModel, machine: Machine, value_
         here = "These figures are" if machine.asked else "There is no GPU here: the figures are"
         return (f"{here} for one {machine.gpu}.", times, plan)
     return (times, plan)
+
+
+def _of_guidance(settings: Settings, held: Mapping[str, Choice]) -> tuple[str, ...]:
+    """How the two passes of true guidance are computed, where there are two."""
+    if "generate" not in held or settings.generate.true_guidance <= 1:
+        return ()
+    how = {
+        "one batch": "one batch of two",
+        "two passes": "one after the other: there is no memory for a batch of two",
+    }
+    return (f"True guidance: the two passes of a step are {how[held['generate'].execution.guided]}.",)
 
 
 def _of_rounds(settings: Settings) -> tuple[str, ...]:

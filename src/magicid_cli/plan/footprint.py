@@ -64,8 +64,9 @@ def memory(
     training: bool = True,
     reference: bool = False,
     execution: Execution | None = None,
+    samples: int = 1,
 ) -> Memory:
-    """Memory of one sample's pass.
+    """Memory of one pass.
 
     Args:
         arch: of the transformer.
@@ -75,6 +76,7 @@ def memory(
         training: a graph is kept.
         reference: stage 2: a frozen second adapter, and two more gradients of the pair before they are joined.
         execution: how the model is held and what is kept; the plainest way by default.
+        samples: of a batch that is computed at once, without a graph.
     """
     execution = execution or Execution()
     joint = tokens(shape, arch.token_side) + arch.text_tokens
@@ -94,7 +96,7 @@ def memory(
         weights=device,
         adapters=adapter_parameters(arch, adapter) * 4 * copies / GB,
         kept=kept,
-        block=_IN_BLOCK * hidden,
+        block=samples * _IN_BLOCK * hidden,
         pinned=pinned,
     )
 

@@ -61,10 +61,11 @@ def held(settings: Settings, stage: str, method: str = "") -> tuple[str, Executi
         method: another method, whose training does the work of the stage.
     """
     machine = this_machine(settings.model.device)
-    if machine.gpu is None:
-        return without_gpu(settings)
     left = machine.without(beside_gb(settings, machine, method))
     choice = chosen(settings, video_model(settings.model.name), left, stage)
+    if machine.gpu is None:
+        plan, execution = without_gpu(settings)
+        return plan, replace(execution, guided=choice.execution.guided)
     return choice.plan, choice.execution
 
 
@@ -80,8 +81,11 @@ def _next_other(settings: Settings, stage: str, name: str, plan: str, execution:
 
 
 def _felt(execution: Execution, stage: str) -> Execution:
-    """The same without what the stage does not feel: where nothing is trained, nothing is kept for a backward pass."""
-    return execution if stage in TRAINING else replace(execution, keep="nothing", kept_in="gpu")
+    """The same without what the stage does not feel: where nothing is trained, nothing is kept for a backward pass.
+
+    And where one batch of two is too much, the family has tried two passes itself.
+    """
+    return execution if stage in TRAINING else replace(execution, keep="nothing", kept_in="gpu", guided="two passes")
 
 
 def with_next_plan(work: Callable[[Settings], Result], settings: Settings, name: str, events: Events) -> Result:

@@ -187,6 +187,7 @@ def need(settings: Settings, arch: Architecture, stage: str, value_bytes: int, e
         training=stage in TRAINING,
         reference=stage == "prefer",
         execution=execution,
+        samples=2 if execution.guided == "one batch" else 1,
     )
     decoding = footprint.decoding_memory(arch, shape, value_bytes=value_bytes)
     beside = stage == "generate" or (stage == "prefer" and bool(looks(settings)))
@@ -220,7 +221,8 @@ def chosen(settings: Settings, model: VideoModel, machine: Machine, stage: str) 
     def needs(execution: Execution) -> Need:
         return need(settings, arch, stage, value_bytes, execution)
 
-    choice = choose(settings, machine, needs, text_gb=footprint.text_memory(arch, value_bytes))
+    guided = stage == "generate" and settings.generate.true_guidance > 1
+    choice = choose(settings, machine, needs, text_gb=footprint.text_memory(arch, value_bytes), guided=guided)
     if stage in TRAINING:
         return choice
     # Nothing is kept for a backward pass that never comes, and every attention kernel will do.

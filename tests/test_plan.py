@@ -822,8 +822,24 @@ def test_the_guards_looks_are_shared_out_among_the_steps(tmp_path: Path) -> None
     assert measured.seconds_of(tmp_path / "a", wanted)["prefer"] == pytest.approx(
         2.0 + 9.0 * len(every) / wanted.prefer.steps
     )
-    for other in ({"prefer.guards": False}, {"prefer.watch_every": 9}, {"prefer.watch_videos": 9}):
+    for other in ({"prefer.guards": False}, {"prefer.watch_every": 9}, {"prefer.watch_videos": 9}, {"prefer.bank": 9}):
         assert "prefer" not in measured.seconds_of(tmp_path / "a", with_values(wanted, other))
+
+
+def test_a_bank_saves_the_reference_of_draws_that_are_met_again() -> None:
+    """100 pairs, 8 draws each, 40 steps a pair: of 4000 pairs, 800 (1 - (7/8)^40) have the reference measured."""
+    values: dict[str, Any] = {"prefer__beta": 500.0, "prefer__guards": False, "pairs__held_out": 0}
+    shape = Shape(61, 320, 544)
+    (whole,) = workload.preference(settings(**values), LARGE, Execution())
+    assert (whole.kind, whole.times) == ("preference step", 1.0)
+    anew, known_before = workload.preference(settings(**values, prefer__bank=8), LARGE, Execution())
+    measured_s = 800 * (1 - (7 / 8) ** 40)
+    assert (anew.kind, known_before.kind) == ("preference step", "stage-1 step")
+    assert anew.times == pytest.approx(measured_s / 4000)
+    assert known_before.times == pytest.approx(2 * (1 - measured_s / 4000))
+    saved = whole.cost.flop - sum((part.cost * part.times for part in (anew, known_before)), costs.Cost()).flop
+    forwards = 2 * (1 - measured_s / 4000) * costs.forward(LARGE, shape, ATTENTION).flop
+    assert saved == pytest.approx(forwards, rel=1e-6)
 
 
 def test_memory_of_the_guards_look_counts_where_it_is_more_than_a_step() -> None:

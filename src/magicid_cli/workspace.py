@@ -12,8 +12,8 @@ A person can read it with `ls` and `cat`:
         other-scores.jsonl  what other judges said before;  score-again.json: scores that are to be made again
         pairs.jsonl     one line a pair;  pairs.json: how they were chosen
         votes.jsonl     what people said of pairs, only ever appended to
-        prefer/         beta.json, metrics.jsonl, checkpoints/, looks.jsonl and snapshots/ of the guards, guards.json,
-                        adapter.safetensors
+        prefer/         beta.json, bank.jsonl, metrics.jsonl, checkpoints/, looks.jsonl and snapshots/ of the guards,
+                        guards.json, adapter.safetensors
         rounds/N/       repository/, scores.jsonl, …, pairs.jsonl, pairs.json and prefer/ of round N, from 2 on
         texts/          prompts and captions, encoded
         videos/         what `generate` made

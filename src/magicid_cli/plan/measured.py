@@ -32,6 +32,7 @@ _DEPENDS_ON = {
         *_ALWAYS,
         "training.gradient_checkpointing",
         "prefer.batch",
+        "prefer.bank",
         "prefer.guards",
         "prefer.watch_every",
         "prefer.watch_videos",

@@ -157,13 +157,17 @@ def preference(settings: Settings, arch: Architecture, execution: Execution) -> 
     """A step of stage 2: its pairs and the probe's, and its share of held-out pairs and of the guards' videos."""
     prefer, shape, steps = settings.prefer, training_shape(settings), max(1, settings.prefer.steps)
     pair = costs.preference_step(arch, shape, settings.adapter, keep=execution.keep)
+    alone = costs.training_pass(arch, shape, settings.adapter, keep=execution.keep)
     pairs = (prefer.steps + (prefer.probe_steps if prefer.beta is None else 0)) * prefer.batch
     looked_at = looks(settings)
     held_out_at = looked_at.union(range(0, prefer.steps + 1, prefer.held_out_every)) - {0}
     measured = 4 * len(held_out_at) * settings.pairs.held_out
     watched = len(looked_at) * prefer.watch_videos / steps
+    whole = measured_anew(settings, pairs)
     parts = [
-        Part("preference step", pairs / steps, pair, shape),
+        Part("preference step", whole / steps, pair, shape),
+        # Where the bank knows the reference's errors, what is left of a pair is a training pass of each video.
+        Part("stage-1 step", 2 * (pairs - whole) / steps, alone, shape),
         Part("forward", measured / steps, costs.forward(arch, shape, settings.adapter), shape),
         *(
             Part(part.kind, part.times * watched, part.cost, part.shape)
@@ -171,6 +175,15 @@ def preference(settings: Settings, arch: Architecture, execution: Execution) -> 
         ),
     ]
     return tuple(part for part in parts if part.times)
+
+
+def measured_anew(settings: Settings, pairs: float) -> float:
+    """Of so many pairs that are trained on, how many have their reference measured: all of them without a bank.
+
+    A pair's draw is taken at random, so of `k` draws `k (1 - (1 - 1/k)^n)` are expected to be met in `n` steps.
+    """
+    draws, each = settings.prefer.bank, pairs / settings.pairs.count
+    return pairs if not draws else settings.pairs.count * draws * (1 - (1 - 1 / draws) ** each)
 
 
 def need(settings: Settings, arch: Architecture, stage: str, value_bytes: int, execution: Execution) -> Need:

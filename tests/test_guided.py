@@ -10,6 +10,7 @@ import torch
 
 import executions
 from magicid_cli.models import tiny
+from magicid_cli.models.base import StepCache
 from magicid_cli.models.execution import Execution
 from magicid_cli.models.guided import OneBatch
 from magicid_cli.models.hunyuan import Hunyuan
@@ -130,7 +131,7 @@ def test_a_step_cache_sees_each_pass_alone(folder: Path) -> None:
             **OPTIONS,
             true_guidance=4.0,
             negative=negative(LONGER),
-            step_cache=10.0,
+            step_cache=StepCache("first-block", 10.0),
         )
     assert seen == [1] * 6
 

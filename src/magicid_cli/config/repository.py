@@ -22,7 +22,14 @@ class RepositorySettings:
     guidance: float = setting(7.5, "Embedded guidance of a repository video", flag="--sample-guidance", low=0)
     step_cache: float = setting(
         0.0,
-        "Inexact: a denoising step whose first block changes less than this reuses the step before; 0 computes all",
+        "Inexact: strength of the cache by which denoising steps reuse those before them; 0 computes every step",
         flag="--step-cache",
         low=0,
+    )
+    step_cache_kind: str = setting(
+        "first-block",
+        "Step cache, and what its strength is: the largest change of the first block, the largest error of known "
+        "ratios, or the steps from one computed step to the next",
+        flag="--step-cache-kind",
+        choices=("first-block", "magcache", "taylorseer"),
     )

@@ -26,7 +26,7 @@ from transformers import PreTrainedTokenizerFast
 
 from magicid_cli import hpo
 from magicid_cli.models.arranging import Arrangement
-from magicid_cli.models.base import Part, Shape
+from magicid_cli.models.base import Part, Shape, StepCache
 from magicid_cli.models.execution import Execution
 from magicid_cli.models.guided import OneBatch
 from magicid_cli.models.hunyuan_checks import check_guidance, check_shape
@@ -327,7 +327,7 @@ class Hunyuan:
         seed: int,
         true_guidance: float = 1.0,
         negative: Text | None = None,
-        step_cache: float = 0.0,
+        step_cache: StepCache | None = None,
         on_step: Callable[[int], None] | None = None,
     ) -> torch.Tensor:
         """Noise → latents (C, f, h, w) by diffusers' pipeline, float32 on the CPU. Needs `transformer`.
@@ -341,7 +341,7 @@ class Hunyuan:
             true_guidance: above 1, classifier-free guidance against `negative`, at twice the time; `execution` says
                 whether a step's two passes are one batch.
             negative: from `encode_text`; given if and only if `true_guidance` is above 1.
-            step_cache: inexact: threshold below which a step reuses the one before; 0 computes every step.
+            step_cache: inexact: how steps reuse those before them; None computes every step.
             on_step: called after each step with the number of steps done.
 
         Raises:
@@ -355,7 +355,7 @@ class Hunyuan:
             avoided = unpadded(negative, self.device, self.dtype)
             conditions |= {f"negative_{name}": value for name, value in avoided.items()}
             # A step cache judges each of the two passes by itself.
-            if self.execution.guided == "one batch" and not step_cache:
+            if self.execution.guided == "one batch" and step_cache is None:
                 transformer = self._as_one_batch(avoided)
 
         def step_done(_pipeline: Any, index: int, _timestep: Any, _tensors: Any) -> dict[str, Any]:
@@ -364,7 +364,7 @@ class Hunyuan:
             return {}
 
         compression = self._config("vae").get("spatial_compression_ratio", 8)
-        with evaluating(self.transformer), steps_reused(self.transformer, step_cache):
+        with evaluating(self.transformer), steps_reused(self.transformer, step_cache, steps):
             latents = pipeline(transformer, self._scheduler(), compression)(
                 **conditions,
                 height=shape.height,

@@ -6,7 +6,7 @@ Facts only: importing this loads nothing heavy, so a plan can be made where ther
 from dataclasses import dataclass
 from typing import Literal
 
-Storage = Literal["full", "fp8", "int8", "nf4"]
+Storage = Literal["full", "fp8", "int8", "nf4", "fp8-products"]
 Keep = Literal["nothing", "attention", "everything"]
 KeptIn = Literal["gpu", "pinned"]
 Offload = Literal["none", "blocks"]
@@ -33,8 +33,8 @@ class Execution:
     Attributes:
         base: how the frozen weights of the transformer's blocks lie in memory (`models.storage`). `full`: in the
             family's number type (2 bytes a number in bfloat16). `fp8` and `int8`: 1 byte and a scale a row; `nf4`: half
-            a byte and a scale per 64. Unpacked layer by layer when used; all that is not a block's linear layer, and
-            the adapter, stay as they are.
+            a byte and a scale per 64; `fp8-products`: as `fp8`, and forward products of such numbers. Unpacked layer by
+            layer when used; all that is not a block's linear layer, and the adapter, stay as they are.
         keep: what a training pass keeps of every block for its backward pass. `nothing`: only the block's input; the
             block is recomputed (3 L + 4.5 A in the words of `plan.costs`). `attention`: the
             attention outputs, too, one more tensor of the tokens' width a block; everything else is recomputed

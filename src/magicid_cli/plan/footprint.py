@@ -20,7 +20,7 @@ from magicid_cli.plan.costs import (
 
 # Of a weight of the blocks' linear layers that is not stored in full: its bytes, and of how many weights one shares a
 # scale of the full number type; 0 for a whole row.
-_STORED = {"fp8": (1.0, 0), "int8": (1.0, 0), "nf4": (0.5, 64)}
+_STORED = {"fp8": (1.0, 0), "fp8-products": (1.0, 0), "int8": (1.0, 0), "nf4": (0.5, 64)}
 # Tensors of a token's width that live at once inside one block: norm 1, q k v 3, after their norms 2, after rotation 2
 # and its float32 copies 4, attention output 1, MLP 8, concatenation 5, and in the backward gradients of the largest 5.
 _IN_BLOCK, _GRADIENTS = 31, 5

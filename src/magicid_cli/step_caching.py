@@ -1,5 +1,6 @@
 """How the repository's denoising steps reuse those before them, and what a step cache has to know of the model."""
 
+from dataclasses import replace
 from pathlib import Path
 
 from magicid_cli import adapters, conditioning
@@ -27,10 +28,11 @@ def step_cache_of(
         events: told where one is sampled.
     """
     wanted, shape = settings.repository, Shape(settings.shape.frames, settings.shape.height, settings.shape.width)
-    if not wanted.step_cache:
+    cache = StepCache(wanted.step_cache_kind, wanted.step_cache)
+    if not cache.strength:
         return None
-    if wanted.step_cache_kind != "magcache":
-        return StepCache(wanted.step_cache_kind, wanted.step_cache)
+    if cache.kind != "magcache":
+        return cache
     from magicid_cli.models.step_cache import residual_ratios
 
     seed = workspace.seed_of(settings.seed, "step-cache")
@@ -46,4 +48,4 @@ def step_cache_of(
             family.sample(text, shape, steps=wanted.steps, guidance=wanted.guidance, seed=seed)
         kept = {"key": key, "ratios": ratios}
         write_json(path, kept)
-    return StepCache(wanted.step_cache_kind, wanted.step_cache, tuple(kept["ratios"]))
+    return replace(cache, ratios=tuple(kept["ratios"]))

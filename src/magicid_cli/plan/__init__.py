@@ -30,6 +30,7 @@ from magicid_cli.plan.workload import (
     beside_gb,
     chosen,
     data_gb,
+    has_two_passes,
     training_shape,
     value_bytes_of,
     work_of,
@@ -294,7 +295,7 @@ def _assumptions(settings: Settings, model: VideoModel, machine: Machine, value_
 
 def _of_guidance(settings: Settings, held: Mapping[str, Choice]) -> tuple[str, ...]:
     """How the two passes of true guidance are computed, where there are two."""
-    if "generate" not in held or settings.generate.true_guidance <= 1:
+    if "generate" not in held or not has_two_passes(settings, "generate"):
         return ()
     how = {
         "one batch": "one batch of two",

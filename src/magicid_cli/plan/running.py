@@ -12,7 +12,7 @@ from magicid_cli.models.catalog import video_model
 from magicid_cli.models.execution import Execution
 from magicid_cli.plan.machine import this_machine
 from magicid_cli.plan.memory import following, without_gpu
-from magicid_cli.plan.workload import HOLDING, TRAINING, beside_gb, chosen
+from magicid_cli.plan.workload import HOLDING, TRAINING, beside_gb, chosen, has_two_passes
 from magicid_cli.rounds import stage_of
 
 if TYPE_CHECKING:
@@ -61,11 +61,10 @@ def held(settings: Settings, stage: str, method: str = "") -> tuple[str, Executi
         method: another method, whose training does the work of the stage.
     """
     machine = this_machine(settings.model.device)
+    if machine.gpu is None and not has_two_passes(settings, stage):
+        return without_gpu(settings)
     left = machine.without(beside_gb(settings, machine, method))
     choice = chosen(settings, video_model(settings.model.name), left, stage)
-    if machine.gpu is None:
-        plan, execution = without_gpu(settings)
-        return plan, replace(execution, guided=choice.execution.guided)
     return choice.plan, choice.execution
 
 

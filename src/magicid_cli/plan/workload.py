@@ -121,7 +121,7 @@ def work_of(
     semantics = judging is None or "semantics" in judging.rewards
     needs = {stage: need(settings, arch, stage, value_bytes, execution) for stage, execution in held.items()}
     batch = settings.reconstruct.batch
-    negative = 2 if wanted.true_guidance > 1 else 1
+    negative = 2 if has_two_passes(settings, "generate") else 1
     return {
         "ingest": Work(photos, "photo", (), _PHOTO_S[model.name], Need(judge_gb if writes else 0.0)),
         "reconstruct": Work(
@@ -234,12 +234,17 @@ def chosen(settings: Settings, model: VideoModel, machine: Machine, stage: str) 
     def needs(execution: Execution) -> Need:
         return need(settings, arch, stage, value_bytes, execution)
 
-    guided = stage == "generate" and settings.generate.true_guidance > 1
-    choice = choose(settings, machine, needs, text_gb=footprint.text_memory(arch, value_bytes), guided=guided)
+    guided, text_gb = has_two_passes(settings, stage), footprint.text_memory(arch, value_bytes)
+    choice = choose(settings, machine, needs, text_gb=text_gb, guided=guided)
     if stage in TRAINING:
         return choice
     # Nothing is kept for a backward pass that never comes, and every attention kernel will do.
     return replace(choice, execution=replace(choice.execution, keep="nothing", kept_in="gpu"))
+
+
+def has_two_passes(settings: Settings, stage: str) -> bool:
+    """Whether every denoising step of the stage has a pass with the prompt and one with the negative prompt."""
+    return stage == "generate" and settings.generate.true_guidance > 1
 
 
 def looks(settings: Settings) -> set[int]:

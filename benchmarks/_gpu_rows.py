@@ -10,7 +10,7 @@ import torch
 
 from benchmarks import _gpu_segment
 from benchmarks._gpu_model import PLAIN, Bench, execution_of, free, random_vae, settings_of
-from magicid_cli import adapters, conditioning
+from magicid_cli import adapters, conditioning, preference
 from magicid_cli.config import Settings
 from magicid_cli.errors import MagicIDError
 from magicid_cli.models.base import Shape
@@ -116,7 +116,7 @@ def preference_step(bench: Bench, shape: Shape) -> tuple[Step, Cost]:
     winner, rejected = bench.folder / "winner.safetensors", bench.folder / "rejected.safetensors"
     for seed, path in enumerate((winner, rejected)):
         conditioning.save_tensors(path, {"latents": latents_of(bench, shape, seed)})
-    pairs, generator = [prefer.Pair(winner, rejected, text_of(bench))], torch.Generator().manual_seed(2)
+    pairs, generator = [preference.Pair(winner, rejected, text_of(bench))], torch.Generator().manual_seed(2)
 
     def step() -> None:
         bench.optimizer.zero_grad(set_to_none=True)

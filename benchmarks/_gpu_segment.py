@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from benchmarks._gpu_model import Bench, random_vae
-from magicid_cli import adapters, conditioning, training, video
+from magicid_cli import adapters, conditioning, preference, training, video
 from magicid_cli.events import Events
 from magicid_cli.models.base import Shape
 from magicid_cli.plan import costs, workload
@@ -47,7 +47,7 @@ def build(bench: Bench, shape: Shape, text: Text, latents: Latents) -> Callable[
     folder = bench.folder / "segment"
     vae = random_vae(bench).cpu()
     names = [[folder / f"{number}-{side}.safetensors" for side in ("winner", "rejected")] for number in range(PAIRS)]
-    pairs = [prefer.Pair(winner, rejected, text) for winner, rejected in names]
+    pairs = [preference.Pair(winner, rejected, text) for winner, rejected in names]
 
     def step() -> None:
         shutil.rmtree(folder, ignore_errors=True)
@@ -61,7 +61,7 @@ def build(bench: Bench, shape: Shape, text: Text, latents: Latents) -> Callable[
     return step
 
 
-def _train(bench: Bench, pairs: list[prefer.Pair], folder: Path) -> None:
+def _train(bench: Bench, pairs: list[preference.Pair], folder: Path) -> None:
     adapters.select(bench.family.transformer, "policy", trainable=True)
     training.train(
         stage="prefer",

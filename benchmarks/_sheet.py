@@ -20,10 +20,12 @@ class Row:
     Attributes:
         label: the text above it.
         groups: groups of frames, uint8 RGB `(F, S, S, 3)` each, shown from left to right.
+        over: a larger line above it and the rows below.
     """
 
     label: str
     groups: Sequence[np.ndarray]
+    over: str = ""
 
 
 def write(path: Path, rows: Sequence[Row], *, side: int, title: str = "", headings: Sequence[str] = ()) -> Path:
@@ -44,19 +46,22 @@ def write(path: Path, rows: Sequence[Row], *, side: int, title: str = "", headin
 def drawn(rows: Sequence[Row], *, side: int, title: str = "", headings: Sequence[str] = ()) -> np.ndarray:
     """The sheet as uint8 RGB `(H, W, 3)`; see `write`."""
     lefts = _lefts(rows[0].groups, side)
-    head = _LINE * (bool(title) + bool(headings))
+    head = _LINE * (bool(title) + bool(headings) + sum(bool(row.over) for row in rows))
     height = _BETWEEN // 2 + head + len(rows) * (_LINE + side + _GAP) + _BETWEEN // 2
     page = Image.new("RGB", (lefts[-1], height), _PAPER)
-    draw, font = ImageDraw.Draw(page), ImageFont.load_default(13)
+    draw, font, large = ImageDraw.Draw(page), ImageFont.load_default(13), ImageFont.load_default(15)
     y = _BETWEEN // 2
     if title:
-        draw.text((_BETWEEN // 2, y), title, _INK, ImageFont.load_default(15))
+        draw.text((_BETWEEN // 2, y), title, _INK, large)
         y += _LINE
     if headings:
         for left, heading in zip(lefts, headings, strict=False):
             draw.text((left, y), heading, _INK, font)
         y += _LINE
     for row in rows:
+        if row.over:
+            draw.text((_BETWEEN // 2, y), row.over, _INK, large)
+            y += _LINE
         draw.text((_BETWEEN // 2, y + 2), row.label, _INK, font)
         y += _LINE
         for left, group in zip(lefts, row.groups, strict=False):

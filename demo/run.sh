@@ -10,7 +10,8 @@ export MAGICID_HOME="$root/demo-home"
 # Tensors of a few thousand numbers: more threads mostly wait for each other, on busy cores for minutes.
 export OMP_NUM_THREADS="${OMP_NUM_THREADS:-1}"
 album="$MAGICID_HOME/album"
-prompt="alice in a denim jacket dances in a garden, smiling, in clear light."
+prompt="alice in a denim jacket slowly turns the head from side to side in a garden, smiling, in clear light."
+second="alice in a denim jacket dances in a garden, smiling, in clear light."
 person=7
 seed=7
 begun="$(date +%s)"
@@ -22,8 +23,8 @@ video="$("$magicid" generate --prompt "$prompt" --seed "$seed" --output "$MAGICI
 adapter="$("$magicid" export alice --format diffusers --force --quiet)"
 echo "demo: the same prompts again without the adapter, with that of stage 1 and with MagicID's" >&2
 echo
-"$python" "$root/demo/strip.py" alice --album "$album" --person "$person" --prompt "$prompt" --seed "$seed" \
-    --output "$MAGICID_HOME/strip.png"
+"$python" "$root/demo/strip.py" alice --album "$album" --person "$person" --prompt "$prompt" \
+    --prompt "$second" --seed "$seed" --output "$MAGICID_HOME/strip.png"
 echo "video:   $video"
 echo "adapter: $adapter/pytorch_lora_weights.safetensors"
 echo "demo: done in $(($(date +%s) - begun)) s" >&2

@@ -1,6 +1,6 @@
 """What a customization has changed: one picture to look at, and likeness and motion over several prompts and seeds.
 
-    python demo/strip.py NAME --album FOLDER --person SEED --prompt TEXT --seed N --output strip.png
+    python demo/strip.py NAME --album FOLDER --person SEED --prompt TEXT [--prompt TEXT] --seed N --output strip.png
 
 The same prompts and the same noise three times: by the untouched miniature, by stage 1 (reconstruction of the photos
 alone) and by MagicID. Likeness is judged by the evaluation's face encoder, which no reward ever saw; motion is the flow
@@ -62,7 +62,7 @@ def main() -> None:
     parser.add_argument("name", help="an identity customized with --model mini")
     parser.add_argument("--album", type=Path, required=True, help="the photos that it was made from")
     parser.add_argument("--person", type=int, required=True, help="the seed of the drawn person in them")
-    parser.add_argument("--prompt", required=True, help="of the videos in the strip")
+    parser.add_argument("--prompt", action="append", required=True, help="of videos in the strip; may be given again")
     parser.add_argument("--seed", type=int, default=7, help="of their noise")
     parser.add_argument("--prompts", type=int, default=7, help="how many prompts are measured; 7 is every action once")
     parser.add_argument("--seeds", type=int, default=2, help="how many videos of each")
@@ -71,19 +71,19 @@ def main() -> None:
     workspace = Workspace(options.name)
     settings = config.resolve(identity_model=workspace.manifest()["model"]).settings
     word = workspace.manifest()["class_word"]
-    shown = Wanted(said(options.prompt, options.name, word), options.seed)
+    shown = [Wanted(said(prompt, options.name, word), options.seed) for prompt in options.prompt]
     # Prompts of another seed than the customization's: not those that it has practised.
     texts = drawn.pick(options.prompts, options.seed + 1, word)
     wanted = [Wanted(text, options.seed + 1 + number) for text in texts for number in range(options.seeds)]
-    made = videos(workspace, settings, [shown, *wanted])
-    made[TRUTH] = [rendered(one, options.person) for one in [shown, *wanted]]
+    made = videos(workspace, settings, [*shown, *wanted])
+    made[TRUTH] = [rendered(one, options.person) for one in [*shown, *wanted]]
     album = [decode(path).rgb for path in sorted(options.album.glob("*.png"))]
     judges = Judges(album, settings)
-    judged = {who: judges.judge(clip_, [shown, *wanted]) for who, clip_ in made.items()}
-    draw(options.output, shown, album, made, {who: rows[0] for who, rows in judged.items()})
-    figures = {who: mean(rows[1:]) for who, rows in judged.items()}
+    judged = {who: judges.judge(clip_, [*shown, *wanted]) for who, clip_ in made.items()}
+    draw(options.output, shown, album, made, judged)
+    figures = {who: mean(rows[len(shown) :]) for who, rows in judged.items()}
     tell(figures, len(texts), options.seeds, options.output)
-    about = {"machine": _table.machine("magicid", "torch", "diffusers"), "shown": vars(shown)}
+    about = {"machine": _table.machine("magicid", "torch", "diffusers"), "shown": [vars(one) for one in shown]}
     each = {who: [vars(row) for row in rows] for who, rows in judged.items()}
     measured = {"prompts": texts, "seeds": options.seeds, "figures": figures, "videos": each}
     write_json(options.output.with_suffix(".json"), {**about, **measured})
@@ -189,14 +189,21 @@ def mean(rows: list[Judged]) -> dict[str, float]:
 
 
 def draw(
-    path: Path, shown: Wanted, album: list[np.ndarray], made: dict[str, list[np.ndarray]], judged: dict[str, Judged]
+    path: Path,
+    shown: list[Wanted],
+    album: list[np.ndarray],
+    made: dict[str, list[np.ndarray]],
+    judged: dict[str, list[Judged]],
 ) -> None:
-    """The album and, below it, the first video of each model."""
+    """The album and, below it, the first videos of each model, prompt after prompt."""
     rows = [_sheet.Row("photos of a drawn person, who exists nowhere", [np.stack(album[: clips.FRAMES])])]
-    for who in (BASE, STAGE_1, MAGICID):
-        values = f"likeness {judged[who].likeness:.2f}, motion {judged[who].motion:.1f}"
-        rows.append(_sheet.Row(f"{who}: {values}", [made[who][0]]))
-    _sheet.write(path, rows, side=SIDE, title=f"{shown.prompt}   (seed {shown.seed})")
+    for number, one in enumerate(shown):
+        for who in (BASE, STAGE_1, MAGICID):
+            seen = judged[who][number]
+            values = f"{who}: likeness {seen.likeness:.2f}, motion {seen.motion:.1f}"
+            over = f"{one.prompt}   (seed {one.seed})" if who == BASE else ""
+            rows.append(_sheet.Row(values, [made[who][number]], over))
+    _sheet.write(path, rows, side=SIDE)
 
 
 def tell(figures: dict[str, dict[str, float]], prompts: int, seeds: int, path: Path) -> None:

@@ -22,6 +22,14 @@ def opened(
 ) -> Hunyuan:
     """The tiny transformer with `reference` and `policy` on it, both of drawn numbers, the policy trainable."""
     family = Hunyuan(folder, commit="test", device="cpu", dtype=dtype, execution=execution)
+    wear(family)
+    if arrange:
+        family.arrange()
+    return family
+
+
+def wear(family: Hunyuan) -> None:
+    """Load the transformer and put both adapters on it."""
     family.load("transformer")
     for seed, name in enumerate(("reference", "policy")):
         adapters.attach(family.transformer, name, SPEC, seed=0)
@@ -32,9 +40,6 @@ def opened(
         }
         adapters.load_tensors(family.transformer, name, values)
     adapters.select(family.transformer, "policy", trainable=True)
-    if arrange:
-        family.arrange()
-    return family
 
 
 def text() -> dict[str, torch.Tensor]:

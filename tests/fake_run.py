@@ -1,15 +1,14 @@
 """Stand-ins for the heavy half of magicid, so that the command line's own promises can be tested in milliseconds."""
 
 import json
-import sys
-import types
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from magicid_cli import config, pipeline, plan
+from magicid_cli import config, generation, pipeline, plan
 from magicid_cli.errors import MagicIDError
 from magicid_cli.events import Events
 from magicid_cli.models.catalog import VIDEO_MODELS
@@ -87,33 +86,26 @@ def use(monkeypatch: pytest.MonkeyPatch) -> Calls:
 
 
 def use_generation(monkeypatch: pytest.MonkeyPatch, seconds: float | None = 1.0) -> list[dict[str, Any]]:
-    """Put a stand-in in place of generation; returns the list of its calls."""
+    """Put a stand-in in place of what makes the videos; returns the list of its calls."""
     calls: list[dict[str, Any]] = []
 
-    @dataclass(frozen=True)
-    class Made:
-        path: Path
-        seed: int
-        prompt: str
-
-    def generate(
+    def generate_each(
         workspace: Workspace,
-        resolved: config.Resolved,
-        prompt: str,
+        settings: config.Settings,
+        wanted: Sequence[generation.Asked],
         *,
         output: Path | None,
         force: bool,
         events: Events,
-    ) -> list[Made]:
-        calls.append({"name": workspace.name, "settings": resolved.settings, "prompt": prompt, "force": force})
-        first = resolved.settings.seed or 5
-        seeds = range(first, first + resolved.settings.generate.count)
-        return [Made((output or workspace.videos) / f"{seed}.mp4", seed, prompt) for seed in seeds]
+    ) -> list[generation.Made]:
+        (prompt,) = {one.prompt for one in wanted}
+        calls.append({"name": workspace.name, "settings": settings, "prompt": prompt, "force": force})
+        folder = output or workspace.videos
+        return [generation.Made(folder / f"{one.seed}.mp4", one.seed, one.prompt) for one in wanted]
 
-    module = types.ModuleType("magicid_cli.generation")
-    vars(module).update(generate=generate, require=lambda *a, **k: None)
-    monkeypatch.setitem(sys.modules, "magicid_cli.generation", module)
-    monkeypatch.setattr("magicid_cli.generation", module, raising=False)
+    monkeypatch.setattr(generation, "generate_each", generate_each)
+    monkeypatch.setattr(generation, "require", lambda *a, **k: None)
+    monkeypatch.setattr(generation.secrets, "randbelow", lambda limit: 5)
     monkeypatch.setattr(plan, "for_run", lambda *a, **k: estimate(seconds, ("generate",)))
     return calls
 

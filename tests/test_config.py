@@ -421,7 +421,7 @@ def test_every_setting_says_what_it_is_for() -> None:
 
 # Values that mean "not used" repeat no decision: a caller that leaves them out gets the plain thing.
 OFF: dict[str, set[Any]] = {
-    **{"true_guidance": {1}, "batch": {1}, "count": {1}, "step_cache": {0}},
+    **{"true_guidance": {1}, "batch": {1}, "count": {1}},
     # `Execution` that says nothing: the model as it is loaded, on whatever kernel there is.
     **{"base": {"full"}, "attention": {"auto"}},
 }

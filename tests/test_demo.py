@@ -104,16 +104,18 @@ def test_figures_are_means(strip: Any) -> None:
 def test_the_strip_has_a_row_for_the_photos_and_each_model(strip: Any, tmp_path: Path) -> None:
     # No grey: the text is.
     album = [plain(64, (10 * number, 60, 90)) for number in range(10)]
-    made = {"untouched": plain(48, (99, 9, 9)), "stage 1": plain(48, (140, 9, 9)), "MagicID": plain(48, (180, 9, 9))}
-    videos = {who: [np.stack([frame] * 9)] for who, frame in made.items()}
-    judged = dict.fromkeys(made, strip.Judged(0.5, 4.0, True))
-    strip.draw(tmp_path / "strip.png", strip.Wanted("A woman nods.", 1), album, videos, judged)
+    reds = {"untouched": 99, "stage 1": 140, "MagicID": 180}
+    videos = {who: [np.stack([plain(48, (red, blue, 9))] * 9) for blue in (9, 60)] for who, red in reds.items()}
+    judged = dict.fromkeys(reds, [strip.Judged(0.5, 4.0, True)] * 2)
+    shown = [strip.Wanted("A woman nods.", 1), strip.Wanted("A woman dances.", 1)]
+    strip.draw(tmp_path / "strip.png", shown, album, videos, judged)
     page = np.asarray(Image.open(tmp_path / "strip.png"))
-    colours = [(10, 60, 90), (80, 60, 90), (99, 9, 9), (140, 9, 9), (180, 9, 9)]
-    found = [np.argwhere((page == colour).all(-1)) for colour in colours]
-    assert [len(place) / strip.SIDE**2 for place in found] == [1, 1, 9, 9, 9]
+    rows = [(red, blue, 9) for blue in (9, 60) for red in reds.values()]
+    found = [np.argwhere((page == colour).all(-1)) for colour in [(10, 60, 90), (80, 60, 90), *rows]]
+    assert [len(place) / strip.SIDE**2 for place in found] == [1, 1, *[9] * 6]
     tops = [place[:, 0].min() for place in found]
-    assert tops == sorted(tops) and len(set(tops)) == 4
+    assert tops == sorted(tops) and len(set(tops)) == 7
+    assert tops[5] - tops[4] > tops[4] - tops[3], "a new prompt has a line of its own"
     assert page.shape[1] < 1200
 
 
@@ -122,10 +124,11 @@ def plain(side: int, colour: tuple[int, int, int]) -> np.ndarray:
 
 
 def test_the_demo_asks_for_what_the_world_has() -> None:
-    """The prompt of `run.sh` names an action, a place and an outfit; its person is held out, and what it calls her."""
+    """The prompts of `run.sh` name an action, a place and an outfit; its person is held out, and what it calls her."""
     script = (ROOT / "demo" / "run.sh").read_text(encoding="utf-8")
     values = dict(line.split("=", 1) for line in script.splitlines() if re.match(r"[a-z]+=", line))
-    assert None not in vars(captions.wish(values["prompt"])).values()
+    for prompt in (values["prompt"], values["second"]):
+        assert None not in vars(captions.wish(prompt.strip('"'))).values()
     who = person(int(values["person"]))
     assert who.seed in HELD_OUT
     assert f"--class-word {who.kind} " in script

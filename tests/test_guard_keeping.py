@@ -24,6 +24,7 @@ from magicid_cli.training import Batch, Schedule, train
 from magicid_cli.workspace import file_digest, read_json, read_lines
 
 STEPS, EVERY, ENDS, CHOSEN = 24, 3, 15, 6
+START = b"the adapter of the start"
 SCHEDULE = Schedule(
     steps=STEPS, learning_rate=0.05, weight_decay=0.0, warmup=0, batch=1, max_grad_norm=0.0, save_every=5
 )
@@ -73,9 +74,12 @@ class Run:
         path.write_bytes(self.weight.detach().numpy().tobytes())
         self.cut(f"saved {self.step}")
 
+    def save_start(self, path: Path) -> None:
+        path.write_bytes(START)
+
     def go(self, *, guarded: bool = True) -> Verdict:
         events = Events(self.seen.append)
-        looking = Looking(policy=self.policy, stage_1=self.stage_1, save=self.save)
+        looking = Looking(policy=self.policy, stage_1=self.stage_1, save=self.save, save_start=self.save_start)
         guard = Guard(self.folder, steps=STEPS, every=EVERY, key=self.key, looking=looking, events=events)
         result = train(
             stage="prefer",
@@ -263,12 +267,27 @@ def test_looks_of_another_run_are_forgotten(whole: Path, tmp_path: Path) -> None
 
 def test_a_training_without_a_good_checkpoint_says_so(tmp_path: Path) -> None:
     run = Run(tmp_path)
-    run.shown = {step: (0.45, 3.5 - step / 100) for step in range(1, STEPS + 1)}
+    run.shown = {step: (0.65, 3.75 - step / 100) for step in range(1, STEPS + 1)}
     verdict = run.go()
     assert (verdict.step, verdict.stopped) == (3, None)
     (warning,) = run.told("fallback")
     assert "lost likeness or motion at every look" in warning and "--prefer-steps 0" in warning
     assert read_json(tmp_path / "guards.json")["qualified"] is False
+
+
+def test_a_training_that_only_did_harm_leaves_the_adapter_that_it_started_from(tmp_path: Path) -> None:
+    run = Run(tmp_path)
+    run.shown = {step: (0.45, 3.5 - step / 100) for step in range(1, STEPS + 1)}
+    verdict = run.go()
+    assert (verdict.step, verdict.stopped) == (0, None)
+    assert (tmp_path / "adapter.safetensors").read_bytes() == START
+    assert not list(tmp_path.glob("snapshots/*"))
+    (warning,) = run.told("fallback")
+    assert "the stage-1 model, which stays" in warning
+    assert {name: read_json(tmp_path / "guards.json")[name] for name in ("step", "qualified")} == {
+        "step": 0,
+        "qualified": False,
+    }
 
 
 def test_the_end_and_the_choice_are_told(tmp_path: Path) -> None:

@@ -123,12 +123,21 @@ def test_the_best_sum_of_gains_is_chosen_among_those_that_lose_nothing() -> None
     assert chosen.why.endswith("likeness +30%, motion +0%")
 
 
-def test_without_a_good_checkpoint_the_smallest_loss_is_chosen_and_said() -> None:
-    chosen = rules.choose(gains((0.5, -0.3), (-0.1, -0.1), (2.0, -0.2)))
-    assert (chosen.step, chosen.qualified) == (20, False)
-    assert "none keeps both" in chosen.why and "likeness -10%, motion -10%" in chosen.why
+def test_without_a_good_checkpoint_the_smallest_loss_for_a_larger_gain_is_chosen_and_said() -> None:
+    chosen = rules.choose(gains((0.5, -0.3), (0.15, -0.06), (2.0, -0.2), (0.01, -0.055)))
+    assert (chosen.step, chosen.qualified) == (20, False), "the last loses less, and gains less than it loses"
+    assert "none keeps both" in chosen.why and "likeness +15%, motion -6%" in chosen.why
+
+
+def test_where_every_look_lost_more_than_it_gained_the_start_stays() -> None:
+    """So did a guarded run of the miniature that lost 50 % of the likeness and gained 30 % of motion."""
+    for looks in (gains((-0.5, 0.3), (-0.6, 0.24)), gains((5.0, -0.26)), gains((-0.1, 0.1))):
+        chosen = rules.choose(looks, "round 1")
+        assert (chosen.step, chosen.qualified) == (0, False)
+        assert "against round 1, which stays" in chosen.why
+    assert "step 10's: likeness -50%, motion +30%" in rules.choose(gains((-0.5, 0.3), (-0.6, 0.24))).why
 
 
 def test_of_equals_the_later_one_is_chosen() -> None:
     assert rules.choose(gains((0.1, 0.1), (0.1, 0.1), (0.0, 0.1))).step == 20
-    assert rules.choose(gains((-0.2, 0.0), (0.0, -0.2), (-0.3, 0.0))).step == 20
+    assert rules.choose(gains((-0.2, 0.3), (0.3, -0.2), (-0.3, 0.0))).step == 20

@@ -672,6 +672,48 @@ def test_every_plan_does_every_stage_at_full_shape_on_its_card(name: str) -> Non
         assert all(one.plan == name and one.fits and one.need.gpu_gb <= memory_plans.MOST_GB[name] for one in held)
 
 
+@pytest.mark.parametrize(
+    ("memory", "size", "chosen", "guided"),
+    [
+        (84.9, "1280x720", "80gb", "one batch"),
+        (40.5, "1280x720", "80gb", "two passes"),
+        (25.3, "544x320", "24gb", "one batch"),
+        (18.0, "1280x720", "24gb", "two passes"),
+    ],
+)
+def test_true_guidance_is_one_batch_where_there_is_room_for_it(
+    memory: float, size: str, chosen: str, guided: str
+) -> None:
+    """What lives in a block, 21 tensors of the tokens' width, is there twice; the plan says which it is."""
+    on = replace(H100, gpu_memory_gb=memory)
+    wanted = settings(generate__size=size, generate__true_guidance=6.0)
+    found = estimated(wanted, on=on, todo={"generate"})
+    held = found.rows[0].held
+    assert held is not None and held.fits and (held.plan, held.execution.guided) == (chosen, guided)
+    assert ("one batch of two" if guided == "one batch" else "one after the other") in found.assumptions[-1]
+    width, height = (int(side) for side in size.split("x"))
+    a_block = 21 * (costs.tokens(Shape(61, height, width)) + 256) * 3072 * 2 / 1e9
+    shape = Shape(61, height, width)
+    how: dict[str, Any] = {"training": False, "execution": held.execution}
+    one, two = (footprint.memory(LARGE, shape, ATTENTION, **how, samples=count).total for count in (1, 2))
+    assert two - one == pytest.approx(a_block, rel=1e-9)
+    assert (two + 1 <= min(memory, memory_plans.MOST_GB[chosen] + 1)) is (guided == "one batch")
+    alone = estimated(settings(generate__size=size), on=on, todo={"generate"})
+    assert alone.rows[0].held is not None and alone.rows[0].held.execution.guided == "two passes"
+    assert not any("guidance" in said for said in alone.assumptions)
+
+
+def test_without_a_gpu_true_guidance_is_one_batch_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    here = replace(H100, gpu=None, rates=None)
+    monkeypatch.setattr(running, "this_machine", lambda device: here)
+    for guidance, guided in ((1.0, "two passes"), (6.0, "one batch")):
+        wanted = settings(model__name="tiny", generate__true_guidance=guidance)
+        assert running.held(wanted, "generate")[1].guided == guided
+        assert running.held(wanted, "sample")[1].guided == "two passes"
+    monkeypatch.setattr(running, "this_machine", lambda device: replace(here, ram_gb=1e-9))
+    assert running.held(wanted, "generate")[1].guided == "two passes"
+
+
 def test_main_memory_that_does_not_suffice_is_named() -> None:
     error = problem(estimated(settings(), on=replace(H100, gpu_memory_gb=25.3, ram_gb=32.0)))
     assert error.code == "memory" and "--base nf4" in error.hint
@@ -860,8 +902,24 @@ def test_the_guards_looks_are_shared_out_among_the_steps(tmp_path: Path) -> None
     assert measured.seconds_of(tmp_path / "a", wanted)["prefer"] == pytest.approx(
         2.0 + 9.0 * len(every) / wanted.prefer.steps
     )
-    for other in ({"prefer.guards": False}, {"prefer.watch_every": 9}, {"prefer.watch_videos": 9}):
+    for other in ({"prefer.guards": False}, {"prefer.watch_every": 9}, {"prefer.watch_videos": 9}, {"prefer.bank": 9}):
         assert "prefer" not in measured.seconds_of(tmp_path / "a", with_values(wanted, other))
+
+
+def test_a_bank_saves_the_reference_of_draws_that_are_met_again() -> None:
+    """100 pairs, 8 draws each, 40 steps a pair: of 4000 pairs, 800 (1 - (7/8)^40) have the reference measured."""
+    values: dict[str, Any] = {"prefer__beta": 500.0, "prefer__guards": False, "pairs__held_out": 0}
+    shape = Shape(61, 320, 544)
+    (whole,) = workload.preference(settings(**values), LARGE, Execution())
+    assert (whole.kind, whole.times) == ("preference step", 1.0)
+    anew, known_before = workload.preference(settings(**values, prefer__bank=8), LARGE, Execution())
+    measured_s = 800 * (1 - (7 / 8) ** 40)
+    assert (anew.kind, known_before.kind) == ("preference step", "stage-1 step")
+    assert anew.times == pytest.approx(measured_s / 4000)
+    assert known_before.times == pytest.approx(2 * (1 - measured_s / 4000))
+    saved = whole.cost.flop - sum((part.cost * part.times for part in (anew, known_before)), costs.Cost()).flop
+    forwards = 2 * (1 - measured_s / 4000) * costs.forward(LARGE, shape, ATTENTION).flop
+    assert saved == pytest.approx(forwards, rel=1e-6)
 
 
 def test_memory_of_the_guards_look_counts_where_it_is_more_than_a_step() -> None:

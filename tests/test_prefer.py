@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from album import SMALL
-from magicid_cli import adapters, conditioning, config, hpo, models, training
+from magicid_cli import adapters, conditioning, config, hpo, models, preference, training
 from magicid_cli.config import Settings
 from magicid_cli.errors import MagicIDError
 from magicid_cli.events import Event, Events
@@ -19,7 +19,7 @@ from magicid_cli.workspace import Workspace, digest, read_json, read_lines
 
 pytestmark = pytest.mark.xdist_group("finished")
 
-Ready = tuple[Family, list[prefer.Pair], Settings, dict[str, torch.Tensor]]
+Ready = tuple[Family, list[preference.Pair], Settings, dict[str, torch.Tensor]]
 
 
 @pytest.fixture
@@ -85,7 +85,7 @@ def test_the_gradient_is_that_of_the_joint_loss(ready: Ready) -> None:
 
     generator, losses = torch.Generator().manual_seed(9), []
     for item in (0, 1):
-        drawn = prefer.draw(family, pairs[item], generator, settings)
+        drawn = preference.draw(family, pairs[item], generator, settings)
         errors = hpo.PairErrors(drawn.winner(), drawn.winner_reference, drawn.rejected(), drawn.rejected_reference)
         losses.append(hpo.preference_loss(errors, beta, guard=0.0, anchor=0.0))
     joint = torch.autograd.grad(torch.stack(losses).mean(), list(parameters.values()))
@@ -140,8 +140,8 @@ def test_the_base_as_reference_is_the_model_without_adapters(ready: Ready) -> No
     """Its errors are those of a transformer that never had an adapter; the policy is selected again afterwards."""
     family, pairs, settings, _ = ready
     changed = config.with_values(settings, {"prefer.reference": "base"})
-    drawn = prefer.draw(family, pairs[0], torch.Generator().manual_seed(4), changed)
-    of_stage_1 = prefer.draw(family, pairs[0], torch.Generator().manual_seed(4), settings)
+    drawn = preference.draw(family, pairs[0], torch.Generator().manual_seed(4), changed)
+    of_stage_1 = preference.draw(family, pairs[0], torch.Generator().manual_seed(4), settings)
     assert drawn.winner_reference != of_stage_1.winner_reference
     assert drawn.winner().item() == of_stage_1.winner_reference.item(), "the policy is still stage 1"
     trainable = {name for name, p in family.transformer.named_parameters() if p.requires_grad}
@@ -219,11 +219,13 @@ def test_guard_and_anchor_reach_the_loss(ready: Ready) -> None:
     changed = config.with_values(settings, {"prefer.winner_guard": 2.0, "prefer.anchor": 0.5})
     parameters = list(adapters.parameters(family.transformer, "policy").values())
     # A draw at which the winner's error is above the reference's: elsewhere the guard has nothing to do.
-    seeds = (seed for seed in range(30) if risen(prefer.draw(family, pairs[0], batch((), seed).generator, changed)) > 0)
-    seed = next(seeds)
+    drawn_at = {
+        seed: preference.draw(family, pairs[0], torch.Generator().manual_seed(seed), changed) for seed in range(30)
+    }
+    seed = next(seed for seed, drawn in drawn_at.items() if risen(drawn) > 0)
     metrics = prefer.accumulate(family, pairs, batch((0,), seed), changed, 50.0)
     ours = torch.cat([p.grad.flatten().double() for p in parameters if p.grad is not None])
-    drawn = prefer.draw(family, pairs[0], torch.Generator().manual_seed(seed), changed)
+    drawn = preference.draw(family, pairs[0], torch.Generator().manual_seed(seed), changed)
     errors = hpo.PairErrors(drawn.winner(), drawn.winner_reference, drawn.rejected(), drawn.rejected_reference)
     loss = hpo.preference_loss(errors, 50.0, guard=2.0, anchor=0.5)
     joint = torch.cat([g.flatten().double() for g in torch.autograd.grad(loss, parameters)])
@@ -242,13 +244,13 @@ def test_beta_is_solved_from_the_margin_that_the_loss_sees(ready: Ready) -> None
     above = []
     for number, pair in enumerate(pairs):
         seed = int(digest([settings.seed, 1, number])[:12], 16)
-        above.append(risen(prefer.draw(family, pair, torch.Generator().manual_seed(seed), settings)))
+        above.append(risen(preference.draw(family, pair, torch.Generator().manual_seed(seed), settings)))
     assert max(above) > 0
     wanted = [margin + 2 * max(0.0, more) for margin, more in zip(plain, above, strict=True)]
     assert guarded == pytest.approx(wanted, rel=1e-4, abs=1e-7)
 
 
-def risen(drawn: prefer.Draw) -> float:
+def risen(drawn: preference.Draw) -> float:
     """What the winner's error is above the reference's."""
     return float(drawn.winner().detach() - drawn.winner_reference)
 

@@ -361,11 +361,15 @@ def test_a_later_round_that_loses_names_the_way_back(twice: Path, tmp_path: Path
         path.parent.mkdir(exist_ok=True)
         path.write_bytes(b"adapter")
 
+    def save_start(path: Path) -> None:
+        path.write_bytes(b"round 2")
+
     told: list[Event] = []
     looking = guards.Looking(
         policy=lambda: (Seen(0.5, 1.0), []),
         stage_1=lambda: (Seen(0.5, 2.0), []),
         save=save,
+        save_start=save_start,
         **started_by(3),
     )
     guard = Guard(tmp_path, steps=4, every=2, key="k", looking=looking, events=Events(told.append))
@@ -373,7 +377,8 @@ def test_a_later_round_that_loses_names_the_way_back(twice: Path, tmp_path: Path
     rows = [{"step": step, **row} for step in range(1, 5)]
     assert not guard.ends(2, rows[:2]) and guard.ends(4, rows)
     verdict = guard.finish(rows, tmp_path / "adapter.safetensors")
-    assert "none keeps both likeness and motion of round 2; it loses the least" in verdict.why
+    assert "every look lost more than it gained against round 2, which stays" in verdict.why
+    assert (tmp_path / "adapter.safetensors").read_bytes() == b"round 2"
     (fallback,) = [event.data["message"] for event in told if event.kind == "fallback"]
     assert "or round 2's adapter (--rounds 2)." in fallback
     assert started_by(1) == {}

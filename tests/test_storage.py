@@ -11,6 +11,7 @@ from torch import nn
 
 import executions
 from magicid_cli import adapters
+from magicid_cli.errors import MagicIDError
 from magicid_cli.models import storage, tiny
 from magicid_cli.models.execution import Execution, Storage
 from magicid_cli.models.hunyuan import Hunyuan
@@ -18,6 +19,7 @@ from magicid_cli.models.storage import PACKINGS, PackedLinear
 
 CPU = torch.device("cpu")
 SMALLER = tuple(PACKINGS)
+UNPACKED = tuple(kind for kind, packing in PACKINGS.items() if packing.product is None)
 
 
 @pytest.fixture(scope="module")
@@ -57,6 +59,7 @@ def test_the_error_is_half_a_step_at_most(kind: Storage, dtype: torch.dtype) -> 
         "int8": largest / 254,
         "nf4": largest * gaps / 2,
     }
+    bounds["fp8-products"] = bounds["fp8"]
     rounding = 2.0**-8 * weight.abs().float() if dtype == torch.bfloat16 else 1e-7
     assert (error <= bounds[kind] * 1.01 + rounding).all()
     assert error.max() > 0
@@ -98,7 +101,7 @@ def test_rows_of_zeros_stay_zeros(kind: Storage) -> None:
 # --------------------------------------------------------------------------------------------------------------- layers
 
 
-@pytest.mark.parametrize("kind", SMALLER)
+@pytest.mark.parametrize("kind", UNPACKED)
 def test_a_packed_layer_is_the_layer_with_the_restored_weight(kind: Storage) -> None:
     """Output and the input's gradient, to the bit; fewer bytes; nothing to train."""
     plain = nn.Linear(64, 48)
@@ -141,6 +144,93 @@ def test_what_cannot_be_grouped_stays_as_it_is() -> None:
     assert [type(layer) for layer in module] == [nn.Linear, PackedLinear, nn.LayerNorm]
 
 
+# ------------------------------------------------------------------------------------------------------ products in fp8
+
+
+def layers(*kinds: Storage) -> list[nn.Module]:
+    """One linear layer, stored in each way."""
+    found = []
+    for kind in kinds:
+        layer = nn.Sequential(nn.Linear(64, 48)).requires_grad_(False)
+        layer[0].weight.data = drawn()
+        layer[0].bias.data = drawn(1, 48)[0]
+        storage.store(layer, kind, CPU)
+        found.append(layer[0])
+    return found
+
+
+def tokens(dtype: torch.dtype = torch.float32) -> torch.Tensor:
+    """Rows of very different size, one of them zero."""
+    x = torch.randn(2, 5, 64, generator=torch.Generator().manual_seed(1), dtype=dtype)
+    return (x * torch.tensor([0.0, 1e-3, 1.0, 30.0, 1e4], dtype=dtype)[:, None]).requires_grad_(True)
+
+
+def test_a_product_in_fp8_is_that_of_the_rounded_numbers() -> None:
+    """Against the same sum in float64, the input rounded to 3 bits of mantissa here, a row's largest number at 448."""
+    (layer,) = layers("fp8-products")
+    assert isinstance(layer, PackedLinear)
+    x = tokens().detach()
+    each = (x.abs().amax(-1, keepdim=True) / 448).clamp(min=1e-30)
+    rounded = (x / each).to(torch.float8_e4m3fn).double() * each
+    weight = layer.weight.double() * layer.scale.double()
+    expected = rounded @ weight.T + layer.bias.double()
+    out = layer(x)
+    assert (out.shape, out.dtype) == ((2, 5, 48), torch.float32)
+    assert torch.equal(out[:, 0], layer.bias.expand(2, 48)), "a row of zeros"
+    size = expected.abs().amax(-1, keepdim=True)
+    assert ((out - expected).abs() <= 1e-5 * size).all()
+    exact = x.double() @ weight.T + layer.bias.double()
+    apart = (exact - expected).norm(dim=-1) / exact.norm(dim=-1)
+    assert apart.max() < 0.05 and apart[:, 1:].min() > 1e-4, "inexact, the same for small rows and large ones"
+
+
+def test_its_gradient_is_that_of_the_unpacked_weight() -> None:
+    gradients = []
+    for layer in layers("fp8", "fp8-products"):
+        x = tokens()
+        layer(x).sum().backward()
+        gradients.append(x.grad)
+    stored, multiplied = gradients
+    assert stored is not None and multiplied is not None
+    assert torch.equal(stored, multiplied) and stored.abs().max() > 0
+
+
+def test_a_step_with_products_in_fp8_is_close_to_one_without(folder: Path) -> None:
+    """Recomputed blocks round as the first time; in bfloat16, too."""
+    kept, again, stored = (
+        executions.training_pass(executions.opened(folder, execution))
+        for execution in (
+            Execution(base="fp8-products", keep="everything"),
+            Execution(base="fp8-products", keep="nothing"),
+            Execution(base="fp8", keep="everything"),
+        )
+    )
+    assert executions.same(kept, again)
+    assert 0 < abs(kept[0] / stored[0] - 1) < 0.05
+    ours, theirs = (torch.cat([one.flatten() for one in found[1].values()]) for found in (kept, stored))
+    assert 0 < (ours - theirs).norm() / theirs.norm() < 0.2
+    family = executions.opened(folder, Execution(base="fp8-products"), dtype=torch.bfloat16)
+    assert executions.training_pass(family)[0].isfinite()
+
+
+def test_sides_that_the_hardware_cannot_take_stay_as_they_are() -> None:
+    module = nn.Sequential(nn.Linear(40, 32), nn.Linear(32, 24), nn.Linear(32, 16)).requires_grad_(False)
+    storage.store(module, "fp8-products", CPU)
+    assert [type(layer) for layer in module] == [nn.Linear, nn.Linear, PackedLinear]
+
+
+def test_a_machine_without_such_products_says_so_before_anything_is_packed(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: Any, **__: Any) -> None:
+        raise RuntimeError("scaled_mm needs compute capability 9.0\nsecond line")
+
+    monkeypatch.setattr(storage, "scaled_mm", refuse)
+    module = nn.Sequential(nn.Linear(16, 16)).requires_grad_(False)
+    with pytest.raises(MagicIDError, match="8 bits: scaled_mm needs compute capability 9.0$") as caught:
+        storage.store(module, "fp8-products", CPU)
+    assert (caught.value.code, caught.value.exit_code) == ("fp8-products", 3) and "--base fp8" in caught.value.hint
+    assert type(module[0]) is nn.Linear
+
+
 # ----------------------------------------------------------------------------------------------------------- the family
 
 
@@ -155,7 +245,7 @@ def unpack_all(family: Hunyuan) -> None:
             setattr(layer, "__class__", nn.Linear)  # noqa: B010 (the checker takes it for a variable)
 
 
-@pytest.mark.parametrize("kind", SMALLER)
+@pytest.mark.parametrize("kind", UNPACKED)
 @pytest.mark.parametrize("keep", ["everything", "attention"])
 def test_a_step_on_a_packed_base_is_exact_for_its_weights(folder: Path, kind: Storage, keep: Any) -> None:
     family = executions.opened(folder, Execution(base=kind, keep=keep))

@@ -38,6 +38,7 @@ CODES: dict[str, Code] = {
     "model-tokenizer": Code(WEIGHTS, "a model's tokenizer does not cut the prompt template as the model expects"),
     "memory": Code(MACHINE, "the plan needs more main memory than this machine has"),
     "disk-space": Code(MACHINE, "the plan needs more disk than is free"),
+    "fp8-products": Code(MACHINE, "the GPU cannot multiply in fp8, which was asked for"),
     "gpu-missing": Code(MACHINE, "no CUDA GPU, but the model needs one or one was asked for"),
     "adapter-mismatch": Code(FAILED, "adapter weights do not fit the model or are not finite"),
     "baseline-missing": Code(MACHINE, "the environment that another method needs is not there, unfinished or outdated"),

@@ -7,13 +7,13 @@ A person can read it with `ls` and `cat`:
         references/     photos.jsonl (a verdict for each), NNN.png (crops), captions.jsonl,
                         other-captions.jsonl (edited ones of photos not used now)
         reconstruct/    metrics.jsonl, checkpoints/, static/ (latents of the photos), adapter.safetensors
-        repository/     prompts.jsonl, videos.jsonl, clips/*.mp4, latents/*.safetensors
+        repository/     prompts.jsonl, videos.jsonl, clips/*.mp4, latents/*.safetensors, step-cache.json
         scores.jsonl    one line a video and reward;  set-aside.jsonl: videos without, and why
         other-scores.jsonl  what other judges said before;  score-again.json: scores that are to be made again
         pairs.jsonl     one line a pair;  pairs.json: how they were chosen
         votes.jsonl     what people said of pairs, only ever appended to
-        prefer/         beta.json, metrics.jsonl, checkpoints/, looks.jsonl and snapshots/ of the guards, guards.json,
-                        adapter.safetensors
+        prefer/         beta.json, bank.jsonl, metrics.jsonl, checkpoints/, looks.jsonl and snapshots/ of the guards,
+                        guards.json, adapter.safetensors
         rounds/N/       repository/, scores.jsonl, …, pairs.jsonl, pairs.json and prefer/ of round N, from 2 on
         texts/          prompts and captions, encoded
         videos/         what `generate` made

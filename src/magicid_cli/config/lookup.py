@@ -289,7 +289,7 @@ def _invalid(knob: Knob, value: Any, origin: str, wanted: str) -> MagicIDError:
 
 
 def _check_shape(settings: Settings, origins: Mapping[str, str]) -> None:
-    """Frame counts the VAE would silently cut, and sizes that the transformer refuses."""
+    """Frame counts the VAE would silently cut, sizes that the transformer refuses, and what only goes together."""
     for section in ("shape", "generate", "id_animator", "consisid"):
         size, frames = f"{section}.size", f"{section}.frames"
         try:
@@ -304,6 +304,15 @@ def _check_shape(settings: Settings, origins: Mapping[str, str]) -> None:
                 f"{frames} is {count} ({origins[frames]}); the model works with 4k + 1 frames.",
                 f"Try {below} or {below + 4}.",
             )
+    strength = settings.repository.step_cache
+    whole = strength == 0 or (strength >= 2 and strength % 1 == 0)
+    if settings.repository.step_cache_kind == "taylorseer" and not whole:
+        raise MagicIDError(
+            "settings-invalid",
+            f"repository.step_cache is {strength:g} ({origins['repository.step_cache']}); with taylorseer it is the "
+            "steps from one computed step to the next, a whole number from 2 on.",
+            "Try --step-cache 2.",
+        )
     if settings.generate.negative_prompt and settings.generate.true_guidance <= 1:
         raise MagicIDError(
             "settings-invalid",

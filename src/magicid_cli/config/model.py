@@ -25,9 +25,9 @@ class ModelSettings:
     )
     base: str = setting(
         "full",
-        "How the frozen base is stored: full, or in fewer bytes and with other numbers",
+        "How the frozen base is stored: full, or in fewer bytes and with other numbers; fp8-products also computes so",
         flag="--base",
-        choices=("full", "fp8", "int8", "nf4"),
+        choices=("full", "fp8", "int8", "nf4", "fp8-products"),
     )
     memory_plan: str = setting(
         "auto",

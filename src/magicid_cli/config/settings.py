@@ -16,6 +16,7 @@ from magicid_cli.config.methods import (
     MagicMeSettings,
 )
 from magicid_cli.config.model import ModelSettings
+from magicid_cli.config.repository import RepositorySettings
 from magicid_cli.errors import MagicIDError
 
 
@@ -136,29 +137,6 @@ class ReconstructSettings:
         "What stage 1 learns from: static clips of the training length, or single frames",
         flag="--reconstruct-clip",
         choices=("static", "frame"),
-    )
-
-
-@dataclass(frozen=True)
-class RepositorySettings:
-    """The preference repository: prompts and how many videos are sampled for them."""
-
-    prompts: int = setting(
-        20,
-        "Prompts chosen by seed: from the shipped list, or for `mini` from what its drawn world has",
-        flag="--prompt-count",
-        low=1,
-    )
-    prompts_file: str = setting("", "File with one prompt a line, used instead of the shipped list", flag="--prompts")
-    tuned: int = setting(100, "Videos sampled from the stage-1 model", flag="--tuned", low=0)
-    initial: int = setting(20, "Videos sampled from the untouched model", flag="--initial", low=0)
-    steps: int = setting(50, "Denoising steps of a repository video", flag="--sample-steps", low=1)
-    guidance: float = setting(7.5, "Embedded guidance of a repository video", flag="--sample-guidance", low=0)
-    step_cache: float = setting(
-        0.0,
-        "Inexact: a denoising step whose first block changes less than this reuses the step before; 0 computes all",
-        flag="--step-cache",
-        low=0,
     )
 
 
@@ -304,6 +282,12 @@ class PreferSettings:
         "Reference of the preference: the stage-1 model (in a later round its start), or the untouched base",
         flag="--reference",
         choices=("stage-1", "base"),
+    )
+    bank: int = setting(
+        0,
+        "Inexact: draws of time and noise a pair has, the reference measured once at each; 0 draws anew at every step",
+        flag="--reference-bank",
+        low=0,
     )
     held_out_every: int = setting(
         250, "Steps between measurements of the held-out margin", flag="--held-out-every", low=1, result=False

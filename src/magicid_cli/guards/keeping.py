@@ -37,7 +37,7 @@ class Verdict:
     """What came of a guarded training.
 
     Attributes:
-        step: whose adapter was chosen.
+        step: whose adapter was chosen; 0 for the one that the round started from.
         stopped: the rule that ended the training early, or None.
         why: why it was ended, if it was, and why this step; sentences.
     """
@@ -55,6 +55,7 @@ class Looking:
         policy: samples and judges the watched videos with the policy as it is: means, and a row a video.
         stage_1: the same with the model that the round started from; in the first round that of stage 1.
         save: writes the policy as it is to an adapter file, atomically.
+        save_start: the same with the adapter that the round started from.
         start: what to call the model that the round started from.
         otherwise: what a user may type instead if every look lost something.
     """
@@ -62,6 +63,7 @@ class Looking:
     policy: Callable[[], tuple[Seen, list[dict[str, Any]]]]
     stage_1: Callable[[], tuple[Seen, list[dict[str, Any]]]]
     save: Callable[[Path], None]
+    save_start: Callable[[Path], None]
     start: str = rules.STAGE_1
     otherwise: str = "the stage-1 adapter alone (--prefer-steps 0)"
 
@@ -117,7 +119,7 @@ class Guard:
         ]
 
     def finish(self, rows: Rows, adapter: Path) -> Verdict:
-        """Choose a look's adapter, put it in its place, and write `guards.json`.
+        """Choose a look's adapter or the start's, put it in its place, and write `guards.json`.
 
         A snapshot that is not as it was written cannot be chosen, which is announced.
 
@@ -130,17 +132,19 @@ class Guard:
         start = self._looking.start
         sign = rules.ending(looks, start) if last < self._steps else None
         choice = rules.choose(looks, start)
-        while choice.step != last and not self._is_whole(choice.step):
+        while choice.step not in (0, last) and not self._is_whole(choice.step):
             message = f"The snapshot of step {choice.step} is damaged; another step is chosen instead."
             self._events.emit("fallback", message=message, stage="prefer")
             looks = [one for one in looks if one.step != choice.step]
             choice = rules.choose(looks, start)
         if choice.step == last:
             self._looking.save(adapter)  # the policy as it is
+        elif choice.step == 0:
+            self._looking.save_start(adapter)
         else:
             with atomic_path(adapter) as temporary:
                 temporary.write_bytes(self._snapshot(choice.step).read_bytes())
-        why = f"the adapter of step {choice.step}: {choice.why}"
+        why = f"the adapter of step {choice.step}: {choice.why}" if choice.step else choice.why
         if sign is not None:
             why = f"ended after step {last} of {self._steps} because {sign.why}; {why}"
         verdict = Verdict(choice.step, sign.rule if sign else None, why)

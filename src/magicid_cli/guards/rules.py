@@ -89,8 +89,8 @@ class Choice:
     """Which look's checkpoint is the best one.
 
     Attributes:
-        step: of the look.
-        qualified: whether likeness and motion are both at the start's, within `TOLERATED`.
+        step: of the look; 0 for the model that the round started from.
+        qualified: whether likeness and motion of a look are both at the start's, within `TOLERATED`.
         why: a sentence.
     """
 
@@ -197,20 +197,29 @@ def choose(looks: Sequence[Look], start: str = STAGE_1) -> Choice:
     """The best look's step, by the rewards of the watched videos alone.
 
     Among the looks that lose no more than `TOLERATED` of likeness and of motion: the largest sum of both gains. If
-    there is none: the one whose larger loss is the smallest. Of equals the later one.
+    there is none: among those that gain more of one than they lose of the other, and lose no more than `LOST`, the one
+    whose loss is the smallest. If there is none either, the start. Of equals the later one.
 
     Args:
-        looks: at least one.
+        looks: all that can be chosen, at least one.
         start: what to call the model that the round started from.
     """
     good = [one for one in looks if _worst(one) >= -TOLERATED]
     if good:
-        best = max(good, key=lambda one: (one.likeness_gain + one.motion_gain, one.step))
+        best = max(good, key=lambda one: (_sum(one), one.step))
         why = f"the best of those that keep {start}'s likeness and motion"
         return Choice(best.step, qualified=True, why=f"{why}: {_gains(best)}")
-    best = max(looks, key=lambda one: (_worst(one), one.step))
-    why = f"none keeps both likeness and motion of {start}; it loses the least"
-    return Choice(best.step, qualified=False, why=f"{why}: {_gains(best)}")
+    trades = [one for one in looks if _worst(one) >= -LOST and _sum(one) > 0]
+    best = max(trades or looks, key=lambda one: (_worst(one), one.step))
+    if trades:
+        why = f"none keeps both likeness and motion of {start}; it loses the least for what it gains"
+        return Choice(best.step, qualified=False, why=f"{why}: {_gains(best)}")
+    why = f"every look lost more than it gained against {start}, which stays; the smallest loss was step {best.step}'s"
+    return Choice(0, qualified=False, why=f"{why}: {_gains(best)}")
+
+
+def _sum(one: Look) -> float:
+    return one.likeness_gain + one.motion_gain
 
 
 def _worst(one: Look) -> float:

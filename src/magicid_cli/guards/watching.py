@@ -146,12 +146,16 @@ def open_guard(
     def save(path: Path) -> None:
         adapters.save(path, adapters.tensors(family.transformer, "policy"), spec)
 
+    def save_start(path: Path) -> None:
+        adapters.save(path, tensors, spec)
+
+    called = started_by(workspace.number)
     return Guard(
         workspace.prefer,
         steps=settings.prefer.steps,
         every=settings.prefer.watch_every,
         key=key,
-        looking=Looking(policy=watch, stage_1=start, save=save, **started_by(workspace.number)),
+        looking=Looking(policy=watch, stage_1=start, save=save, save_start=save_start, **called),
         events=events,
     )
 

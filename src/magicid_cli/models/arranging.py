@@ -9,6 +9,7 @@ from torch import nn
 from magicid_cli.models import hunyuan_attention
 from magicid_cli.models.compiling import Compiled
 from magicid_cli.models.execution import Execution, Keep
+from magicid_cli.models.hunyuan_attention import EachAlone
 from magicid_cli.models.keeping import Checkpointing
 from magicid_cli.models.kernels import Choice
 from magicid_cli.models.streaming import Streaming
@@ -33,6 +34,7 @@ class Arrangement:
         self._announce = announce
         self.blocks: Sequence[nn.Module] = [*transformer.transformer_blocks, *transformer.single_transformer_blocks]
         self.choice: Choice | None = None
+        self.attention: EachAlone | None = None
         self._wanted: tuple[object, ...] = ()
         self._checkpointing: Checkpointing | None = None
         self._streaming: Streaming | None = None
@@ -54,10 +56,9 @@ class Arrangement:
         )
         if self.choice.second_best:
             self._announce(self.choice.second_best)
-        attend = hunyuan_attention.kernel(self.choice.kernel)
-        if execution.compile:
-            # Inside compiled code no operator is seen, and what is not seen cannot be kept.
-            attend = torch.compiler.disable(attend)
+        self.attention = EachAlone(hunyuan_attention.kernel(self.choice.kernel))
+        # Inside compiled code no operator is seen, and what is not seen cannot be kept.
+        attend = torch.compiler.disable(self.attention) if execution.compile else self.attention
         hunyuan_attention.attend_without_mask(self.transformer, attend)
         self._wanted = wanted
 

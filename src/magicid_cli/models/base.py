@@ -29,6 +29,21 @@ class Shape:
         return f"{self.frames}x{self.height}x{self.width}"
 
 
+@dataclass(frozen=True)
+class StepCache:
+    """Inexact: how denoising steps of a video reuse those before them (`models.step_cache`).
+
+    Attributes:
+        kind: `first-block`, `magcache` or `taylorseer`.
+        strength: the more, the fewer steps are computed; what it measures depends on the kind.
+        ratios: what `magcache` knows of the model, one for each step.
+    """
+
+    kind: str
+    strength: float
+    ratios: tuple[float, ...] = ()
+
+
 class Family(Protocol):
     """A text-to-video model whose parts are loaded one after another.
 
@@ -110,10 +125,10 @@ class Family(Protocol):
         seed: int,
         true_guidance: float = 1.0,
         negative: "dict[str, torch.Tensor] | None" = None,
-        step_cache: float = 0.0,
+        step_cache: StepCache | None = None,
         on_step: Callable[[int], None] | None = None,
     ) -> "torch.Tensor":
         """Noise → latents by the deterministic sampler, float32 on the CPU. Needs `transformer`.
 
-        `step_cache` above 0 is inexact: a step that changes less than that is taken from the one before.
+        A `step_cache` is inexact: it takes steps from those before them.
         """

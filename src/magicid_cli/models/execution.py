@@ -6,11 +6,13 @@ Facts only: importing this loads nothing heavy, so a plan can be made where ther
 from dataclasses import dataclass
 from typing import Literal
 
-Storage = Literal["full", "fp8", "int8", "nf4"]
+Storage = Literal["full", "fp8", "int8", "nf4", "fp8-products"]
 Keep = Literal["nothing", "attention", "everything"]
 KeptIn = Literal["gpu", "pinned"]
 Offload = Literal["none", "blocks"]
 TextEncoder = Literal["full", "cpu"]
+# How true guidance is computed at a denoising step.
+Guided = Literal["one batch", "two passes"]
 Kernel = Literal["auto", "cudnn", "flash-3", "flash-2", "torch-flash", "torch-efficient", "math"]
 
 
@@ -25,14 +27,14 @@ class Execution:
     attach, `arrange`.
 
     Exact, that is the same sums in the same order as without: `keep`, `kept_in`, `offload`. Exact up to the rounding of
-    sums: `attention`, `compile`, `text_encoder`. Other numbers: `base` other than `full`; `vae_tiling` (a blend where
-    tiles meet).
+    sums: `attention`, `compile`, `text_encoder`, `guided`. Other numbers: `base` other than `full`; `vae_tiling` (a
+    blend where tiles meet).
 
     Attributes:
         base: how the frozen weights of the transformer's blocks lie in memory (`models.storage`). `full`: in the
             family's number type (2 bytes a number in bfloat16). `fp8` and `int8`: 1 byte and a scale a row; `nf4`: half
-            a byte and a scale per 64. Unpacked layer by layer when used; all that is not a block's linear layer, and
-            the adapter, stay as they are.
+            a byte and a scale per 64; `fp8-products`: as `fp8`, and forward products of such numbers. Unpacked layer by
+            layer when used; all that is not a block's linear layer, and the adapter, stay as they are.
         keep: what a training pass keeps of every block for its backward pass. `nothing`: only the block's input; the
             block is recomputed (3 L + 4.5 A in the words of `plan.costs`). `attention`: the
             attention outputs, too, one more tensor of the tokens' width a block; everything else is recomputed
@@ -46,6 +48,8 @@ class Execution:
         text_encoder: `full`: both text encoders on the device; `cpu`: both computed there, in the family's number type.
         vae_tiling: decode and encode in tiles; a whole 720p video does not fit on a GPU.
         compile: compile the repeated blocks with `torch.compile`.
+        guided: with true guidance, whether a denoising step's passes with the prompt and with the negative prompt are
+            one batch of two, which reads or unpacks the weights once, or one after the other, in half the memory.
         attention: the attention kernel by name, or `auto`: the fastest that the machine accepts (`models.kernels`).
     """
 
@@ -56,6 +60,7 @@ class Execution:
     text_encoder: TextEncoder = "full"
     vae_tiling: bool = False
     compile: bool = False
+    guided: Guided = "two passes"
     attention: Kernel = "auto"
 
     def __post_init__(self) -> None:

@@ -7,9 +7,8 @@ plain diffusers makes, up to the rounding of sums: the transformer is given a pr
 
 import gc
 import json
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import asdict
+from collections.abc import Callable
+from dataclasses import asdict, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -27,8 +26,9 @@ from transformers import PreTrainedTokenizerFast
 
 from magicid_cli import hpo
 from magicid_cli.models.arranging import Arrangement
-from magicid_cli.models.base import Part, Shape
+from magicid_cli.models.base import Part, Shape, StepCache
 from magicid_cli.models.execution import Execution
+from magicid_cli.models.guided import OneBatch
 from magicid_cli.models.hunyuan_checks import check_guidance, check_shape
 from magicid_cli.models.hunyuan_text import (
     PROMPT_TEMPLATE,
@@ -37,8 +37,10 @@ from magicid_cli.models.hunyuan_text import (
     Text,
     read_encoders,
     read_tokenizer,
+    unpadded,
 )
 from magicid_cli.models.loading import check_classes, load_weights, reading, silence_libraries
+from magicid_cli.models.sampling import evaluating, pipeline
 from magicid_cli.models.step_cache import steps_reused
 from magicid_cli.models.storage import store
 
@@ -298,7 +300,7 @@ class Hunyuan:
             guidance: value fed to the guidance embedding; it and `t` reach the model times 1000, as in sampling.
         """
         self._require_ready()
-        condition = self._conditions(text)
+        condition = unpadded(text, self.device, self.dtype)
         velocity = self.transformer(
             hidden_states=x_t[None].to(self.device, self.dtype),
             timestep=t.reshape(1).to(self.device, torch.float32) * 1000,
@@ -314,13 +316,6 @@ class Hunyuan:
         """Recompute block activations in the backward pass or keep them, until `arrange` decides."""
         self._arranged().checkpoint(self.execution if enabled else None)
 
-    def _conditions(self, text: Text) -> Text:
-        """A batch of one without padding, which `hunyuan_attention` takes for granted."""
-        length = int(text["prompt_attention_mask"].sum())
-        padded = ("prompt_embeds", "prompt_attention_mask")
-        text = {name: value[:length] if name in padded else value for name, value in text.items()}
-        return {name: value[None].to(self.device, self.dtype) for name, value in text.items()}
-
     # ------------------------------------------------------------------------------------------------------ sampling
 
     def sample(
@@ -333,7 +328,7 @@ class Hunyuan:
         seed: int,
         true_guidance: float = 1.0,
         negative: Text | None = None,
-        step_cache: float = 0.0,
+        step_cache: StepCache | None = None,
         on_step: Callable[[int], None] | None = None,
     ) -> torch.Tensor:
         """Noise → latents (C, f, h, w) by diffusers' pipeline, float32 on the CPU. Needs `transformer`.
@@ -344,9 +339,10 @@ class Hunyuan:
             steps: Euler steps.
             guidance: embedded guidance.
             seed: of the noise, which is drawn on the CPU: the same on every device.
-            true_guidance: above 1, classifier-free guidance against `negative`, at twice the time.
+            true_guidance: above 1, classifier-free guidance against `negative`, at twice the time; `execution` says
+                whether a step's two passes are one batch.
             negative: from `encode_text`; given if and only if `true_guidance` is above 1.
-            step_cache: inexact: threshold below which a step reuses the one before; 0 computes every step.
+            step_cache: inexact: how steps reuse those before them; None computes every step.
             on_step: called after each step with the number of steps done.
 
         Raises:
@@ -355,17 +351,22 @@ class Hunyuan:
         check_shape(shape)
         check_guidance(true_guidance, negative)
         self._require_ready()
-        conditions = self._conditions(text)
+        conditions, transformer = unpadded(text, self.device, self.dtype), self.transformer
         if negative is not None:
-            conditions |= {f"negative_{name}": value for name, value in self._conditions(negative).items()}
+            avoided = unpadded(negative, self.device, self.dtype)
+            conditions |= {f"negative_{name}": value for name, value in avoided.items()}
+            # A step cache judges each of the two passes by itself.
+            if self.execution.guided == "one batch" and step_cache is None:
+                transformer = self._as_one_batch(avoided)
 
         def step_done(_pipeline: Any, index: int, _timestep: Any, _tensors: Any) -> dict[str, Any]:
             if on_step is not None:
                 on_step(index + 1)
             return {}
 
-        with self._evaluating(), steps_reused(self.transformer, step_cache):
-            latents = self._sampler()(
+        compression = self._config("vae").get("spatial_compression_ratio", 8)
+        with evaluating(self.transformer), steps_reused(self.transformer, step_cache, steps):
+            latents = pipeline(transformer, self._scheduler(), compression)(
                 **conditions,
                 height=shape.height,
                 width=shape.width,
@@ -380,19 +381,12 @@ class Hunyuan:
             )[0]
         return latents[0].float().cpu()
 
-    def _sampler(self) -> HunyuanVideoPipeline:
-        absent = dict.fromkeys(("text_encoder", "tokenizer", "text_encoder_2", "tokenizer_2", "vae"))
-        pipeline = HunyuanVideoPipeline(transformer=self.transformer, scheduler=self._scheduler(), **absent)
-        # It would ask the VAE, which is not loaded now.
-        pipeline.vae_scale_factor_spatial = self._config("vae").get("spatial_compression_ratio", 8)
-        pipeline.set_progress_bar_config(disable=True)
-        return pipeline
+    def _as_one_batch(self, negative: Text) -> OneBatch:
+        attention = self._arranged().attention
+        assert attention is not None, "the kernel is chosen when the transformer is loaded"
 
-    @contextmanager
-    def _evaluating(self) -> Iterator[None]:
-        training = self.transformer.training
-        self.transformer.eval()
-        try:
-            yield
-        finally:
-            self.transformer.train(training)
+        def refused() -> None:
+            self.execution = replace(self.execution, guided="two passes")
+            self._announce("Memory does not hold both passes of true guidance at once: they follow one another.")
+
+        return OneBatch(self.transformer, negative, attention, refused)

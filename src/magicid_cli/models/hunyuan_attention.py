@@ -2,7 +2,8 @@
 
 diffusers always builds a boolean mask for the padded text. With a mask, even one that hides nothing, no flash attention
 kernel may run. One sample whose text was cut to its true length has nothing to hide: passing no mask is then exact. On
-a CPU it is the cut that matters: a short video has fewer tokens than a padded prompt.
+a CPU it is the cut that matters: a short video has fewer tokens than a padded prompt. In a batch whose texts differ in
+length, attention is the only thing that would mix padding with the rest, so there each sample attends by itself.
 
 A kernel is called through one function of queries, keys and values `(B, N, heads, width)`, and torch is told to use
 that kernel and no other: where it cannot, it raises, and never computes the slow way unseen.
@@ -54,7 +55,7 @@ class Processor:
         attention_mask: torch.Tensor | None = None,
         image_rotary_emb: tuple[torch.Tensor, torch.Tensor] | None = None,
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Video (1, N, C) and text (1, n, C) attend to each other.
+        """Video (B, N, C) and text (B, n, C) of a sample attend to each other.
 
         Args:
             attn: the block's layers.
@@ -64,7 +65,7 @@ class Processor:
             image_rotary_emb: cosines and sines of the video's positions.
 
         Returns:
-            What was (1, N, C) and (1, n, C), before the single-stream block's output layer, after the other's.
+            What was (B, N, C) and (B, n, C), before the single-stream block's output layer, after the other's.
         """
         video = hidden_states.shape[1]
         if attn.add_q_proj is None:
@@ -88,6 +89,35 @@ class Processor:
         if getattr(attn, "to_add_out", None) is not None:
             of_text = attn.to_add_out(of_text)
         return of_video, of_text
+
+
+class EachAlone:
+    """A kernel for samples whose texts differ in length: the tokens of each attend among themselves, padding to none.
+
+    No kernel needs a mask for it, and a video alone has tokens enough to fill a GPU. For sampling: without gradients.
+
+    Args:
+        attend: the kernel.
+
+    Attributes:
+        texts: tokens of each sample's text; the longest is what the others are padded to. Empty: nothing is padded.
+    """
+
+    def __init__(self, attend: Attend) -> None:
+        self.attend = attend
+        self.texts: tuple[int, ...] = ()
+
+    def __call__(self, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
+        """Attention of `(B, N, heads, width)`, the text last; zeros where there is padding."""
+        if len(set(self.texts)) < 2:
+            return self.attend(query, key, value)
+        assert len(self.texts) == len(query), "a text's length for each sample"
+        out = torch.zeros_like(query)
+        for number, text in enumerate(self.texts):
+            tokens = query.shape[1] - max(self.texts) + text
+            one = (slice(number, number + 1), slice(0, tokens))
+            out[one] = self.attend(query[one], key[one], value[one])
+        return out
 
 
 def _heads(attn: Any, states: torch.Tensor) -> torch.Tensor:

@@ -20,6 +20,14 @@ TEXT_TOKENS = 256
 PROMPT_TEMPLATE: str = DEFAULT_PROMPT_TEMPLATE["template"]
 
 
+def unpadded(text: Text, device: torch.device, dtype: torch.dtype) -> Text:
+    """A batch of one without padding, which `hunyuan_attention` takes for granted."""
+    length = int(text["prompt_attention_mask"].sum())
+    padded = ("prompt_embeds", "prompt_attention_mask")
+    text = {name: value[:length] if name in padded else value for name, value in text.items()}
+    return {name: value[None].to(device, dtype) for name, value in text.items()}
+
+
 def read_tokenizer(folder: Path) -> PreTrainedTokenizerFast:
     """Llama's tokenizer, by its file.
 

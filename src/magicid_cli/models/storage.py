@@ -5,9 +5,13 @@ than one layer's weight exists in full. Adapters may be attached before or after
 why this is not diffusers' layerwise casting, whose hooks leave a layer unpacked when a recomputation stops early, and
 which casts an adapter that is there, or comes later, with the rest.
 
+The last way also multiplies in fp8: a layer's input is rounded to e4m3, too, a scale for every token, and the products
+are added up in float32. Only the forward: the backward takes the unrounded input and the unpacked weight.
+
     fp8    float8 e4m3, a power of two for every row brings the largest number of the row to 224 ... 448
     int8   -127 ... 127, a scale for every row
     nf4    16 levels that are equally likely for normal numbers, a scale for every 64 weights (QLoRA, Dettmers 2023)
+    fp8-products    as fp8
 """
 
 from collections.abc import Callable
@@ -17,8 +21,9 @@ from typing import Any, cast
 
 import torch
 from torch import nn
-from torch.nn.functional import linear
+from torch.nn.functional import ScalingType, linear, scaled_mm
 
+from magicid_cli.errors import MagicIDError
 from magicid_cli.models.execution import Storage
 
 _FP8 = torch.float8_e4m3fn
@@ -36,11 +41,15 @@ class Packing:
         pack: (out, in) → packed numbers and scales.
         unpack: the reverse, given number type and shape.
         bytes_each: of a weight, without its scales.
+        sides: what both sides of a weight are multiples of, for hardware's sake.
+        product: multiplies rows with a packed weight as it is; None where it is unpacked for that.
     """
 
     pack: Callable[[torch.Tensor], tuple[torch.Tensor, torch.Tensor]]
     unpack: Callable[[torch.Tensor, torch.Tensor, torch.dtype, tuple[int, int]], torch.Tensor]
     bytes_each: float
+    sides: int = 1
+    product: Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor] | None = None
 
 
 def _pack_fp8(weight: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -95,10 +104,33 @@ def _unpack_nf4(packed: torch.Tensor, scale: torch.Tensor, dtype: torch.dtype, s
     return (values.view(-1, _NF4_GROUP) * scale.to(dtype)).view(shape)
 
 
+def fp8_product(rows: torch.Tensor, weight: torch.Tensor, scale: torch.Tensor) -> torch.Tensor:
+    """`rows @ (weight * scale).T`, with the rows rounded to e4m3.
+
+    Args:
+        rows: (M, in).
+        weight: (out, in), packed.
+        scale: (out, 1).
+    """
+    each = (rows.abs().amax(dim=1, keepdim=True).float() / _FP8_LARGEST).clamp(min=torch.finfo(torch.float32).tiny)
+    # On a GPU, products with a scale for each row come out in bfloat16 alone.
+    into = rows.dtype if rows.device.type == "cpu" else torch.bfloat16
+    return scaled_mm(
+        (rows.float() / each).to(_FP8),
+        weight.t(),
+        scale_a=each,
+        scale_recipe_a=ScalingType.RowWise,
+        scale_b=scale.t().float().contiguous(),
+        scale_recipe_b=ScalingType.RowWise,
+        output_dtype=into,
+    ).to(rows.dtype)
+
+
 PACKINGS: dict[Storage, Packing] = {
     "fp8": Packing(_pack_fp8, _unpack_rows, 1.0),
     "int8": Packing(_pack_int8, _unpack_rows, 1.0),
     "nf4": Packing(_pack_nf4, _unpack_nf4, 0.5),
+    "fp8-products": Packing(_pack_fp8, _unpack_rows, 1.0, 16, fp8_product),
 }
 
 
@@ -109,7 +141,10 @@ class _Product(torch.autograd.Function):
     def forward(ctx: Any, x: torch.Tensor, layer: "PackedLinear", weight: torch.Tensor) -> torch.Tensor:
         ctx.save_for_backward(weight, layer.scale)
         ctx.packing, ctx.shape = layer.packing, (layer.out_features, layer.in_features)
-        return linear(x, ctx.packing.unpack(weight, layer.scale, x.dtype, ctx.shape), layer.bias)
+        if ctx.packing.product is None:
+            return linear(x, ctx.packing.unpack(weight, layer.scale, x.dtype, ctx.shape), layer.bias)
+        out = ctx.packing.product(x.flatten(0, -2), weight, layer.scale).unflatten(0, x.shape[:-1])
+        return out if layer.bias is None else out + layer.bias
 
     @staticmethod
     def backward(ctx: Any, *gradients: torch.Tensor) -> Any:
@@ -132,25 +167,51 @@ class PackedLinear(nn.Linear):
 def store(module: nn.Module, storage: Storage, device: torch.device) -> None:
     """Pack every linear layer of a frozen module, one after another, and put it on the device.
 
-    Adapters, and weights that do not divide into groups of 64 for `nf4`, stay as they are.
+    Adapters, weights that do not divide into groups of 64 for `nf4`, and such whose sides are no multiples of 16 for
+    `fp8-products`, stay as they are.
 
     Args:
         module: its linear layers are changed in place; nothing else of it is.
         storage: how; `full` does nothing.
         device: where the packed layers go; a full layer is there only while it is packed.
+
+    Raises:
+        MagicIDError: `fp8-products` if the device cannot multiply in fp8.
     """
     if storage == "full":
         return
+    packing = PACKINGS[storage]
+    if packing.product is not None:
+        _try(packing, device)
     for name, layer in module.named_modules():
         if type(layer) is not nn.Linear or ".lora_" in name:
             continue
         if storage == "nf4" and layer.weight.numel() % _NF4_GROUP:
             continue
+        if any(side % packing.sides for side in layer.weight.shape):
+            continue
         with torch.no_grad():
-            packed, scale = PACKINGS[storage].pack(layer.weight.to(device))
+            packed, scale = packing.pack(layer.weight.to(device))
         layer.weight = nn.Parameter(packed, requires_grad=False)
         layer.register_buffer("scale", scale, persistent=False)
         if layer.bias is not None:
             layer.bias.data = layer.bias.data.to(device)
         layer.__class__ = PackedLinear
-        cast(PackedLinear, layer).packing = PACKINGS[storage]
+        cast(PackedLinear, layer).packing = packing
+
+
+def _try(packing: Packing, device: torch.device) -> None:
+    """A small product on the device, so that a machine without such products says so at once."""
+    assert packing.product is not None
+    rows = torch.ones(packing.sides, packing.sides, device=device)
+    try:
+        packing.product(rows, *packing.pack(rows))
+    except torch.OutOfMemoryError:
+        raise
+    except (RuntimeError, NotImplementedError, ValueError) as error:
+        why = next(iter(str(error).splitlines()), type(error).__name__)
+        raise MagicIDError(
+            "fp8-products",
+            f"This machine cannot multiply numbers of 8 bits: {why}",
+            "Leave the products as they are, with the base stored in the same bytes: --base fp8",
+        ) from error

@@ -30,6 +30,7 @@ from magicid_cli.plan.workload import (
     beside_gb,
     chosen,
     data_gb,
+    has_two_passes,
     training_shape,
     value_bytes_of,
     work_of,
@@ -233,7 +234,11 @@ def estimate(
         rows=tuple(rows),
         data_gb=data_gb(settings, model, photos, todo, done),
         downloads=dict(downloads),
-        assumptions=(*_assumptions(settings, model, machine, value_bytes, bool(steps)), *_of_rounds(settings)),
+        assumptions=(
+            *_assumptions(settings, model, machine, value_bytes, bool(steps)),
+            *_of_guidance(settings, held),
+            *_of_rounds(settings),
+        ),
         at_most=not all(one.exact for one in done.values()),
     )
 
@@ -301,6 +306,17 @@ def _assumptions(
         here = "These figures are" if machine.asked else "There is no GPU here: the figures are"
         return (f"{here} for one {machine.gpu}.", times, plan)
     return (times, plan)
+
+
+def _of_guidance(settings: Settings, held: Mapping[str, Choice]) -> tuple[str, ...]:
+    """How the two passes of true guidance are computed, where there are two."""
+    if "generate" not in held or not has_two_passes(settings, "generate"):
+        return ()
+    how = {
+        "one batch": "one batch of two",
+        "two passes": "one after the other: there is no memory for a batch of two",
+    }
+    return (f"True guidance: the two passes of a step are {how[held['generate'].execution.guided]}.",)
 
 
 def _of_rounds(settings: Settings) -> tuple[str, ...]:

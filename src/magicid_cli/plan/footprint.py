@@ -36,7 +36,7 @@ class Inside:
 
 # Of a weight of the blocks' linear layers that is not stored in full: its bytes, and of how many weights one shares a
 # scale of the full number type; 0 for a whole row.
-_STORED = {"fp8": (1.0, 0), "int8": (1.0, 0), "nf4": (0.5, 64)}
+_STORED = {"fp8": (1.0, 0), "fp8-products": (1.0, 0), "int8": (1.0, 0), "nf4": (0.5, 64)}
 # Without compiled code, by the bytes of a number, the kind of block and which of its layers are adapted. The adapter is
 # float32: beside bfloat16, each adapted layer casts its input and saves it, twice as large. Counted on small blocks of
 # the real classes with a rank of 1/48 of their width; `tests/test_footprint.py` counts again. What a GPU's kernels take
@@ -93,8 +93,9 @@ def memory(
     training: bool = True,
     reference: bool = False,
     execution: Execution | None = None,
+    samples: int = 1,
 ) -> Memory:
-    """Memory of one sample's pass.
+    """Memory of one pass.
 
     Args:
         arch: of the transformer.
@@ -104,6 +105,7 @@ def memory(
         training: a graph is kept.
         reference: stage 2: a frozen second adapter, and two more gradients of the pair before they are joined.
         execution: how the model is held and what is kept; the plainest way by default.
+        samples: of a batch that is computed at once, without a graph.
     """
     execution = execution or Execution()
     joint = tokens(shape, arch.token_side) + arch.text_tokens
@@ -112,7 +114,7 @@ def memory(
     device, pinned = weights(arch, execution, value_bytes)
     blocks = _blocks(arch, adapter, value_bytes)
     if not training:
-        block = max(inside.sampling for _, inside in blocks)
+        block = samples * max(inside.sampling for _, inside in blocks)
     elif execution.keep == "everything":
         block = max(inside.training - inside.saved for _, inside in blocks)
     else:

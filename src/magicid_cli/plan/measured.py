@@ -27,11 +27,12 @@ _ALWAYS = (
 )
 _DEPENDS_ON = {
     "reconstruct": (*_ALWAYS, "training.gradient_checkpointing", "reconstruct.batch", "reconstruct.clip"),
-    "sample": (*_ALWAYS, "repository.steps", "repository.step_cache"),
+    "sample": (*_ALWAYS, "repository.steps", "repository.step_cache", "repository.step_cache_kind"),
     "prefer": (
         *_ALWAYS,
         "training.gradient_checkpointing",
         "prefer.batch",
+        "prefer.bank",
         "prefer.guards",
         "prefer.watch_every",
         "prefer.watch_videos",

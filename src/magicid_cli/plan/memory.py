@@ -63,7 +63,14 @@ class Choice:
     fits: bool
 
 
-def choose(settings: Settings, machine: Machine, need: Callable[[Execution], Need], *, text_gb: float = 0.0) -> Choice:
+def choose(
+    settings: Settings,
+    machine: Machine,
+    need: Callable[[Execution], Need],
+    *,
+    text_gb: float = 0.0,
+    guided: bool = False,
+) -> Choice:
     """The first way of the plan that was asked for, or of all plans, that the machine has room for; else the last.
 
     Args:
@@ -71,9 +78,10 @@ def choose(settings: Settings, machine: Machine, need: Callable[[Execution], Nee
         machine: where it runs.
         need: what the stage takes when the model is held in a given way.
         text_gb: what the text encoders take; they go to the CPU where the GPU has not as much.
+        guided: whether every step of the stage has two passes, which are one batch where there is room for it.
     """
     found = []
-    for plan, execution in _ways(settings, machine):
+    for plan, execution in _ways(settings, machine, guided):
         if machine.gpu and text_gb + SPARE_GB > machine.gpu_memory_gb:
             execution = replace(execution, text_encoder="cpu")
         took = need(execution)
@@ -100,8 +108,15 @@ def _fits(need: Need, machine: Machine) -> bool:
     return room and need.gpu_gb + SPARE_GB <= machine.gpu_memory_gb
 
 
-def _ways(settings: Settings, machine: Machine) -> Iterator[tuple[str, Execution]]:
+def _ways(settings: Settings, machine: Machine, guided: bool) -> Iterator[tuple[str, Execution]]:
     """Memory plans and how each holds the model, in the order in which they are tried."""
+    for plan, execution in _held_ways(settings, machine):
+        if guided:
+            yield plan, replace(execution, guided="one batch")
+        yield plan, execution
+
+
+def _held_ways(settings: Settings, machine: Machine) -> Iterator[tuple[str, Execution]]:
     if machine.gpu is None:
         yield without_gpu(settings)
         return

@@ -12,7 +12,7 @@ from magicid_cli.models.catalog import video_model
 from magicid_cli.models.execution import Execution
 from magicid_cli.plan.machine import this_machine
 from magicid_cli.plan.memory import following, without_gpu
-from magicid_cli.plan.workload import HOLDING, TRAINING, beside_gb, chosen
+from magicid_cli.plan.workload import HOLDING, TRAINING, beside_gb, chosen, has_two_passes
 from magicid_cli.rounds import stage_of
 
 if TYPE_CHECKING:
@@ -61,7 +61,7 @@ def held(settings: Settings, stage: str, method: str = "") -> tuple[str, Executi
         method: another method, whose training does the work of the stage.
     """
     machine = this_machine(settings.model.device)
-    if machine.gpu is None:
+    if machine.gpu is None and not has_two_passes(settings, stage):
         return without_gpu(settings)
     left = machine.without(beside_gb(settings, machine, method))
     choice = chosen(settings, video_model(settings.model.name), left, stage)
@@ -80,8 +80,11 @@ def _next_other(settings: Settings, stage: str, name: str, plan: str, execution:
 
 
 def _felt(execution: Execution, stage: str) -> Execution:
-    """The same without what the stage does not feel: where nothing is trained, nothing is kept for a backward pass."""
-    return execution if stage in TRAINING else replace(execution, keep="nothing", kept_in="gpu")
+    """The same without what the stage does not feel: where nothing is trained, nothing is kept for a backward pass.
+
+    And where one batch of two is too much, the family has tried two passes itself.
+    """
+    return execution if stage in TRAINING else replace(execution, keep="nothing", kept_in="gpu", guided="two passes")
 
 
 def with_next_plan(work: Callable[[Settings], Result], settings: Settings, name: str, events: Events) -> Result:

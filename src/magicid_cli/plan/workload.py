@@ -121,7 +121,7 @@ def work_of(
     semantics = judging is None or "semantics" in judging.rewards
     needs = {stage: need(settings, arch, stage, value_bytes, execution) for stage, execution in held.items()}
     batch = settings.reconstruct.batch
-    negative = 2 if wanted.true_guidance > 1 else 1
+    negative = 2 if has_two_passes(settings, "generate") else 1
     return {
         "ingest": Work(photos, "photo", (), _PHOTO_S[model.name], Need(judge_gb if writes else 0.0)),
         "reconstruct": Work(
@@ -157,13 +157,17 @@ def preference(settings: Settings, arch: Architecture, execution: Execution) -> 
     """A step of stage 2: its pairs and the probe's, and its share of held-out pairs and of the guards' videos."""
     prefer, shape, steps = settings.prefer, training_shape(settings), max(1, settings.prefer.steps)
     pair = costs.preference_step(arch, shape, settings.adapter, keep=execution.keep)
+    alone = costs.training_pass(arch, shape, settings.adapter, keep=execution.keep)
     pairs = (prefer.steps + (prefer.probe_steps if prefer.beta is None else 0)) * prefer.batch
     looked_at = looks(settings)
     held_out_at = looked_at.union(range(0, prefer.steps + 1, prefer.held_out_every)) - {0}
     measured = 4 * len(held_out_at) * settings.pairs.held_out
     watched = len(looked_at) * prefer.watch_videos / steps
+    whole = measured_anew(settings, pairs)
     parts = [
-        Part("preference step", pairs / steps, pair, shape),
+        Part("preference step", whole / steps, pair, shape),
+        # Where the bank knows the reference's errors, what is left of a pair is a training pass of each video.
+        Part("stage-1 step", 2 * (pairs - whole) / steps, alone, shape),
         # Forwards with an adapter on, as a sampler's steps are.
         Part("sampling step", measured / steps, costs.forward(arch, shape, settings.adapter), shape),
         *(
@@ -172,6 +176,15 @@ def preference(settings: Settings, arch: Architecture, execution: Execution) -> 
         ),
     ]
     return tuple(part for part in parts if part.times)
+
+
+def measured_anew(settings: Settings, pairs: float) -> float:
+    """Of so many pairs that are trained on, how many have their reference measured: all of them without a bank.
+
+    A pair's draw is taken at random, so of `k` draws `k (1 - (1 - 1/k)^n)` are expected to be met in `n` steps.
+    """
+    draws, each = settings.prefer.bank, pairs / settings.pairs.count
+    return pairs if not draws else settings.pairs.count * draws * (1 - (1 - 1 / draws) ** each)
 
 
 def need(settings: Settings, arch: Architecture, stage: str, value_bytes: int, execution: Execution) -> Need:
@@ -188,6 +201,7 @@ def need(settings: Settings, arch: Architecture, stage: str, value_bytes: int, e
         training=stage in TRAINING,
         reference=stage == "prefer",
         execution=execution,
+        samples=2 if execution.guided == "one batch" else 1,
     )
     decoding = footprint.decoding_memory(arch, shape, value_bytes=value_bytes)
     beside = stage == "generate" or (stage == "prefer" and bool(looks(settings)))
@@ -221,11 +235,17 @@ def chosen(settings: Settings, model: VideoModel, machine: Machine, stage: str) 
     def needs(execution: Execution) -> Need:
         return need(settings, arch, stage, value_bytes, execution)
 
-    choice = choose(settings, machine, needs, text_gb=footprint.text_memory(arch, value_bytes))
+    guided, text_gb = has_two_passes(settings, stage), footprint.text_memory(arch, value_bytes)
+    choice = choose(settings, machine, needs, text_gb=text_gb, guided=guided)
     if stage in TRAINING:
         return choice
     # Nothing is kept for a backward pass that never comes, and every attention kernel will do.
     return replace(choice, execution=replace(choice.execution, keep="nothing", kept_in="gpu"))
+
+
+def has_two_passes(settings: Settings, stage: str) -> bool:
+    """Whether every denoising step of the stage has a pass with the prompt and one with the negative prompt."""
+    return stage == "generate" and settings.generate.true_guidance > 1
 
 
 def looks(settings: Settings) -> set[int]:

@@ -3,14 +3,12 @@
 Two adapters sit on one frozen base: `reference` (stage 1, frozen) and `policy` (starts as its copy); in a later round
 both are what the round before ended with. A step draws one time and one noise for both videos of a pair, measures the
 reference's two errors without gradient, then lets `hpo.accumulate_preference` form the exact gradient with one video's
-graph alive at a time (`method.md` 5). The settings may ask for other draws, for the bare base as reference, and for
-further terms in the loss.
+graph alive at a time (`method.md` 5). The settings may ask for other draws, also out of a bank of fixed ones, for the
+bare base as reference, and for further terms in the loss.
 """
 
 import shutil
-from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -27,6 +25,7 @@ from magicid_cli.models.catalog import video_model
 from magicid_cli.named_files import by_content
 from magicid_cli.plan import running
 from magicid_cli.plan.begun import Begun, of_training
+from magicid_cli.preference import Bank, Pair, draw
 from magicid_cli.reconstruction import schedule
 from magicid_cli.rounds import FIRST
 from magicid_cli.workspace import Workspace, digest, file_digest, read_json, read_lines, write_json
@@ -73,15 +72,6 @@ class PreferResult:
     chosen: int
     stopped: str | None
     why: str
-
-
-@dataclass(frozen=True)
-class Pair:
-    """A pair ready to train on: latents `(C, f, h, w)` on disk, conditioning in memory."""
-
-    winner: Path
-    rejected: Path
-    text: dict[str, torch.Tensor]
 
 
 def reads(settings: Settings) -> tuple[str, ...]:
@@ -144,7 +134,8 @@ def run(workspace: Workspace, settings: Settings, events: Events) -> PreferResul
     running.arrange(family, NAME, events)
 
     probe_key = probe_key_of(workspace, settings, family.commit)
-    beta, beta_from = choose_beta(workspace, settings, family, train_pairs, probe_key, events)
+    bank = open_bank(workspace, settings, probe_key)
+    beta, beta_from = choose_beta(workspace, settings, family, train_pairs, probe_key, events, bank)
     adapters.load_tensors(family.transformer, "policy", tensors)
     key = run_key(workspace, settings, family.commit, beta)
     guard = None
@@ -159,7 +150,7 @@ def run(workspace: Workspace, settings: Settings, events: Events) -> PreferResul
         seed=training_seed(workspace, settings),
         key=key,
         folder=workspace.prefer,
-        accumulate=lambda batch: accumulate(family, train_pairs, batch, settings, beta),
+        accumulate=lambda batch: accumulate(family, train_pairs, batch, settings, beta, bank),
         events=events,
         after_step=watch.measure if watch else None,
         guard=guard,
@@ -221,53 +212,20 @@ def training_seed(workspace: Workspace, settings: Settings) -> int:
     return (settings.seed or 0) if workspace.number == FIRST else workspace.seed_of(settings.seed, NAME)
 
 
-@dataclass(frozen=True)
-class Draw:
-    """One pair at one time with one noise: four errors waiting to be measured.
-
-    Attributes:
-        winner: measures the policy's error on the preferred video, with its graph.
-        rejected: the same for the rejected video.
-        winner_reference: the reference's error on the preferred video.
-        rejected_reference: the reference's error on the rejected video.
-        t: the time, in (0, 1); the winner's, if each video has its own.
-    """
-
-    winner: Callable[[], torch.Tensor]
-    rejected: Callable[[], torch.Tensor]
-    winner_reference: torch.Tensor
-    rejected_reference: torch.Tensor
-    t: float
-
-
-def draw(family: Family, pair: Pair, generator: torch.Generator, settings: Settings) -> Draw:
-    """Draw the time and the noise that both videos of the pair share, unless each has its own; measure the reference.
-
-    The policy is selected (trainable) when this returns.
-    """
-    latents = [conditioning.load_tensors(path)["latents"] for path in (pair.winner, pair.rejected)]
-
-    def time_and_noise() -> tuple[torch.Tensor, torch.Tensor]:
-        t = family.timesteps(1, generator, settings.training.timesteps)
-        return t, torch.randn(latents[0].shape, generator=generator)
-
-    def error(x0: torch.Tensor, t: torch.Tensor, noise: torch.Tensor) -> torch.Tensor:
-        x_t, target = family.noised(x0, noise, t)
-        return hpo.error(target.to(family.device), family.predict(x_t, t, pair.text, settings.training.guidance))
-
-    first = time_and_noise()
-    second = time_and_noise() if settings.prefer.noise == "independent" else first
-    winner, rejected = partial(error, latents[0], *first), partial(error, latents[1], *second)
-    reference = None if settings.prefer.reference == "base" else "reference"
-    adapters.select(family.transformer, reference, trainable=False)
-    with torch.no_grad():
-        references = winner(), rejected()
-    adapters.select(family.transformer, "policy", trainable=True)
-    return Draw(winner, rejected, *references, float(first[0]))
+def open_bank(workspace: Workspace, settings: Settings, key: str) -> Bank | None:
+    """The fixed draws of all training pairs, if the settings ask for some; the probe and the training share them."""
+    draws = settings.prefer.bank
+    seed = training_seed(workspace, settings)
+    return Bank(draws, seed, workspace.prefer / "bank.jsonl", key) if draws else None
 
 
 def accumulate(
-    family: Family, pairs: list[Pair], batch: training.Batch, settings: Settings, beta: float | None
+    family: Family,
+    pairs: list[Pair],
+    batch: training.Batch,
+    settings: Settings,
+    beta: float | None,
+    bank: Bank | None = None,
 ) -> dict[str, float]:
     """Leave the gradient of the mean preference loss over the batch's pairs in the policy.
 
@@ -277,6 +235,7 @@ def accumulate(
         batch: which of them, and the generator of their noise and times.
         settings: guidance and the law of the timesteps.
         beta: strength of the preference; None for the small-beta limit of the probe.
+        bank: fixed draws to choose from; by default every step draws anew.
 
     Returns:
         Means over the batch: `loss`, `margin`, `winner_shift` (e_w - e_w0), `rejected_shift` (e_l - e_l0),
@@ -286,7 +245,10 @@ def accumulate(
     buffer = [torch.zeros_like(parameter) for parameter in parameters]
     steps, t = [], 0.0
     for item in batch.items:
-        drawn = draw(family, pairs[item], batch.generator, settings)
+        if bank:
+            drawn = bank.draw(family, pairs, item, batch.generator, settings)
+        else:
+            drawn = draw(family, pairs[item], batch.generator, settings)
         steps.append(
             hpo.accumulate_preference(
                 drawn.winner,
@@ -348,7 +310,13 @@ class HeldOut:
 
 
 def choose_beta(
-    workspace: Workspace, settings: Settings, family: Family, pairs: list[Pair], key: str, events: Events
+    workspace: Workspace,
+    settings: Settings,
+    family: Family,
+    pairs: list[Pair],
+    key: str,
+    events: Events,
+    bank: Bank | None = None,
 ) -> tuple[float, str]:
     """The strength of the preference, and how it was found.
 
@@ -374,7 +342,7 @@ def choose_beta(
         seed=training_seed(workspace, settings),
         key=key,
         folder=folder,
-        accumulate=lambda batch: accumulate(family, pairs, batch, settings, None),
+        accumulate=lambda batch: accumulate(family, pairs, batch, settings, None, bank),
         events=events,
     )
     reached = margins(workspace, family, pairs[:PROBE_PAIRS], settings, _PROBE_SALT, settings.prefer.winner_guard)

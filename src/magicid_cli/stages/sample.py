@@ -25,6 +25,7 @@ from magicid_cli.plan.begun import Begun
 from magicid_cli.plan.costs import GB
 from magicid_cli.plan.workload import clip_bytes
 from magicid_cli.prompts import choose, drawn
+from magicid_cli.step_caching import step_cache_of
 from magicid_cli.workspace import Workspace, append_line, digest, file_digest, read_lines, write_lines
 
 NAME = "sample"
@@ -230,6 +231,8 @@ def work(
     stored: dict[str, Any] = {} if settings.model.base == "full" else {"base": settings.model.base}
     if settings.repository.step_cache:
         stored["step_cache"] = settings.repository.step_cache
+        if settings.repository.step_cache_kind != "first-block":
+            stored["step_cache_kind"] = settings.repository.step_cache_kind
     adapter = file_digest(workspace.start)
     items = []
     for origin, count in (("tuned", settings.repository.tuned), ("initial", settings.repository.initial)):
@@ -292,7 +295,9 @@ def denoise(
     adapters.attach(family.transformer, "reference", spec, seed=0)
     adapters.load_tensors(family.transformer, "reference", tensors)
     running.arrange(family, NAME, events)
-    denoising_s = 0.0
+    begun = time.monotonic()
+    cache = step_cache_of(workspace, settings, family, texts, chosen_prompts(settings)[0], events)
+    denoising_s = time.monotonic() - begun
     for number, item in enumerate(items, 1):
         begun = time.monotonic()
         adapters.select(family.transformer, "reference" if item.origin == "tuned" else None, trainable=False)
@@ -302,7 +307,7 @@ def denoise(
             steps=settings.repository.steps,
             guidance=settings.repository.guidance,
             seed=item.seed or 0,
-            step_cache=settings.repository.step_cache,
+            step_cache=cache,
         )
         denoising_s += time.monotonic() - begun
         path = workspace.repository / latents_name(item)

@@ -93,6 +93,8 @@ def chosen(workspace: Workspace, manifest: Mapping[str, Any]) -> str:
     if not path.is_file():
         return "The adapter is that of the last step of stage 2; the guards were off."
     found = read_json(path)
+    if not found["step"]:
+        return f"Chosen: what stage 2 started from. {_sentence(found['why'])}"
     return f"Chosen: step {found['step']} of {found['steps']} in stage 2. {_sentence(found['why'])}"
 
 

@@ -11,10 +11,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from album import SMALL
-from magicid_cli import competition, config, generation, methods
+from magicid_cli import competition, config, generation, methods, video
 from magicid_cli.baselines import dreambooth
 from magicid_cli.cli.app import main
 from magicid_cli.errors import MagicIDError
@@ -133,6 +134,29 @@ def test_what_fvd_s_reference_set_differs_in_is_said_beside_it(alice: Path) -> N
     assert collecting.untouched_apart(identity, asked.settings, alike, prompts) == ""
     inexact = config.with_values(asked.settings, {"repository.step_cache": 0.1})
     assert "step cache of 0.1" in collecting.untouched_apart(identity, inexact, alike, prompts)
+
+
+def test_methods_of_other_frame_rates_are_told_apart_in_every_form(
+    alice: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Videos of 8 and of 6 frames a second, as if both methods had made them before."""
+    noise = np.random.default_rng(0).integers(0, 256, (9, 32, 48, 3), dtype=np.uint8)
+    there = dict[str, list[Path]]()
+    for name, rate in (("magicid", 8), ("id-animator", 6)):
+        there[name] = [tmp_path / f"{name}.mp4"]
+        video.write_video(there[name][0], noise, rate)
+    monkeypatch.setattr(competition, "made_before", lambda identity, name, settings: there[name])
+    asked = ["compare", "alice", "--methods", ",".join(there), "--test-prompts", "1", "--device", "cpu", "--yes"]
+    told = "Frames a second: 6; of MagicID: 8."
+    assert main([*asked, "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)["data"]["evaluations"]
+    assert [one["videos"][0]["fps"] for one in found.values()] == [8, 6]
+    assert [any(told in note for note in one["notes"]) for one in found.values()] == [False, True]
+    folder = Workspace("alice").path / "compare"
+    for file in ("table.md", "table.json", "table.tex"):
+        assert told in (folder / file).read_text(encoding="utf-8")
+    assert main(asked) == 0
+    assert told in " ".join(capsys.readouterr().out.split())
 
 
 def test_a_method_s_model_is_gone_when_its_videos_are_made(alice: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -305,6 +305,21 @@ def test_a_branch_that_moves_changes_no_record(
     assert read_lines(alice.videos / "videos.jsonl")[-1]["commit"] == now
 
 
+def test_what_was_settled_is_loaded_whatever_the_branch_means_by_then(served: HubServer, tmp_path: Path) -> None:
+    """The branch moves between the look at what was made before, which goes by the commit, and the loading."""
+    method, source = METHODS["id-animator"], METHOD_WEIGHTS["id-animator"][0].source
+    settings = config.resolve({"model.name": "tiny", "model.device": "cpu"}).settings
+    before, at = untrained.fetch(method, settings, Events()), untrained.commits(method)
+    settled = dict(at)
+    shutil.copytree(served.repo(tiny_animator.SPACE).folder, tmp_path / "moved")
+    (tmp_path / "moved" / "news.json").write_text("{}")
+    now = served.add(tiny_animator.SPACE, tmp_path / "moved")
+    magicid_hub.fetch_repo(source, patterns=["news.json"], offline=False, events=Events())
+    assert untrained.commits(method)[tiny_animator.SPACE] == now
+    assert untrained.fetch(method, settings, Events(), at) == before and at == settled
+    assert untrained.fetch(method, settings, Events())[0] != before[0]
+
+
 def test_several_prompts_are_one_loading(served: HubServer, alice: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
     settings, loaded = config.resolve({"model.name": "tiny", "model.device": "cpu"}).settings, list[str]()
     real = Animator.__init__

@@ -329,6 +329,10 @@ def test_memory_inside_a_block_follows_from_what_is_adapted_and_whether_it_is_tr
     assert [block(targets, True) for targets in ("attention", "attention+mlp")] == pytest.approx([35.2, 50.4])
     assert [block(targets, False) for targets in ("attention", "attention+mlp")] == pytest.approx([21, 29])
     assert block("attention", True, double_only=True) == pytest.approx(32.3)
+    # With products in 8 bits: 1.6 tensors more while a single block is recomputed, and 16.8 million numbers twice.
+    products = Execution(base="fp8-products")
+    found = footprint.memory(LARGE, shape, ATTENTION, execution=products).block
+    assert found == pytest.approx(36.8 * hidden + 2 * 2**26 / 1e9)
     # An adapter on the MLPs, too, is more than plan 24gb promises for attention alone at this shape.
     wanted = settings(shape__size="1280x720", model__memory_plan="24gb", adapter__targets="attention+mlp")
     choice = by_stage(estimated(wanted, on=replace(H100, gpu_memory_gb=25.3)))["prefer"].held

@@ -165,13 +165,14 @@ def _kept(
     """
     if execution.keep == "everything":
         return sum(count * (1 + inside.saved) for count, inside in blocks) * hidden, 0.0
-    each = 2 if execution.keep == "attention" else 1
+    outputs = 1 if execution.keep == "attention" else 0
     # With an attention output stays the float32 logarithm of its normaliser, a number for each token and head.
     normaliser = arch.blocks * joint * arch.heads * 4 / GB if execution.keep == "attention" else 0.0
-    if execution.kept_in == "pinned":
-        # Of one block they go or come while another's are used.
-        return 2 * each * hidden + normaliser, arch.blocks * each * _rounded(hidden)
-    return arch.blocks * each * hidden + normaliser, 0.0
+    # Inputs, and outputs of attention, that wait in main memory.
+    away = {"gpu": 0, "inputs pinned": 1, "pinned": 1 + outputs}[execution.kept_in]
+    # Of one block they go or come while another's are used.
+    here = 2 * away + arch.blocks * (1 + outputs - away)
+    return here * hidden + normaliser, arch.blocks * away * _rounded(hidden)
 
 
 def _rounded(size_gb: float) -> float:

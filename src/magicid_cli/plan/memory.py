@@ -1,6 +1,7 @@
 """Memory plans: how the model is held so that a stage fits a GPU. None of them changes what a run makes.
 
-    80gb   the base on the GPU; attention outputs kept, on the GPU or, where that is too much, in main memory
+    80gb   the base on the GPU; blocks' inputs and attention outputs kept, where that is too much the inputs, then both,
+           in main memory
     48gb   the base on the GPU; blocks recomputed whole, their inputs wait in main memory
     24gb   the blocks' weights in main memory, two blocks at a time on the GPU; else as 48gb
 
@@ -19,15 +20,17 @@ from magicid_cli.plan.machine import Machine
 
 # What a plan leaves free on the GPU, in GB, and the share of main memory that it may lock.
 SPARE_GB, PINNED_SHARE = 1.0, 0.75
-# What a plan takes at most, in GB, however large the GPU is: estimates are not that good, and others need some, too.
+# What a plan takes at most, in GB, however large the GPU is, if it was asked for by name; else a larger GPU may be used
+# up to a share of what it has free. Estimates are not that good, and others need some, too.
 MOST_GB = {"80gb": 76.0, "48gb": 46.0, "24gb": 23.0}
+_MOST_SHARE = 0.89
 
 _ON_GPU = Execution(vae_tiling=True)
 _INPUTS_OUT = replace(_ON_GPU, kept_in="pinned")
 _ATTENTION = replace(_ON_GPU, keep="attention")
 # Largest first; a plan's ways of being held, too.
 PLANS: dict[str, tuple[Execution, ...]] = {
-    "80gb": (_ATTENTION, replace(_ATTENTION, kept_in="pinned")),
+    "80gb": (_ATTENTION, replace(_ATTENTION, kept_in="inputs pinned"), replace(_ATTENTION, kept_in="pinned")),
     "48gb": (_INPUTS_OUT,),
     "24gb": (replace(_INPUTS_OUT, offload="blocks"),),
 }
@@ -85,11 +88,17 @@ def choose(
         if machine.gpu and text_gb + SPARE_GB > machine.gpu_memory_gb:
             execution = replace(execution, text_encoder="cpu")
         took = need(execution)
-        fits = _fits(took, machine) and took.gpu_gb <= MOST_GB.get(plan, math.inf)
+        fits = _fits(took, machine) and took.gpu_gb <= _most_gb(plan, settings, machine)
         found.append(Choice(plan, execution, took, fits))
         if fits:
             break
     return found[-1]
+
+
+def _most_gb(plan: str, settings: Settings, machine: Machine) -> float:
+    """What a plan may take; without one there is no bound."""
+    most = MOST_GB.get(plan, math.inf)
+    return max(most, _MOST_SHARE * machine.gpu_memory_gb) if settings.model.memory_plan == "auto" else most
 
 
 def without_gpu(settings: Settings) -> tuple[str, Execution]:

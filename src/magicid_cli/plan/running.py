@@ -109,7 +109,8 @@ def with_next_plan(work: Callable[[Settings], Result], settings: Settings, name:
     plan, execution = held(settings, stage, name)
     after = _next_other(settings, stage, name, plan, execution)
     try:
-        return work(with_values(settings, {"model.memory_plan": plan}) if plan else settings)
+        # Not with the plan by name: what is asked for by name keeps to its card's memory, whatever is there.
+        return work(settings)
     except torch.OutOfMemoryError:
         if after is None:
             raise

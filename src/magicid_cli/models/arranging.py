@@ -71,6 +71,9 @@ class Arrangement:
         if self._checkpointing:
             self._checkpointing.finish()
         self.attend(execution)
+        # Before blocks come and go: compiled code is what they come for, and knows nothing of it.
+        if execution.compile and self._compiled is None:
+            self._compiled = Compiled(self.blocks, self._announce)
         if execution.offload == "blocks" and self._streaming is None:
             self._streaming = Streaming(self.blocks, self.device)
             self._place_the_rest()
@@ -80,8 +83,6 @@ class Arrangement:
                 self._streaming = None
             self.transformer.to(self.device)
         self.checkpoint(execution if execution.keep != "everything" else None)
-        if execution.compile and self._compiled is None:
-            self._compiled = Compiled(self.blocks, self._announce)
 
     def _place_the_rest(self) -> None:
         """Everything outside the blocks goes to the device."""

@@ -757,6 +757,49 @@ def test_main_memory_that_does_not_suffice_is_named() -> None:
     assert plan.check(estimated(settings(model__base="nf4"), on=replace(H100, gpu_memory_gb=25.3, ram_gb=32.0))) == []
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+def test_weights_in_the_number_type_of_their_files_are_mapped_and_others_are_copied(
+    checkpoint: Path, dtype: torch.dtype
+) -> None:
+    """The tiny model's files are float32: as such, every weight lies in a file that is mapped, and none otherwise."""
+    family = Hunyuan(checkpoint, commit="tiny", device="cpu", dtype=dtype)
+    family.load("transformer")
+    mapped = []
+    for line in Path("/proc/self/maps").read_text(encoding="utf-8").splitlines():
+        if line.endswith(".safetensors") and str(checkpoint) in line:
+            mapped.append(range(*(int(end, 16) for end in line.split()[0].split("-"))))
+    inside = [any(one.data_ptr() in there for there in mapped) for one in family.transformer.parameters()]
+    assert len(inside) > 50 and set(inside) == {dtype == torch.float32}
+
+
+def test_main_memory_while_the_model_is_read_is_part_of_the_plan() -> None:
+    """By hand: 7.63e9 numbers of the text encoders in 2 bytes are 15.3 GB; 12.8e9 of the base in 4 are 51.3."""
+    nf4: dict[str, Any] = {"model__base": "nf4"}
+    small = replace(H100, gpu_memory_gb=25.3, ram_gb=16.2)
+    error = problem(estimated(settings(**nf4), on=small))
+    assert error.code == "memory" and "about 16 GB of main memory while the model is read" in error.message
+    assert plan.check(estimated(settings(**nf4), on=replace(small, ram_gb=16.3))) == []
+    assert plan.check(estimated(settings(**nf4), on=replace(small, asked=True))) == []
+    on_cpu = replace(H100, gpu_memory_gb=17.0, ram_gb=16.3)  # the text encoders compute in main memory
+    assert "about 18 GB of main memory while" in problem(estimated(settings(**nf4), on=on_cpu)).message
+    error = problem(estimated(settings(**nf4, model__dtype="float32"), on=replace(H100, ram_gb=52.0)))
+    assert "about 52 GB of main memory while" in error.message and "--dtype bfloat16" in error.hint
+    without = replace(H100, gpu=None, gpu_memory_gb=0.0, rates=None, ram_gb=51.0)
+    assert (
+        "about 51 GB of main memory while"
+        in problem(estimated(settings(**nf4, model__device="cpu"), on=without)).message
+    )
+    held = by_stage(estimated(settings(**nf4, model__device="cpu"), on=without))["sample"].held
+    assert held is not None and held.need.gpu_gb < 51 and not held.fits
+
+
+def test_a_plan_by_name_that_takes_more_than_its_card_has_says_so() -> None:
+    wanted = settings(shape__size="1280x720", shape__frames=129, model__memory_plan="24gb")
+    error = problem(estimated(wanted, on=replace(H100, gpu_memory_gb=50.0)))
+    assert error.code == "gpu-memory" and "about 32 GB of GPU memory with memory plan 24gb" in error.message
+    assert "takes 23 GB at most" in error.message and error.hint == "This fits: --memory-plan auto"
+
+
 # --- what the machine lacks ---------------------------------------------------------------------------------------
 
 

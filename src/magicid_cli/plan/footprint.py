@@ -219,6 +219,19 @@ def text_memory(arch: Architecture, value_bytes: int) -> float:
     return 1.1 * arch.text_parameters * value_bytes / GB
 
 
+def loading_memory(arch: Architecture, execution: Execution, value_bytes: int) -> float:
+    """Main memory that is taken while parts are read, in GB, on the way to the device.
+
+    What is read in the number type of its file is mapped, and its pages are given back when memory runs short: so the
+    base in two bytes, which its files have, too. Whatever is converted is there as a copy: the base in four bytes, the
+    text encoders in any type, for their files may have another one of two bytes.
+    """
+    text = arch.text_parameters * value_bytes / GB
+    if execution.text_encoder == "cpu":
+        text = text_memory(arch, value_bytes)
+    return text if value_bytes == 2 else max(text, parameters(arch) * value_bytes / GB)
+
+
 def decoding_memory(arch: Architecture, shape: Shape, *, value_bytes: int = 2) -> float:
     """Peak memory of the VAE while it decodes a video, tile after tile, in GB."""
     tile = min(pixels(shape), _TILE_PIXELS)

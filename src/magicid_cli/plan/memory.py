@@ -18,7 +18,8 @@ from magicid_cli.config import Settings
 from magicid_cli.models.execution import Execution, Kernel, Storage
 from magicid_cli.plan.machine import Machine
 
-# What a plan leaves free on the GPU, in GB, and the share of main memory that it may lock.
+# What a plan leaves free on the GPU, and of main memory while the model is read, in GB; the share of main memory that
+# it may lock.
 SPARE_GB, PINNED_SHARE = 1.0, 0.75
 # What a plan takes at most, in GB, however large the GPU is, if it was asked for by name; else a larger GPU may be used
 # up to a share of what it has free. Estimates are not that good, and others need some, too.
@@ -43,10 +44,12 @@ class Need:
     Attributes:
         gpu_gb: peak on the GPU, or in main memory where there is none.
         pinned_gb: page-locked main memory.
+        loading_gb: main memory while the parts are read, one after another; before anything is page-locked.
     """
 
     gpu_gb: float
     pinned_gb: float = 0.0
+    loading_gb: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -112,9 +115,19 @@ def without_gpu(settings: Settings) -> tuple[str, Execution]:
 
 def _fits(need: Need, machine: Machine) -> bool:
     if machine.gpu is None:
-        return need.gpu_gb <= machine.ram_gb
-    room = machine.asked or need.pinned_gb <= PINNED_SHARE * machine.ram_gb
+        return max(need.gpu_gb, need.loading_gb) <= machine.ram_gb
+    room = machine.asked or (can_pin(need, machine) and can_load(need, machine))
     return room and need.gpu_gb + SPARE_GB <= machine.gpu_memory_gb
+
+
+def can_pin(need: Need, machine: Machine) -> bool:
+    """Whether main memory has room for what leaves the GPU."""
+    return need.pinned_gb <= PINNED_SHARE * machine.ram_gb
+
+
+def can_load(need: Need, machine: Machine) -> bool:
+    """Whether main memory holds what is read on the way to the GPU, and the process itself beside it."""
+    return need.loading_gb + SPARE_GB <= machine.ram_gb
 
 
 def _ways(settings: Settings, machine: Machine, guided: bool) -> Iterator[tuple[str, Execution]]:

@@ -3,9 +3,23 @@
 On a CPU the same calls copy at once: one code, tested anywhere.
 """
 
+import gc
 from typing import Any
 
 import torch
+
+
+def give_back() -> None:
+    """Hand memory that nothing refers to any more back to the machine: the GPU's, and page-locked main memory.
+
+    Torch keeps both for later, and what is page-locked is lost to everything else.
+    """
+    gc.collect()
+    if torch.cuda.is_initialized():
+        torch.cuda.empty_cache()
+        # Torch 2.11 has it under a private name alone.
+        public = getattr(torch.accelerator, "empty_host_cache", None)
+        (public or getattr(torch._C, "_host_emptyCache"))()  # noqa: B009 (the checker knows neither)
 
 
 class Transfers:

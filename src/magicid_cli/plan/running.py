@@ -1,6 +1,5 @@
 """Opening a model the way the memory plan says, and going on with the next plan where that was too much."""
 
-import gc
 from collections.abc import Callable
 from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, TypeVar
@@ -106,6 +105,8 @@ def with_next_plan(work: Callable[[Settings], Result], settings: Settings, name:
         return work(settings)
     import torch
 
+    from magicid_cli.models.transfers import give_back
+
     plan, execution = held(settings, stage, name)
     after = _next_other(settings, stage, name, plan, execution)
     try:
@@ -115,9 +116,7 @@ def with_next_plan(work: Callable[[Settings], Result], settings: Settings, name:
         if after is None:
             raise
     # Outside the handler: the exception held the frames, and with them the graph.
-    gc.collect()
-    if torch.cuda.is_available():
-        torch.cuda.empty_cache()
+    give_back()
     tried = f"memory plan {plan}" if plan else "all of the model in memory"
     message = f"Memory ran out at '{name}' with {tried}: it goes on with memory plan {after}, from what was finished."
     events.emit("fallback", message=message, stage=name)

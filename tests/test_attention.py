@@ -152,6 +152,15 @@ def test_a_kernel_that_computes_something_else_is_refused(monkeypatch: pytest.Mo
     assert why == "its numbers are not those of attention"
 
 
+def test_memory_that_runs_out_in_the_trial_refuses_no_kernel(monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: torch.Tensor) -> torch.Tensor:
+        raise RuntimeError("cuDNN error: CUDNN_STATUS_ALLOC_FAILED")
+
+    monkeypatch.setattr(hunyuan_attention, "kernel", lambda _: full)
+    with pytest.raises(torch.OutOfMemoryError):
+        hunyuan_attention.refusal("torch-flash", CPU, torch.float32, 32)
+
+
 def test_a_package_that_does_not_load_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "flash_attn_interface.py").write_text("raise ImportError('undefined symbol: _ZN3c10')\n")
     monkeypatch.syspath_prepend(tmp_path)

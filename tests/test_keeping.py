@@ -219,6 +219,17 @@ def test_copies_run_ahead_of_the_computation() -> None:
     ]
 
 
+def test_memory_that_cannot_be_page_locked_is_memory_that_ran_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The next memory plan locks less; to CUDA it is a plain error."""
+
+    def refuse(*_: Any, **__: Any) -> None:
+        raise RuntimeError("CUDA error: invalid argument")
+
+    monkeypatch.setattr(torch, "empty_like", refuse)
+    with pytest.raises(torch.OutOfMemoryError, match="page-locked: CUDA error: invalid"):
+        Transfers(torch.device("cpu")).to_host(torch.ones(3))
+
+
 def test_what_waits_in_main_memory_keeps_its_layout() -> None:
     """Attention gives a transposed view: copied into another layout, it would be transposed on the device first."""
     transfers = Transfers(torch.device("cpu"))

@@ -14,7 +14,7 @@ import torch
 from diffusers import AutoencoderKLHunyuanVideo, HunyuanVideoTransformer3DModel
 from torch.utils.flop_counter import FlopCounterMode
 
-from magicid_cli import adapters, hub, plan
+from magicid_cli import adapters, hub, models, plan
 from magicid_cli.baselines import consisid, id_animator
 from magicid_cli.config import AdapterSettings, Settings, resolve, with_values
 from magicid_cli.errors import CODES, MACHINE, MagicIDError
@@ -27,6 +27,7 @@ from magicid_cli.models.hunyuan import Hunyuan
 from magicid_cli.models.transfers import Transfers
 from magicid_cli.plan import costs, footprint, known, machine, measured, running, workload
 from magicid_cli.plan import memory as memory_plans
+from out_of_memory import IDS, SAID
 
 RUN = ("ingest", "reconstruct", "sample", "score", "select", "prefer")
 LARGE = costs.ARCHITECTURES["hunyuan-video"]
@@ -1114,3 +1115,32 @@ def test_out_of_memory_leads_to_a_plan_that_differs_for_the_stage(
     with pytest.raises(torch.OutOfMemoryError):
         running.with_next_plan(work, settings, name, Events())
     assert tried == ([plans[0], "given back", plans[1]] if len(plans) > 1 else plans)
+
+
+@pytest.mark.parametrize("said", [*SAID, RuntimeError("mat1 and mat2 shapes cannot be multiplied")], ids=[*IDS, "else"])
+def test_whoever_says_that_memory_ran_out_the_next_plan_is_tried(
+    said: RuntimeError, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(running, "this_machine", lambda device: H100)
+    wanted, tried = with_values(Settings(), {"model.name": "hunyuan-video"}), list[str]()
+
+    def work(now: Settings) -> str:
+        tried.append(now.model.memory_plan)
+        if len(tried) == 1:
+            raise said
+        return "done"
+
+    if said in SAID:
+        assert running.with_next_plan(work, wanted, "prefer", Events()) == "done"
+        assert tried == ["auto", "48gb"]
+    else:
+        with pytest.raises(RuntimeError, match="mat1"):
+            running.with_next_plan(work, wanted, "prefer", Events())
+        assert tried == ["auto"]
+
+
+@pytest.mark.parametrize("said", SAID, ids=IDS)
+def test_memory_that_ran_out_outside_the_plans_is_an_error_for_a_person(said: RuntimeError) -> None:
+    with pytest.raises(MagicIDError) as caught, models.gpu_memory("merging", "Free the GPU."):
+        raise said
+    assert caught.value.code == "gpu-memory"

@@ -249,6 +249,15 @@ def test_a_machine_without_such_products_says_so_before_anything_is_packed(monke
     assert type(module[0]) is nn.Linear
 
 
+def test_memory_that_runs_out_in_the_trial_is_no_word_about_the_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: Any, **__: Any) -> None:
+        raise RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasLtCreate(&handle)`")
+
+    monkeypatch.setattr(storage, "scaled_mm", refuse)
+    with pytest.raises(torch.OutOfMemoryError):
+        storage.store(nn.Sequential(nn.Linear(16, 16)).requires_grad_(False), "fp8-products", CPU)
+
+
 # ----------------------------------------------------------------------------------------------------------- the family
 
 

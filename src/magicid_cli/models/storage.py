@@ -23,7 +23,7 @@ import torch
 from torch import nn
 from torch.nn.functional import ScalingType, linear, scaled_mm
 
-from magicid_cli.errors import MagicIDError
+from magicid_cli.errors import MagicIDError, memory_told
 from magicid_cli.models.execution import Storage
 
 _FP8 = torch.float8_e4m3fn
@@ -218,7 +218,8 @@ def _try(packing: Packing, device: torch.device) -> None:
     assert packing.product is not None
     rows = torch.ones(packing.sides, packing.sides, device=device)
     try:
-        packing.product(rows, *packing.pack(rows))
+        with memory_told():
+            packing.product(rows, *packing.pack(rows))
     except torch.OutOfMemoryError:
         raise
     except (RuntimeError, NotImplementedError, ValueError) as error:

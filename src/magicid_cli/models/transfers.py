@@ -36,8 +36,16 @@ class Transfers:
         self._stream = torch.cuda.Stream(device) if device.type == "cuda" else None
 
     def to_host(self, tensor: torch.Tensor) -> tuple[torch.Tensor, Any]:
-        """Copy a tensor to pinned memory, in its own layout; it must not be freed before the event was waited for."""
-        host = torch.empty_like(tensor, device="cpu", pin_memory=self._stream is not None)
+        """Copy a tensor to pinned memory, in its own layout; it must not be freed before the event was waited for.
+
+        Raises:
+            torch.OutOfMemoryError: main memory cannot be page-locked.
+        """
+        try:
+            host = torch.empty_like(tensor, device="cpu", pin_memory=self._stream is not None)
+        except RuntimeError as error:
+            # Whatever CUDA says: another plan locks less.
+            raise torch.OutOfMemoryError(f"main memory cannot be page-locked: {error}") from error
         return host, self.copy(host, tensor)
 
     def to_device(self, host: torch.Tensor) -> tuple[torch.Tensor, Any]:

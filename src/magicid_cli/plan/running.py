@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from magicid_cli import models
 from magicid_cli.config import Settings, with_values
+from magicid_cli.errors import memory_told
 from magicid_cli.events import Events
 from magicid_cli.models.catalog import video_model
 from magicid_cli.models.execution import Execution
@@ -111,7 +112,8 @@ def with_next_plan(work: Callable[[Settings], Result], settings: Settings, name:
     after = _next_other(settings, stage, name, plan, execution)
     try:
         # Not with the plan by name: what is asked for by name keeps to its card's memory, whatever is there.
-        return work(settings)
+        with memory_told():
+            return work(settings)
     except torch.OutOfMemoryError:
         if after is None:
             raise
@@ -120,4 +122,5 @@ def with_next_plan(work: Callable[[Settings], Result], settings: Settings, name:
     tried = f"memory plan {plan}" if plan else "all of the model in memory"
     message = f"Memory ran out at '{name}' with {tried}: it goes on with memory plan {after}, from what was finished."
     events.emit("fallback", message=message, stage=name)
-    return work(with_values(settings, {"model.memory_plan": after}))
+    with memory_told():
+        return work(with_values(settings, {"model.memory_plan": after}))

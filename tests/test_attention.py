@@ -174,6 +174,28 @@ def test_a_family_asked_for_a_kernel_that_is_not_there_says_so(folder: Path) -> 
         executions.opened(folder, Execution(attention="cudnn"))
 
 
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        ({}, "torch's own"),
+        ({"PYTORCH_ALLOC_CONF": "expandable_segments:True"}, "expandable_segments:True"),
+        ({"PYTORCH_CUDA_ALLOC_CONF": "backend:cudaMallocAsync"}, "backend:cudaMallocAsync"),
+    ],
+    ids=["none", "ours", "old name"],
+)
+def test_the_allocator_is_reported_on_a_gpu(
+    folder: Path, given: dict[str, str], told: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("PYTORCH_ALLOC_CONF", "PYTORCH_CUDA_ALLOC_CONF"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in given.items():
+        monkeypatch.setenv(name, value)
+    family = executions.opened(folder)
+    assert "allocator" not in family.report()
+    family._arranged().device = torch.device("cuda")
+    assert family.report()["allocator"] == told
+
+
 def test_what_is_in_effect_is_reported(folder: Path) -> None:
     report = executions.opened(folder, Execution(keep="attention")).report()
     assert (report["keep"], report["kernel"], report["refused"]) == ("attention", "torch-flash", {})

@@ -152,6 +152,15 @@ def test_a_kernel_that_computes_something_else_is_refused(monkeypatch: pytest.Mo
     assert why == "its numbers are not those of attention"
 
 
+def test_memory_that_runs_out_in_the_trial_refuses_no_kernel(monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: torch.Tensor) -> torch.Tensor:
+        raise RuntimeError("cuDNN error: CUDNN_STATUS_ALLOC_FAILED")
+
+    monkeypatch.setattr(hunyuan_attention, "kernel", lambda _: full)
+    with pytest.raises(torch.OutOfMemoryError):
+        hunyuan_attention.refusal("torch-flash", CPU, torch.float32, 32)
+
+
 def test_a_package_that_does_not_load_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "flash_attn_interface.py").write_text("raise ImportError('undefined symbol: _ZN3c10')\n")
     monkeypatch.syspath_prepend(tmp_path)
@@ -163,6 +172,28 @@ def test_a_package_that_does_not_load_is_refused(tmp_path: Path, monkeypatch: py
 def test_a_family_asked_for_a_kernel_that_is_not_there_says_so(folder: Path) -> None:
     with pytest.raises(MagicIDError, match="'cudnn' cannot be used here"):
         executions.opened(folder, Execution(attention="cudnn"))
+
+
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        ({}, "torch's own"),
+        ({"PYTORCH_ALLOC_CONF": "expandable_segments:True"}, "expandable_segments:True"),
+        ({"PYTORCH_CUDA_ALLOC_CONF": "backend:cudaMallocAsync"}, "backend:cudaMallocAsync"),
+    ],
+    ids=["none", "ours", "old name"],
+)
+def test_the_allocator_is_reported_on_a_gpu(
+    folder: Path, given: dict[str, str], told: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("PYTORCH_ALLOC_CONF", "PYTORCH_CUDA_ALLOC_CONF"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in given.items():
+        monkeypatch.setenv(name, value)
+    family = executions.opened(folder)
+    assert "allocator" not in family.report()
+    family._arranged().device = torch.device("cuda")
+    assert family.report()["allocator"] == told
 
 
 def test_what_is_in_effect_is_reported(folder: Path) -> None:

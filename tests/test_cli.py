@@ -6,6 +6,7 @@ stand-ins that record what they were asked for; it has its own tests.
 
 import io
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -16,6 +17,7 @@ import pytest
 import fake_run
 from fake_run import outcome
 from magicid_cli import export, pipeline, plan
+from magicid_cli.cli import app as app_module
 from magicid_cli.cli.app import main
 from magicid_cli.cli.estimate import blocks
 from magicid_cli.cli.output import Table, Terminal
@@ -35,6 +37,35 @@ def photos(tmp_path: Path) -> Path:
     for name in ("a.jpg", "b.jpg"):
         (folder / name).write_bytes(name.encode())
     return folder
+
+
+@pytest.mark.parametrize(
+    ("given", "after"),
+    [
+        ({}, {"PYTORCH_ALLOC_CONF": "expandable_segments:True"}),
+        ({"PYTORCH_ALLOC_CONF": "backend:native"}, {"PYTORCH_ALLOC_CONF": "backend:native"}),
+        ({"PYTORCH_CUDA_ALLOC_CONF": ""}, {"PYTORCH_CUDA_ALLOC_CONF": ""}),
+    ],
+    ids=["unset", "set", "set by its old name"],
+)
+def test_a_gpu_is_divided_into_pieces_that_grow_unless_the_user_says_otherwise(
+    given: dict[str, str], after: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As the command finds it: nothing has read torch by then."""
+    seen: list[dict[str, str]] = []
+
+    def look(*_: Any, **__: Any) -> None:
+        seen.append({name: value for name, value in os.environ.items() if name.endswith("ALLOC_CONF")})
+
+    with monkeypatch.context() as patch:
+        for name in ("PYTORCH_ALLOC_CONF", "PYTORCH_CUDA_ALLOC_CONF"):
+            patch.setenv(name, "")  # so that what is set below is taken back
+            patch.delenv(name)
+        for name, value in given.items():
+            patch.setenv(name, value)
+        patch.setattr(app_module, "app", look)
+        assert main(["ls"]) == 0
+    assert seen == [after]
 
 
 def answer(monkeypatch: pytest.MonkeyPatch, *lines: str) -> None:

@@ -1,6 +1,7 @@
 """Compiled blocks against plain ones, and the announced way back where compiling fails."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -8,9 +9,13 @@ import pytest
 import torch
 
 import executions
+from magicid_cli import config
 from magicid_cli.models import tiny
 from magicid_cli.models.compiling import Compiled
 from magicid_cli.models.execution import Execution
+from magicid_cli.plan import running
+
+BLOCKS = 4
 
 
 @pytest.fixture(scope="module")
@@ -60,3 +65,33 @@ def test_a_compiler_that_fails_is_announced_once_and_left(folder: Path) -> None:
         assert executions.same(executions.training_pass(family), expected)
     assert not compiled.running
     assert len(said) == 1 and "cannot be compiled" in said[0] and "no C++ compiler" in said[0]
+
+
+@pytest.mark.parametrize("offload", ["none", "blocks"])
+@pytest.mark.parametrize("asked", [False, True])
+def test_the_setting_compiles_the_blocks_of_an_arranged_model(
+    folder: Path, asked: bool, offload: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """From `--compile` to compiled code, by a compiler that counts. Blocks that come and go are there when it runs."""
+    wanted = config.resolve({"model.name": "tiny", "model.compile": asked}).settings
+    execution = replace(running.held(wanted, "reconstruct")[1], offload=offload)
+    family = executions.opened(folder, execution, arrange=False)
+    arranged, runs = family._arranged(), list[int]()
+
+    def compiler(plain: Any, backend: str) -> Any:
+        number = [block.forward for block in arranged.blocks].index(plain)
+
+        def run(*inputs: Any) -> Any:
+            runs.append(number)
+            assert arranged._streaming is None or number in arranged._streaming.resident
+            return plain(*inputs)
+
+        return run
+
+    monkeypatch.setattr(torch, "compile", compiler)
+    family.arrange()
+    family.arrange()
+    executions.training_pass(family)
+    once = [*range(BLOCKS), *reversed(range(BLOCKS))]
+    assert runs == (once if asked else [])
+    assert family.report()["compiled"] is asked

@@ -399,6 +399,18 @@ def test_parts_come_and_go_one_by_one(folder: Path, alive: Callable[[], list[str
     assert not hasattr(family, "transformer")
 
 
+def test_what_torch_keeps_for_later_is_given_back_with_a_part(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Memory of a GPU, and page-locked memory, which else stays locked; where CUDA never began, neither is asked."""
+    told: list[str] = []
+    monkeypatch.setattr(torch.cuda, "empty_cache", lambda: told.append("gpu"))
+    monkeypatch.setattr(torch.accelerator, "empty_host_cache", lambda: told.append("page-locked"))
+    family = opened(folder)
+    for begun in (False, True):
+        monkeypatch.setattr(torch.cuda, "is_initialized", lambda begun=begun: begun)
+        family.unload("vae")
+        assert told == (["gpu", "page-locked"] if begun else [])
+
+
 def test_an_adapted_transformer_leaves_memory_too(folder: Path, alive: Callable[[], list[str]]) -> None:
     family = opened(folder, "text", "transformer")
     loss_and_gradients(with_adapter(family))

@@ -15,7 +15,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 import executions
 from magicid_cli import adapters
 from magicid_cli.models import hunyuan_attention, keeping, tiny
-from magicid_cli.models.execution import Execution
+from magicid_cli.models.execution import Execution, KeptIn
 from magicid_cli.models.keeping import Store
 from magicid_cli.models.transfers import Transfers
 
@@ -27,6 +27,7 @@ WAYS = [
     Execution(keep="nothing"),
     Execution(keep="attention"),
     Execution(keep="nothing", kept_in="pinned"),
+    Execution(keep="attention", kept_in="inputs pinned"),
     Execution(keep="attention", kept_in="pinned"),
 ]
 
@@ -77,10 +78,11 @@ def test_the_same_bits_whatever_is_kept(
         (Execution(keep="everything"), BLOCKS, 1),
         (Execution(keep="nothing"), 2 * BLOCKS, 2),
         (Execution(keep="attention"), BLOCKS, 2),
+        (Execution(keep="attention", kept_in="inputs pinned"), BLOCKS, 2),
         (Execution(keep="attention", kept_in="pinned"), BLOCKS, 2),
         (Execution(keep="attention", offload="blocks"), BLOCKS, 2),
     ],
-    ids=["everything", "nothing", "attention", "attention, pinned", "attention, offloaded"],
+    ids=["everything", "nothing", "attention", "attention, inputs pinned", "attention, pinned", "attention, offloaded"],
 )
 def test_kept_attention_is_not_computed_again(folder: Path, execution: Execution, attentions: int, times: int) -> None:
     """Counted where kernels are called. The linear layers, by contrast, run again wherever blocks are recomputed."""
@@ -114,9 +116,10 @@ def test_the_count_shows_a_kernel_that_is_not_kept(folder: Path, monkeypatch: py
     )
 
 
-def test_both_graphs_of_a_pair_may_be_alive(folder: Path) -> None:
-    """Two forwards before two backwards, in the same order: every pass has its own store."""
-    family = executions.opened(folder, Execution(keep="attention", kept_in="pinned"))
+@pytest.mark.parametrize("kept_in", ["inputs pinned", "pinned"])
+def test_both_graphs_of_a_pair_may_be_alive(folder: Path, kept_in: KeptIn) -> None:
+    """Two forwards before two backwards, in the same order: every pass has its own stores."""
+    family = executions.opened(folder, Execution(keep="attention", kept_in=kept_in))
 
     def loss(seed: int) -> torch.Tensor:
         return family.predict(executions.clip(seed), executions.TIME, executions.text(), 1.0).square().mean()
@@ -157,7 +160,7 @@ def test_a_pass_that_was_cut_off_leaves_nothing_behind(folder: Path) -> None:
     assert executions.same(executions.training_pass(family), expected)
 
 
-@pytest.mark.parametrize("kept_in", ["gpu", "pinned"])
+@pytest.mark.parametrize("kept_in", ["gpu", "inputs pinned", "pinned"])
 def test_a_pass_that_ran_out_of_memory_gives_the_weights_back(folder: Path, kept_in: Any) -> None:
     """The next memory plan needs their room: a cycle through saved tensors would hold every block that had run."""
     family = executions.opened(folder, Execution(keep="nothing", kept_in=kept_in))
@@ -216,6 +219,17 @@ def test_copies_run_ahead_of_the_computation() -> None:
     ]
 
 
+def test_memory_that_cannot_be_page_locked_is_memory_that_ran_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The next memory plan locks less; to CUDA it is a plain error."""
+
+    def refuse(*_: Any, **__: Any) -> None:
+        raise RuntimeError("CUDA error: invalid argument")
+
+    monkeypatch.setattr(torch, "empty_like", refuse)
+    with pytest.raises(torch.OutOfMemoryError, match="page-locked: CUDA error: invalid"):
+        Transfers(torch.device("cpu")).to_host(torch.ones(3))
+
+
 def test_what_waits_in_main_memory_keeps_its_layout() -> None:
     """Attention gives a transposed view: copied into another layout, it would be transposed on the device first."""
     transfers = Transfers(torch.device("cpu"))
@@ -235,17 +249,20 @@ def test_what_waits_in_main_memory_is_a_copy() -> None:
     assert store.get(entry).tolist() == [1, 1, 1], "a second time, too"
 
 
-def test_only_a_block_s_own_inputs_leave_the_device(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("kept_in", ["inputs pinned", "pinned"])
+def test_only_what_was_asked_for_leaves_the_device(
+    folder: Path, kept_in: KeptIn, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Positions, mask and time are shared by all blocks: copied once a block they would be most of the traffic."""
     shapes: list[tuple[int, ...]] = []
-    put: Callable[..., Any] = Store.put
+    to_host: Callable[..., Any] = Transfers.to_host
 
-    def watched(store: Store, tensor: torch.Tensor, block: int) -> Any:
+    def watched(transfers: Transfers, tensor: torch.Tensor) -> Any:
         shapes.append(tuple(tensor.shape))
-        return put(store, tensor, block)
+        return to_host(transfers, tensor)
 
-    monkeypatch.setattr(Store, "put", watched)
-    executions.training_pass(executions.opened(folder, Execution(keep="attention", kept_in="pinned")))
+    monkeypatch.setattr(Transfers, "to_host", watched)
+    executions.training_pass(executions.opened(folder, Execution(keep="attention", kept_in=kept_in)))
     video, text = 3 * 4 * 3, executions.TOKENS
-    inputs = [(1, video, 32), (1, text, 32)] * BLOCKS
-    assert sorted(shapes) == sorted([*inputs, *[(1, 2, video + text, 16)] * BLOCKS])
+    inputs, outputs = [(1, video, 32), (1, text, 32)] * BLOCKS, [(1, 2, video + text, 16)] * BLOCKS
+    assert sorted(shapes) == sorted([*inputs, *(outputs if kept_in == "pinned" else [])])

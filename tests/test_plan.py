@@ -14,7 +14,7 @@ import torch
 from diffusers import AutoencoderKLHunyuanVideo, HunyuanVideoTransformer3DModel
 from torch.utils.flop_counter import FlopCounterMode
 
-from magicid_cli import adapters, hub, plan
+from magicid_cli import adapters, hub, models, plan
 from magicid_cli.baselines import consisid, id_animator
 from magicid_cli.config import AdapterSettings, Settings, resolve, with_values
 from magicid_cli.errors import CODES, MACHINE, MagicIDError
@@ -27,6 +27,7 @@ from magicid_cli.models.hunyuan import Hunyuan
 from magicid_cli.models.transfers import Transfers
 from magicid_cli.plan import costs, footprint, known, machine, measured, running, workload
 from magicid_cli.plan import memory as memory_plans
+from out_of_memory import IDS, SAID
 
 RUN = ("ingest", "reconstruct", "sample", "score", "select", "prefer")
 LARGE = costs.ARCHITECTURES["hunyuan-video"]
@@ -271,12 +272,14 @@ def test_a_stored_base_takes_the_bytes_that_are_counted_on_the_real_class(checkp
     assert counted == expected
 
 
-@pytest.mark.parametrize("keep", ["nothing", "attention"])
+@pytest.mark.parametrize(
+    ("keep", "kept_in"), [("nothing", "pinned"), ("attention", "pinned"), ("attention", "inputs pinned")]
+)
 def test_what_waits_in_main_memory_is_what_is_counted_on_the_real_class(
-    checkpoint: Path, keep: Any, monkeypatch: pytest.MonkeyPatch
+    checkpoint: Path, keep: Any, kept_in: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Every tensor that a training pass of the tiny model hands over; 48 video tokens and 256 of text."""
-    family, sizes = held(checkpoint, keep=keep, kept_in="pinned"), list[int]()
+    family, sizes = held(checkpoint, keep=keep, kept_in=kept_in), list[int]()
     real = Transfers.to_host
 
     def to_host(transfers: Transfers, tensor: torch.Tensor) -> Any:
@@ -290,10 +293,10 @@ def test_what_waits_in_main_memory_is_what_is_counted_on_the_real_class(
         "pooled_prompt_embeds": torch.randn(16),
     }
     family.predict(torch.randn(16, 3, 8, 8), torch.tensor([0.5]), text, 1.0).mean().backward()
-    here = Execution(keep=keep)
+    here = Execution(keep=keep if kept_in == "pinned" else "nothing")
     kept = footprint.memory(TINY, Shape(9, 64, 64), AdapterSettings(rank=4), value_bytes=4, execution=here).kept
     # The normaliser stays on the device: for four blocks, 304 tokens and two heads a number of four bytes.
-    normaliser = 4 * 304 * 2 * 4 if keep == "attention" else 0
+    normaliser = 4 * 304 * 2 * 4 if here.keep == "attention" else 0
     assert sum(sizes) == pytest.approx(kept * 1e9 - normaliser)
 
 
@@ -311,6 +314,11 @@ def test_memory_of_the_13b_model_held_in_other_ways() -> None:
     assert memory(keep="attention").kept == pytest.approx(60 * (2 * hidden + 11_136 * 24 * 4 / 1e9))
     out = memory(kept_in="pinned")
     assert (out.kept, out.pinned) == pytest.approx((2 * hidden, 60 * 2**27 / 1e9)), "a power of two above 68 MB"
+    both = memory(keep="attention", kept_in="pinned")
+    half = memory(keep="attention", kept_in="inputs pinned")
+    normalisers = 60 * 11_136 * 24 * 4 / 1e9
+    assert (both.kept, both.pinned) == pytest.approx((4 * hidden + normalisers, 120 * 2**27 / 1e9))
+    assert (half.kept, half.pinned) == pytest.approx((62 * hidden + normalisers, 60 * 2**27 / 1e9))
     streamed = memory(offload="blocks", kept_in="pinned")
     assert streamed.weights == pytest.approx(2 * 0.6797 + 0.7235, rel=0.01)
     assert streamed.pinned == pytest.approx(out.pinned + 25.642 - 0.7235, rel=0.001)
@@ -329,6 +337,10 @@ def test_memory_inside_a_block_follows_from_what_is_adapted_and_whether_it_is_tr
     assert [block(targets, True) for targets in ("attention", "attention+mlp")] == pytest.approx([35.2, 50.4])
     assert [block(targets, False) for targets in ("attention", "attention+mlp")] == pytest.approx([21, 29])
     assert block("attention", True, double_only=True) == pytest.approx(32.3)
+    # With products in 8 bits: 1.6 tensors more while a single block is recomputed, and 16.8 million numbers twice.
+    products = Execution(base="fp8-products")
+    found = footprint.memory(LARGE, shape, ATTENTION, execution=products).block
+    assert found == pytest.approx(36.8 * hidden + 2 * 2**26 / 1e9)
     # An adapter on the MLPs, too, is more than plan 24gb promises for attention alone at this shape.
     wanted = settings(shape__size="1280x720", model__memory_plan="24gb", adapter__targets="attention+mlp")
     choice = by_stage(estimated(wanted, on=replace(H100, gpu_memory_gb=25.3)))["prefer"].held
@@ -639,7 +651,10 @@ def test_every_gpu_that_can_be_asked_for_is_planned_and_others_are_refused_with_
     ("memory", "size", "chosen", "kept_in", "offload"),
     [
         (84.9, "544x320", "80gb", "gpu", "none"),
-        (84.9, "1280x720", "80gb", "pinned", "none"),
+        (150.0, "1280x720", "80gb", "gpu", "none"),
+        (100.0, "1280x720", "80gb", "gpu", "none"),
+        (84.9, "1280x720", "80gb", "inputs pinned", "none"),
+        (60.0, "1280x720", "80gb", "pinned", "none"),
         (42.0, "1280x720", "48gb", "pinned", "none"),
         (25.3, "544x320", "24gb", "pinned", "blocks"),
         (25.3, "1280x720", "24gb", "pinned", "blocks"),
@@ -659,6 +674,28 @@ def test_the_plan_follows_from_free_memory_and_shape(
     assert choice.execution.text_encoder == "full"
     small = by_stage(estimated(settings(), on=replace(H100, gpu_memory_gb=16.0)))["sample"].held
     assert small is not None and small.execution.text_encoder == "cpu"
+
+
+def test_a_larger_gpu_is_used_unless_a_plan_was_asked_for_by_name() -> None:
+    """By hand at 61x720x1280, in GB: 25.6 of weights, 3.1 of adapters, 42.7 kept and 12.5 in a block are 84.2.
+
+    Without inputs 63.6; without attention outputs, too, 43. 11 GB of 60 tensors that wait are 32 in powers of two.
+    """
+    on, found = replace(H100, gpu_memory_gb=150.0), {}
+    for name in ("auto", "80gb"):
+        wanted = settings(shape__size="1280x720", model__memory_plan=name)
+        choice = by_stage(estimated(wanted, on=on))["prefer"].held
+        assert choice is not None and choice.fits and choice.plan == "80gb"
+        found[name] = choice
+    assert [one.execution.kept_in for one in found.values()] == ["gpu", "inputs pinned"]
+    assert [one.need.gpu_gb for one in found.values()] == pytest.approx([84.2, 63.6], abs=0.1)
+    assert [one.need.pinned_gb for one in found.values()] == pytest.approx([0.0, 60 * 2**29 / 1e9])
+    # A plan that is named after a smaller card does more on a larger one, too.
+    for name, fits in (("auto", True), ("24gb", False)):
+        longer = settings(shape__size="1280x720", shape__frames=129, model__memory_plan=name)
+        choice = by_stage(estimated(longer, on=replace(H100, gpu_memory_gb=50.0)))["prefer"].held
+        assert choice is not None and choice.plan == "24gb" and choice.need.gpu_gb > memory_plans.MOST_GB["24gb"]
+        assert choice.fits is fits
 
 
 @pytest.mark.parametrize("name", ["80gb", "48gb", "24gb"])
@@ -719,6 +756,49 @@ def test_main_memory_that_does_not_suffice_is_named() -> None:
     assert error.code == "memory" and "--base nf4" in error.hint
     assert "33 GB of main memory" in error.message
     assert plan.check(estimated(settings(model__base="nf4"), on=replace(H100, gpu_memory_gb=25.3, ram_gb=32.0))) == []
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+def test_weights_in_the_number_type_of_their_files_are_mapped_and_others_are_copied(
+    checkpoint: Path, dtype: torch.dtype
+) -> None:
+    """The tiny model's files are float32: as such, every weight lies in a file that is mapped, and none otherwise."""
+    family = Hunyuan(checkpoint, commit="tiny", device="cpu", dtype=dtype)
+    family.load("transformer")
+    mapped = []
+    for line in Path("/proc/self/maps").read_text(encoding="utf-8").splitlines():
+        if line.endswith(".safetensors") and str(checkpoint) in line:
+            mapped.append(range(*(int(end, 16) for end in line.split()[0].split("-"))))
+    inside = [any(one.data_ptr() in there for there in mapped) for one in family.transformer.parameters()]
+    assert len(inside) > 50 and set(inside) == {dtype == torch.float32}
+
+
+def test_main_memory_while_the_model_is_read_is_part_of_the_plan() -> None:
+    """By hand: 7.63e9 numbers of the text encoders in 2 bytes are 15.3 GB; 12.8e9 of the base in 4 are 51.3."""
+    nf4: dict[str, Any] = {"model__base": "nf4"}
+    small = replace(H100, gpu_memory_gb=25.3, ram_gb=16.2)
+    error = problem(estimated(settings(**nf4), on=small))
+    assert error.code == "memory" and "about 16 GB of main memory while the model is read" in error.message
+    assert plan.check(estimated(settings(**nf4), on=replace(small, ram_gb=16.3))) == []
+    assert plan.check(estimated(settings(**nf4), on=replace(small, asked=True))) == []
+    on_cpu = replace(H100, gpu_memory_gb=17.0, ram_gb=16.3)  # the text encoders compute in main memory
+    assert "about 18 GB of main memory while" in problem(estimated(settings(**nf4), on=on_cpu)).message
+    error = problem(estimated(settings(**nf4, model__dtype="float32"), on=replace(H100, ram_gb=52.0)))
+    assert "about 52 GB of main memory while" in error.message and "--dtype bfloat16" in error.hint
+    without = replace(H100, gpu=None, gpu_memory_gb=0.0, rates=None, ram_gb=51.0)
+    assert (
+        "about 51 GB of main memory while"
+        in problem(estimated(settings(**nf4, model__device="cpu"), on=without)).message
+    )
+    held = by_stage(estimated(settings(**nf4, model__device="cpu"), on=without))["sample"].held
+    assert held is not None and held.need.gpu_gb < 51 and not held.fits
+
+
+def test_a_plan_by_name_that_takes_more_than_its_card_has_says_so() -> None:
+    wanted = settings(shape__size="1280x720", shape__frames=129, model__memory_plan="24gb")
+    error = problem(estimated(wanted, on=replace(H100, gpu_memory_gb=50.0)))
+    assert error.code == "gpu-memory" and "about 32 GB of GPU memory with memory plan 24gb" in error.message
+    assert "takes 23 GB at most" in error.message and error.hint == "This fits: --memory-plan auto"
 
 
 # --- what the machine lacks ---------------------------------------------------------------------------------------
@@ -1005,15 +1085,16 @@ def test_every_stage_has_work() -> None:
 @pytest.mark.parametrize(
     ("name", "values", "plans"),
     [
-        ("reconstruct", {}, ["80gb", "48gb"]),
-        ("dreambooth", {}, ["80gb", "48gb"]),
-        ("magic-me", {}, ["80gb", "48gb"]),
+        ("reconstruct", {}, ["auto", "48gb"]),
+        ("dreambooth", {}, ["auto", "48gb"]),
+        ("magic-me", {}, ["auto", "48gb"]),
         # What the first two plans keep for a backward pass is nothing where there is none.
-        ("sample", {}, ["80gb", "24gb"]),
-        ("generate", {}, ["80gb", "24gb"]),
+        ("sample", {}, ["auto", "24gb"]),
+        ("generate", {}, ["auto", "24gb"]),
         # A small base is not offloaded, so no plan is left that samples in another way.
-        ("sample", {"model.base": "nf4"}, ["80gb"]),
-        ("reconstruct", {"model.base": "nf4"}, ["80gb", "48gb"]),
+        ("sample", {"model.base": "nf4"}, ["auto"]),
+        ("reconstruct", {"model.base": "nf4"}, ["auto", "48gb"]),
+        ("reconstruct", {"model.memory_plan": "80gb"}, ["80gb", "48gb"]),
         ("score", {}, ["auto"]),
     ],
 )
@@ -1023,6 +1104,9 @@ def test_out_of_memory_leads_to_a_plan_that_differs_for_the_stage(
     """On a GPU that is only simulated: by hand, which plans are tried where memory always runs out."""
     monkeypatch.setattr(running, "this_machine", lambda device: H100)
     settings, tried = with_values(Settings(), {"model.name": "hunyuan-video", **values}), list[str]()
+    monkeypatch.setattr(torch.cuda, "is_initialized", lambda: True)
+    monkeypatch.setattr(torch.cuda, "empty_cache", lambda: None)
+    monkeypatch.setattr(torch.accelerator, "empty_host_cache", lambda: tried.append("given back"))
 
     def work(now: Settings) -> None:
         tried.append(now.model.memory_plan)
@@ -1030,4 +1114,33 @@ def test_out_of_memory_leads_to_a_plan_that_differs_for_the_stage(
 
     with pytest.raises(torch.OutOfMemoryError):
         running.with_next_plan(work, settings, name, Events())
-    assert tried == plans
+    assert tried == ([plans[0], "given back", plans[1]] if len(plans) > 1 else plans)
+
+
+@pytest.mark.parametrize("said", [*SAID, RuntimeError("mat1 and mat2 shapes cannot be multiplied")], ids=[*IDS, "else"])
+def test_whoever_says_that_memory_ran_out_the_next_plan_is_tried(
+    said: RuntimeError, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(running, "this_machine", lambda device: H100)
+    wanted, tried = with_values(Settings(), {"model.name": "hunyuan-video"}), list[str]()
+
+    def work(now: Settings) -> str:
+        tried.append(now.model.memory_plan)
+        if len(tried) == 1:
+            raise said
+        return "done"
+
+    if said in SAID:
+        assert running.with_next_plan(work, wanted, "prefer", Events()) == "done"
+        assert tried == ["auto", "48gb"]
+    else:
+        with pytest.raises(RuntimeError, match="mat1"):
+            running.with_next_plan(work, wanted, "prefer", Events())
+        assert tried == ["auto"]
+
+
+@pytest.mark.parametrize("said", SAID, ids=IDS)
+def test_memory_that_ran_out_outside_the_plans_is_an_error_for_a_person(said: RuntimeError) -> None:
+    with pytest.raises(MagicIDError) as caught, models.gpu_memory("merging", "Free the GPU."):
+        raise said
+    assert caught.value.code == "gpu-memory"

@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 import executions
+from live_memory import Live
 from magicid_cli import adapters
 from magicid_cli.errors import MagicIDError
 from magicid_cli.models import storage, tiny
@@ -184,6 +185,23 @@ def test_a_product_in_fp8_is_that_of_the_rounded_numbers() -> None:
     assert apart.max() < 0.05 and apart[:, 1:].min() > 1e-4, "inexact, the same for small rows and large ones"
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+def test_rows_are_rounded_some_at_a_time(dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same bits as all at once, with the input as it was; beside what comes out, one piece in float32, twice."""
+    rows = torch.cat([tokens(dtype).detach().view(10, 64)] * 100)
+    before = rows.clone()
+    each = (rows.abs().amax(1, keepdim=True).float() / 448).clamp(min=torch.finfo(torch.float32).tiny)
+    whole = (rows.float() / each).to(torch.float8_e4m3fn)
+    for at_once in (64 * 7, 64 * 1000, 1):
+        monkeypatch.setattr(storage, "_ROUNDED_AT_ONCE", at_once)
+        with Live() as live:
+            rounded, scale = storage._rounded(rows)
+        assert torch.equal(rounded.view(torch.uint8), whole.view(torch.uint8)) and torch.equal(scale, each)
+        piece = min(1000, max(1, at_once // 64)) * 64 * 4
+        assert live.peak <= rounded.nbytes + 4 * scale.nbytes + 2 * piece
+    assert torch.equal(rows, before)
+
+
 def test_its_gradient_is_that_of_the_unpacked_weight() -> None:
     gradients = []
     for layer in layers("fp8", "fp8-products"):
@@ -229,6 +247,15 @@ def test_a_machine_without_such_products_says_so_before_anything_is_packed(monke
         storage.store(module, "fp8-products", CPU)
     assert (caught.value.code, caught.value.exit_code) == ("fp8-products", 3) and "--base fp8" in caught.value.hint
     assert type(module[0]) is nn.Linear
+
+
+def test_memory_that_runs_out_in_the_trial_is_no_word_about_the_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: Any, **__: Any) -> None:
+        raise RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasLtCreate(&handle)`")
+
+    monkeypatch.setattr(storage, "scaled_mm", refuse)
+    with pytest.raises(torch.OutOfMemoryError):
+        storage.store(nn.Sequential(nn.Linear(16, 16)).requires_grad_(False), "fp8-products", CPU)
 
 
 # ----------------------------------------------------------------------------------------------------------- the family

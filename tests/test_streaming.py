@@ -4,16 +4,18 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch import nn
 
 import executions
 from magicid_cli import adapters
 from magicid_cli.models import tiny
+from magicid_cli.models.base import StepCache
 from magicid_cli.models.execution import Execution
 from magicid_cli.models.hunyuan import Hunyuan
 from magicid_cli.models.streaming import Streaming
 from magicid_cli.models.transfers import Transfers
 
-BLOCKS = 4
+BLOCKS, STEPS = 4, 12
 OFFLOADED = Execution(offload="blocks")
 
 
@@ -29,6 +31,12 @@ def aligned(folder: Path, execution: Execution) -> Hunyuan:
         parameter.data = parameter.data.clone()
     family.arrange()
     return family
+
+
+def first_of(block: nn.Module) -> nn.Module:
+    """The first layer that a block runs."""
+    children = dict(block.named_children())
+    return children.get("norm1") or children["norm"]
 
 
 def streaming_of(family: Hunyuan) -> Streaming:
@@ -76,7 +84,7 @@ def test_two_blocks_are_there_at_a_time(folder: Path, monkeypatch: pytest.Monkey
                 elsewhere = blocks[other].get_parameter("attn.to_q.base_layer.weight").untyped_storage()
                 assert elsewhere.data_ptr() == streaming._host[other].data_ptr()
 
-        block.register_forward_pre_hook(look)
+        first_of(block).register_forward_pre_hook(look)
     executions.training_pass(family)
     assert len(rooms) == 2
     largest = max(content.numel() for content in streaming._host)
@@ -97,7 +105,7 @@ def test_the_next_block_is_sent_for_while_one_computes(folder: Path, monkeypatch
 
     monkeypatch.setattr(Transfers, "copy", watched)
     for number, block in enumerate(family._arranged().blocks):
-        block.register_forward_pre_hook(lambda *_, number=number: told.append(f"run {number}"))
+        first_of(block).register_forward_pre_hook(lambda *_, number=number: told.append(f"run {number}"))
     executions.training_pass(family)
     forward = "copy 0, copy 1, run 0, copy 2, run 1, copy 3, run 2, run 3"
     backward = "run 3, run 2, copy 1, run 2, run 1, copy 0, run 1, run 0"
@@ -112,6 +120,39 @@ def test_the_next_block_is_sent_for_while_one_computes(folder: Path, monkeypatch
     # Blocks 0 and 1 were left by the backward; after the last block the first one is sent for again.
     once = "run 0, copy 2, run 1, copy 3, run 2, copy 0, run 3"
     assert ", ".join(told) == f"{once}, copy 1, {once}"
+
+
+@pytest.mark.parametrize(
+    ("cache", "whole"),
+    [
+        (StepCache("first-block", 10.0), 1),
+        (StepCache("magcache", 100.0, (1.0,) * STEPS), 4),
+        (StepCache("taylorseer", 3), 6),
+    ],
+    ids=lambda one: one.kind if isinstance(one, StepCache) else "",
+)
+def test_what_a_step_cache_skips_is_not_copied(
+    folder: Path, cache: StepCache, whole: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By hand: a whole step copies four blocks, two of them for the next; the first one finds nothing there."""
+    stays, comes = aligned(folder, Execution()), aligned(folder, OFFLOADED)
+    copies: list[int] = []
+    copy = Transfers.copy
+
+    def watched(self: Transfers, target: torch.Tensor, source: torch.Tensor) -> None:
+        copies.append(1)
+        copy(self, target, source)
+
+    def sampled(family: Hunyuan, cache: StepCache | None) -> torch.Tensor:
+        copies.clear()
+        return family.sample(executions.text(), executions.SHAPE, steps=STEPS, guidance=7.5, seed=0, step_cache=cache)
+
+    monkeypatch.setattr(Transfers, "copy", watched)
+    sampled(comes, None)
+    every = len(copies)
+    expected, found = sampled(stays, cache), sampled(comes, cache)
+    assert torch.equal(found, expected)
+    assert every == 4 * STEPS + 1 and len(copies) <= 4 * whole + 1
 
 
 def test_adapters_stay_and_are_trained(folder: Path) -> None:

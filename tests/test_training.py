@@ -25,6 +25,7 @@ from magicid_cli.randomness import SampleOrder, global_states, global_states_kep
 from magicid_cli.resume import RESTORE, Run
 from magicid_cli.training import Accumulate, Batch, Schedule, TrainingResult, train
 from magicid_cli.workspace import append_line, read_json, read_lines
+from out_of_memory import IDS, SAID
 
 STEPS, ITEMS = 12, 5
 SCHEDULE = Schedule(
@@ -266,14 +267,14 @@ def test_cut_off_at_any_step_and_resumed(tmp_path: Path, whole: tuple[Path, Mode
     assert rows(tmp_path) == rows(whole[0])
 
 
-def out_of_memory_at(step: int) -> Callable[[Model, Batch], None]:
+def out_of_memory_at(step: int, said: RuntimeError = SAID[0]) -> Callable[[Model, Batch], None]:
     """Memory runs out when half of the step is done: numbers were drawn and gradients are there."""
 
     def misbehave(model: Model, batch: Batch) -> None:
         if batch.step == step:
             torch.randn(3, generator=batch.generator), torch.rand(2), random.random(), np.random.standard_normal()
             model.parameters["down"].sum().backward()
-            raise torch.OutOfMemoryError("CUDA out of memory")
+            raise said
 
     return misbehave
 
@@ -288,6 +289,17 @@ def test_out_of_memory_at_any_step_loses_none(tmp_path: Path, whole: tuple[Path,
     assert model.steps == list(range(step, STEPS))
     assert same(model, whole[1])
     assert rows(tmp_path) == rows(whole[0])
+
+
+@pytest.mark.parametrize("said", SAID, ids=IDS)
+def test_whoever_says_that_memory_ran_out_no_step_is_lost(
+    tmp_path: Path, whole: tuple[Path, Model], said: RuntimeError
+) -> None:
+    with pytest.raises(torch.OutOfMemoryError):
+        run(tmp_path, Model(out_of_memory_at(3, said)), save_every=100)
+    model = Model()
+    assert run(tmp_path, model, save_every=100).resumed_from == 3
+    assert same(model, whole[1])
 
 
 def test_out_of_memory_in_the_optimizer_goes_back_to_the_checkpoint(

@@ -4,6 +4,9 @@ Every error code lives in `CODES`; a test compares the registry with the codes t
 belongs to the error code, so that a shell script can rely on either.
 """
 
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 FAILED, USAGE, MACHINE, REFUSED, WEIGHTS, INTERRUPTED = 1, 2, 3, 4, 5, 130
@@ -121,3 +124,27 @@ class MagicIDError(Exception):
     def exit_code(self) -> int:
         """The process exit code that belongs to this error."""
         return CODES[self.code].exit_code
+
+
+# How CUDA itself and its libraries, which torch passes on as they are, say that memory ran out.
+_RAN_OUT = re.compile(r"CUDA error: out of memory|CU[A-Z]+_STATUS_\w*ALLOC")
+
+
+@contextmanager
+def memory_told() -> Iterator[None]:
+    """Let everybody who says inside the block that a GPU's memory ran out say it in one way.
+
+    Torch's own allocator raises `torch.OutOfMemoryError`; what a library could not allocate, and what could not be
+    page-locked, is a plain `RuntimeError`.
+
+    Raises:
+        torch.OutOfMemoryError: for any of them.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        import torch
+
+        if isinstance(error, torch.OutOfMemoryError) or not _RAN_OUT.search(str(error)):
+            raise
+        raise torch.OutOfMemoryError(str(error)) from error

@@ -23,7 +23,7 @@ from torch.optim.lr_scheduler import LambdaLR
 
 from magicid_cli import checkpoints
 from magicid_cli.config import KNOBS
-from magicid_cli.errors import MagicIDError
+from magicid_cli.errors import MagicIDError, memory_told
 from magicid_cli.events import Events
 from magicid_cli.randomness import SampleOrder, derived_seed, global_states_kept, seed_global
 from magicid_cli.resume import Run, capture, restore, streams_of
@@ -160,7 +160,8 @@ def train(
         with events.finishing(), checkpoints.room_to_write(folder):
             put_back = streams_of(run)
             try:
-                row = _step(run, schedule, accumulate, after_step)
+                with memory_told():
+                    row = _step(run, schedule, accumulate, after_step)
             except torch.OutOfMemoryError:
                 put_back()
                 _keep_finished(run, key, folder / "checkpoints")

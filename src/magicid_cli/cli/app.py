@@ -112,10 +112,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _settle(given: Sequence[str]) -> None:
-    """Make streams accept every file name, and keep libraries from writing past us."""
+    """Make streams accept every file name, keep libraries from writing past us, and choose how torch divides a GPU."""
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="surrogateescape" if stream.encoding == "utf-8" else "backslashreplace")
+    # Read when torch is, so before that. Pieces of a GPU that grow are not broken up by videos of different shapes and
+    # parts that come and go. It means nothing on a CPU. The second one is the name that torch had for it before.
+    if not {"PYTORCH_ALLOC_CONF", "PYTORCH_CUDA_ALLOC_CONF"} & set(os.environ):
+        os.environ["PYTORCH_ALLOC_CONF"] = "expandable_segments:True"
     if "--no-color" in given:
         os.environ["NO_COLOR"] = "1"
     if "--debug" not in given:

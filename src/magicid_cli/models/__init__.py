@@ -7,7 +7,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from magicid_cli.errors import MagicIDError
+from magicid_cli.errors import MagicIDError, memory_told
 from magicid_cli.models import catalog
 
 if TYPE_CHECKING:
@@ -132,7 +132,8 @@ def gpu_memory(what: str, hint: str) -> Iterator[None]:
         MagicIDError: `gpu-memory`.
     """
     try:
-        yield
+        with memory_told():
+            yield
     except RuntimeError as error:
         import torch
 

@@ -1,5 +1,6 @@
 """Putting an `Execution` into effect on a loaded transformer: where blocks are, what a pass keeps, what computes."""
 
+import os
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -71,6 +72,9 @@ class Arrangement:
         if self._checkpointing:
             self._checkpointing.finish()
         self.attend(execution)
+        # Before blocks come and go: compiled code is what they come for, and knows nothing of it.
+        if execution.compile and self._compiled is None:
+            self._compiled = Compiled(self.blocks, self._announce)
         if execution.offload == "blocks" and self._streaming is None:
             self._streaming = Streaming(self.blocks, self.device)
             self._place_the_rest()
@@ -80,8 +84,6 @@ class Arrangement:
                 self._streaming = None
             self.transformer.to(self.device)
         self.checkpoint(execution if execution.keep != "everything" else None)
-        if execution.compile and self._compiled is None:
-            self._compiled = Compiled(self.blocks, self._announce)
 
     def _place_the_rest(self) -> None:
         """Everything outside the blocks goes to the device."""
@@ -109,9 +111,11 @@ class Arrangement:
         return self._streaming is not None or next(self.blocks[0].parameters()).device.type == self.device.type
 
     def report(self) -> dict[str, Any]:
-        """The kernel, what was refused before it, and whether compiled code runs."""
+        """The kernel, what was refused before it, whether compiled code runs, and on a GPU the allocator's settings."""
         choice = self.choice
+        allocator = os.environ.get("PYTORCH_ALLOC_CONF") or os.environ.get("PYTORCH_CUDA_ALLOC_CONF") or "torch's own"
         return {
+            **({"allocator": allocator} if self.device.type == "cuda" else {}),
             "kernel": choice.kernel if choice else None,
             "refused": dict(choice.refused) if choice else {},
             "compiled": self._compiled is not None and self._compiled.running,

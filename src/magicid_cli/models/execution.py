@@ -8,7 +8,7 @@ from typing import Literal
 
 Storage = Literal["full", "fp8", "int8", "nf4", "fp8-products"]
 Keep = Literal["nothing", "attention", "everything"]
-KeptIn = Literal["gpu", "pinned"]
+KeptIn = Literal["gpu", "inputs pinned", "pinned"]
 Offload = Literal["none", "blocks"]
 TextEncoder = Literal["full", "cpu"]
 # How true guidance is computed at a denoising step.
@@ -39,9 +39,10 @@ class Execution:
             block is recomputed (3 L + 4.5 A in the words of `plan.costs`). `attention`: the
             attention outputs, too, one more tensor of the tokens' width a block; everything else is recomputed
             (3 L + 3.5 A). `everything`: no recomputation.
-        kept_in: where block inputs and kept attention outputs wait for the backward pass. `gpu`, or `pinned`: in
-            page-locked main memory, copied on a stream of their own while the next block computes. Main memory: each
-            kept tensor is rounded up to a power of two. No effect with `everything`.
+        kept_in: where block inputs and kept attention outputs wait for the backward pass. `gpu`; `pinned`: in
+            page-locked main memory, copied on a stream of their own while the next block computes; `inputs pinned`: the
+            inputs there and attention outputs on the GPU, half of the copies. Main memory: each kept tensor is rounded
+            up to a power of two. No effect with `everything`.
         offload: `none`: the blocks' weights stay on the device. `blocks`: they lie in pinned main memory and only two
             blocks are on the device, the running one and the next one, copied while the running one computes. Not
             together with `everything`, `int8` or `nf4`.

@@ -11,6 +11,7 @@ import torch
 from torch import nn
 from torch.nn.functional import pad
 
+from magicid_cli.errors import memory_told
 from magicid_cli.models.hunyuan_attention import EachAlone
 from magicid_cli.models.hunyuan_text import Text
 
@@ -64,7 +65,8 @@ class OneBatch(nn.Module):
     def _tried(self, inputs: dict[str, Any]) -> torch.Tensor | None:
         """Both passes; None if that is more than memory holds."""
         try:
-            return self._both(inputs)
+            with memory_told():
+                return self._both(inputs)
         except torch.OutOfMemoryError:
             self._fits = False
         # Outside the handler: the exception held the frames, and with them what filled the memory.

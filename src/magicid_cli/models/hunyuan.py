@@ -5,7 +5,6 @@ probability-flow ODE (DDIM with eta 0 in this parametrisation) by diffusers' own
 plain diffusers makes, up to the rounding of sums: the transformer is given a prompt's tokens without their padding.
 """
 
-import gc
 import json
 from collections.abc import Callable
 from dataclasses import asdict, replace
@@ -43,6 +42,7 @@ from magicid_cli.models.loading import check_classes, load_weights, reading, sil
 from magicid_cli.models.sampling import evaluating, pipeline
 from magicid_cli.models.step_cache import steps_reused
 from magicid_cli.models.storage import store
+from magicid_cli.models.transfers import give_back
 
 _CLASSES = {
     "text_encoder": "LlamaModel",
@@ -148,9 +148,7 @@ class Hunyuan:
         elif hasattr(self, "transformer"):
             del self.transformer
             self._arrangement = None
-        gc.collect()
-        if self.device.type == "cuda":
-            torch.cuda.empty_cache()
+        give_back()
 
     def arrange(self) -> None:
         """Hold and compute the transformer as `execution` says. Needs `transformer`, its adapters attached.

@@ -20,6 +20,7 @@ from diffusers.models.embeddings import apply_rotary_emb
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.functional import scaled_dot_product_attention
 
+from magicid_cli.errors import memory_told
 from magicid_cli.models import kernels
 from magicid_cli.models.execution import Kernel
 from magicid_cli.models.keeping import is_attention, operators
@@ -219,9 +220,10 @@ def refusal(
     with warnings.catch_warnings(record=True) as said:
         warnings.simplefilter("always")
         try:
-            with operators() as seen:
-                out = kernel(name)(*states)
-            out.float().square().sum().backward()
+            with memory_told():
+                with operators() as seen:
+                    out = kernel(name)(*states)
+                out.float().square().sum().backward()
         except torch.OutOfMemoryError:
             raise
         except (RuntimeError, ImportError, TypeError, ValueError, AttributeError, OSError) as error:

@@ -7,7 +7,6 @@ the highest number of all, so a new token with a higher number would take its pl
 Only the layers of Llama that the pipeline uses are kept: it takes the states before the last two.
 """
 
-import gc
 import re
 from dataclasses import dataclass
 from typing import Any
@@ -18,6 +17,7 @@ from transformers import CLIPTextModel, CLIPTokenizer, LlamaModel
 from magicid_cli.errors import MagicIDError
 from magicid_cli.models.hunyuan import PROMPT_TEMPLATE, TEMPLATE_TOKENS, TEXT_TOKENS, Hunyuan, Text
 from magicid_cli.models.loading import load_weights, reading
+from magicid_cli.models.transfers import give_back
 
 # Layers at the end of Llama whose states HunyuanVideo's pipeline does not use.
 SKIPPED_LAYERS = 2
@@ -105,9 +105,7 @@ class KeywordEncoder:
     def close(self) -> None:
         """Give the memory of both encoders back."""
         del self.llama, self.clip
-        gc.collect()
-        if "cuda" in (self.device.type, self._clip_device.type):
-            torch.cuda.empty_cache()
+        give_back()
 
     def placed(self, prompt: str, class_word: str, room: int) -> Placed:
         """As `place`, of the family."""

@@ -1,8 +1,9 @@
 """What a training pass keeps of every block for its backward pass, and where it waits.
 
 A block is recomputed from its input when its backward comes, so only the inputs are kept; or the inputs and the
-outputs of attention, which cost the most to compute and are one tensor a block. Kept tensors lie on the device or wait
-in pinned main memory, copied on a stream of their own while the next block computes. No number changes.
+outputs of attention, which cost the most to compute and are one tensor a block. Kept tensors, or of both kinds the
+inputs alone, lie on the device or wait in pinned main memory, copied on a stream of their own while the next block
+computes. No number changes.
 
 Attention is recognised by the operator that torch dispatches: a kernel that is no such operator would be recomputed
 without a word, which is why `hunyuan_attention.refusal` looks at what a kernel dispatches.
@@ -180,15 +181,21 @@ class Checkpointing:
     Args:
         blocks: all blocks, in the order in which they run.
         keep: `nothing` but the blocks' inputs, or the outputs of `attention`, too.
-        kept_in: where that waits.
+        kept_in: where that waits; of `inputs pinned`, attention outputs stay on the device.
         device: where the blocks run.
     """
 
     def __init__(self, blocks: Sequence[Any], keep: Keep, kept_in: KeptIn, device: torch.device) -> None:
         self._numbers = {id(block): number for number, block in enumerate(blocks)}
         self._keep = keep
-        self._transfers = Transfers(device) if kept_in == "pinned" else None
-        self._store = Store(self._transfers)
+        self._transfers = Transfers(device) if kept_in != "gpu" else None
+        self._outputs_stay = kept_in == "inputs pinned"
+        self._inputs, self._outputs = self._stores()
+
+    def _stores(self) -> tuple[Store, Store]:
+        """Of one pass: for blocks' inputs, and for outputs of attention; the same one where all go the same way."""
+        inputs = Store(self._transfers)
+        return inputs, Store(None) if self._outputs_stay else inputs
 
     def __call__(self, block: Any, *inputs: Any) -> Any:
         """Run a block so that its backward recomputes what is not kept.
@@ -199,12 +206,11 @@ class Checkpointing:
         """
         number = self._numbers[id(block)]
         if number == 0:
-            self._store = Store(self._transfers)
-        store = self._store
+            self._inputs, self._outputs = self._stores()
         options: dict[str, Any] = {}
         if self._keep == "attention":
-            options["context_fn"] = partial(_contexts, store, number)
-        with _inputs_in(store, number, inputs[:2]) if self._transfers else nullcontext():
+            options["context_fn"] = partial(_contexts, self._outputs, number)
+        with _inputs_in(self._inputs, number, inputs[:2]) if self._transfers else nullcontext():
             # No block draws random numbers, so there is no state to put back.
             return checkpoint(block, *inputs, use_reentrant=False, preserve_rng_state=False, **options)
 

@@ -23,11 +23,13 @@ import torch
 from torch import nn
 from torch.nn.functional import ScalingType, linear, scaled_mm
 
-from magicid_cli.errors import MagicIDError
+from magicid_cli.errors import MagicIDError, memory_told
 from magicid_cli.models.execution import Storage
 
 _FP8 = torch.float8_e4m3fn
 _FP8_LARGEST = 448.0
+# Numbers that are brought to 8 bits at once: in float32 twice 64 MiB, whatever the size of the video.
+_ROUNDED_AT_ONCE = 2**24
 _NF4_GROUP = 64
 # The outermost quantile of the 16 levels, from QLoRA's reference implementation.
 _NF4_OUTERMOST = 0.9677083
@@ -112,11 +114,11 @@ def fp8_product(rows: torch.Tensor, weight: torch.Tensor, scale: torch.Tensor) -
         weight: (out, in), packed.
         scale: (out, 1).
     """
-    each = (rows.abs().amax(dim=1, keepdim=True).float() / _FP8_LARGEST).clamp(min=torch.finfo(torch.float32).tiny)
+    rounded, each = _rounded(rows)
     # On a GPU, products with a scale for each row come out in bfloat16 alone.
     into = rows.dtype if rows.device.type == "cpu" else torch.bfloat16
     return scaled_mm(
-        (rows.float() / each).to(_FP8),
+        rounded,
         weight.t(),
         scale_a=each,
         scale_recipe_a=ScalingType.RowWise,
@@ -124,6 +126,17 @@ def fp8_product(rows: torch.Tensor, weight: torch.Tensor, scale: torch.Tensor) -
         scale_recipe_b=ScalingType.RowWise,
         output_dtype=into,
     ).to(rows.dtype)
+
+
+def _rounded(rows: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Rows (M, in) in e4m3 and their scales (M, 1), some rows at a time: in float32 all would fill gigabytes."""
+    pieces = rows.split(max(1, _ROUNDED_AT_ONCE // rows.shape[1]))
+    largest = torch.cat([piece.abs().amax(dim=1, keepdim=True) for piece in pieces]).float()
+    scale = (largest / _FP8_LARGEST).clamp(min=torch.finfo(torch.float32).tiny)
+    rounded = torch.empty_like(rows, dtype=_FP8)
+    for piece, each, into in zip(pieces, *(one.split(len(pieces[0])) for one in (scale, rounded)), strict=True):
+        into.copy_(piece.float() / each)
+    return rounded, scale
 
 
 PACKINGS: dict[Storage, Packing] = {
@@ -144,7 +157,7 @@ class _Product(torch.autograd.Function):
         if ctx.packing.product is None:
             return linear(x, ctx.packing.unpack(weight, layer.scale, x.dtype, ctx.shape), layer.bias)
         out = ctx.packing.product(x.flatten(0, -2), weight, layer.scale).unflatten(0, x.shape[:-1])
-        return out if layer.bias is None else out + layer.bias
+        return out if layer.bias is None else out.add_(layer.bias)
 
     @staticmethod
     def backward(ctx: Any, *gradients: torch.Tensor) -> Any:
@@ -205,7 +218,8 @@ def _try(packing: Packing, device: torch.device) -> None:
     assert packing.product is not None
     rows = torch.ones(packing.sides, packing.sides, device=device)
     try:
-        packing.product(rows, *packing.pack(rows))
+        with memory_told():
+            packing.product(rows, *packing.pack(rows))
     except torch.OutOfMemoryError:
         raise
     except (RuntimeError, NotImplementedError, ValueError) as error:

@@ -4,11 +4,15 @@ While a block computes, the next one is copied into the place of the one before:
 (each block is recomputed there) by descending number. The numbers are the same as without. Adapters stay on the device:
 their parameters are trained, and are a thousandth of the weights. This is not diffusers' group offloading because that
 moves trained parameters, too, and gives a block's weights back before its backward needs them.
+
+A block's weights are sent for by its `forward` itself and not by a hook of torch, which runs before it: where a step
+cache of diffusers skips a block, its weights stay where they are.
 """
 
 import weakref
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -46,7 +50,8 @@ class Streaming:
     """The blocks' weights in pinned main memory.
 
     Args:
-        blocks: in the order in which they run; their frozen tensors are moved to main memory.
+        blocks: in the order in which they run; their frozen tensors are moved to main memory, their `forward` is
+            replaced.
         device: where they compute.
 
     Raises:
@@ -61,11 +66,10 @@ class Streaming:
         self._free = [torch.empty(size, dtype=torch.uint8, device=device) for _ in range(min(_RESIDENT, len(blocks)))]
         self._here: dict[int, tuple[torch.Tensor, Any]] = {}
         self._last = -1
-        self._hooks = [
-            block.register_forward_pre_hook(lambda _block, _inputs, number=number: self._bring(number))
-            for number, block in enumerate(blocks)
-        ]
-        for block in blocks:
+        self._blocks = list(blocks)
+        self._plain = [block.forward for block in blocks]
+        for number, (block, plain) in enumerate(zip(blocks, self._plain, strict=True)):
+            block.forward = partial(self._run, number, plain)
             for name, parameter in block.named_parameters():
                 if ".lora_" in name:
                     parameter.data = parameter.data.to(device)
@@ -79,8 +83,8 @@ class Streaming:
 
     def stop(self) -> None:
         """Bring all weights back to the device for good."""
-        for hook in self._hooks:
-            hook.remove()
+        for block, plain in zip(self._blocks, self._plain, strict=True):
+            block.forward = plain
         self._transfers.finish()
         self._here.clear()
         self._free.clear()
@@ -88,6 +92,10 @@ class Streaming:
             here = torch.empty_like(content, device=self._transfers.device).copy_(content)
             for place in places:
                 place.point_into(here)
+
+    def _run(self, number: int, plain: Callable[..., Any], *inputs: Any, **named: Any) -> Any:
+        self._bring(number)
+        return plain(*inputs, **named)
 
     def _bring(self, number: int) -> None:
         """Have a block's weights on the device, and send for those that will be needed next."""

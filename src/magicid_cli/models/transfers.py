@@ -3,9 +3,23 @@
 On a CPU the same calls copy at once: one code, tested anywhere.
 """
 
+import gc
 from typing import Any
 
 import torch
+
+
+def give_back() -> None:
+    """Hand memory that nothing refers to any more back to the machine: the GPU's, and page-locked main memory.
+
+    Torch keeps both for later, and what is page-locked is lost to everything else.
+    """
+    gc.collect()
+    if torch.cuda.is_initialized():
+        torch.cuda.empty_cache()
+        # Torch 2.11 has it under a private name alone.
+        public = getattr(torch.accelerator, "empty_host_cache", None)
+        (public or getattr(torch._C, "_host_emptyCache"))()  # noqa: B009 (the checker knows neither)
 
 
 class Transfers:
@@ -22,8 +36,16 @@ class Transfers:
         self._stream = torch.cuda.Stream(device) if device.type == "cuda" else None
 
     def to_host(self, tensor: torch.Tensor) -> tuple[torch.Tensor, Any]:
-        """Copy a tensor to pinned memory, in its own layout; it must not be freed before the event was waited for."""
-        host = torch.empty_like(tensor, device="cpu", pin_memory=self._stream is not None)
+        """Copy a tensor to pinned memory, in its own layout; it must not be freed before the event was waited for.
+
+        Raises:
+            torch.OutOfMemoryError: main memory cannot be page-locked.
+        """
+        try:
+            host = torch.empty_like(tensor, device="cpu", pin_memory=self._stream is not None)
+        except RuntimeError as error:
+            # Whatever CUDA says: another plan locks less.
+            raise torch.OutOfMemoryError(f"main memory cannot be page-locked: {error}") from error
         return host, self.copy(host, tensor)
 
     def to_device(self, host: torch.Tensor) -> tuple[torch.Tensor, Any]:

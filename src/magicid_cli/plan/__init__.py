@@ -4,20 +4,20 @@ A time is what this identity has measured itself; else what `known.py` knows of 
 a GPU it stays unknown. Every figure says which it is.
 """
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from magicid_cli import hub
 from magicid_cli.config import Settings
-from magicid_cli.models import PATTERNS
 from magicid_cli.models.base import Shape
-from magicid_cli.models.catalog import FACE_MODELS, JUDGES, Source, VideoModel, video_model
+from magicid_cli.models.catalog import VideoModel, video_model
 from magicid_cli.models.execution import Execution
 from magicid_cli.plan import costs, known
 from magicid_cli.plan.begun import Begun
 from magicid_cli.plan.costs import Architecture
+from magicid_cli.plan.fetched import downloads
 from magicid_cli.plan.lacking import check, disk, require
 from magicid_cli.plan.machine import Machine, elsewhere, gpu_called, this_machine
 from magicid_cli.plan.measured import seconds_of
@@ -374,33 +374,3 @@ def for_run(
         begun=begun,
         method=method,
     )
-
-
-def downloads(
-    settings: Settings, model: VideoModel, todo: Collection[str], judging: Judging | None = None
-) -> dict[str, float]:
-    """GB still to fetch for these stages, by repository; see `hub.to_fetch`."""
-    return hub.to_fetch(_sources(settings, model, todo, judging))
-
-
-def _sources(
-    settings: Settings, model: VideoModel, todo: Collection[str], judging: Judging | None
-) -> Iterator[tuple[Source, list[str] | None]]:
-    rewards = settings.rewards
-    stages = [stage_of(name) for name in todo]
-
-    def judges(reward: str) -> bool:
-        return "score" in stages and (judging is None or stages.count("score") > 1 or reward in judging.rewards)
-
-    if model.source and not {"reconstruct", "sample", "prefer", "generate"}.isdisjoint(stages):
-        yield model.source, PATTERNS
-    if "ingest" in stages or judges("identity") or ("prefer" in stages and settings.prefer.guards):
-        finder = model.face_detector if rewards.face_detector == "auto" else rewards.face_detector
-        recogniser = model.face_model if rewards.face_model == "auto" else rewards.face_model
-        for name in (finder, recogniser):
-            if name in FACE_MODELS:
-                yield FACE_MODELS[name].source, [FACE_MODELS[name].file]
-    judge = model.vlm if rewards.vlm == "auto" else rewards.vlm
-    writes = settings.photos.captions == "vlm" and "ingest" in stages
-    if (judges("semantics") or writes) and judge in JUDGES:
-        yield JUDGES[judge].source, list(JUDGES[judge].files)

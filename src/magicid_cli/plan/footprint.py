@@ -3,7 +3,7 @@
 One sample's graph is alive at a time. GB are 1e9 bytes.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from magicid_cli.config import AdapterSettings
 from magicid_cli.models.base import Shape
@@ -53,6 +53,17 @@ _INSIDE = {
     (4, "single", "attention"): Inside(26.1, 11.1, 18),
     (4, "single", "attention+mlp"): Inside(29.2, 17.2, 18),
 }
+# Where products are in 8 bits, too: what a training pass takes more than with the weights unpacked, its input in 8 bits
+# and the product beside it. Sampling takes no more. Counted in the same way.
+_PRODUCTS = {
+    (2, "dual", "attention"): 1.1,
+    (2, "single", ""): 1.6,
+    (2, "single", "attention"): 1.6,
+    (4, "single", ""): 1.3,
+    (4, "single", "attention"): 1.3,
+}
+# GB of the rows that are rounded to 8 bits at once, in float32 before and after they are scaled.
+_ROUNDING = 2 * 2**24 * 4 / GB
 # Blocks that are on the device where they come and go: the one that runs and the next one.
 _ON_DEVICE = 2
 # A tile of the decoder, and the feature maps of a tile that live at once where it is widest: 7.2 by the peak that
@@ -112,7 +123,7 @@ def memory(
     hidden = joint * arch.width * value_bytes / GB
     copies = (4 if training else 1) + (3 if reference else 0)
     device, pinned = weights(arch, execution, value_bytes)
-    blocks = _blocks(arch, adapter, value_bytes)
+    blocks = _blocks(arch, adapter, value_bytes, execution.base)
     if not training:
         block = samples * max(inside.sampling for _, inside in blocks)
     elif execution.keep == "everything":
@@ -124,16 +135,20 @@ def memory(
         weights=device,
         adapters=adapter_parameters(arch, adapter) * 4 * copies / GB,
         kept=kept,
-        block=block * hidden,
+        block=block * hidden + (_ROUNDING if execution.base == "fp8-products" else 0.0),
         pinned=pinned + waiting,
     )
 
 
-def _blocks(arch: Architecture, adapter: AdapterSettings, value_bytes: int) -> list[tuple[int, Inside]]:
+def _blocks(arch: Architecture, adapter: AdapterSettings, value_bytes: int, base: Storage) -> list[tuple[int, Inside]]:
     """How many blocks of each kind there are, and what lives inside one."""
     targets = {"dual": adapter.targets, "single": "" if adapter.double_blocks_only else adapter.targets}
     counts = {"dual": arch.dual, "single": arch.single}
-    return [(count, _INSIDE[value_bytes, kind, targets[kind]]) for kind, count in counts.items() if count]
+    found = []
+    for which, count in (((value_bytes, kind, targets[kind]), count) for kind, count in counts.items() if count):
+        more = _PRODUCTS.get(which, 0.0) if base == "fp8-products" else 0.0
+        found.append((count, replace(_INSIDE[which], training=_INSIDE[which].training + more)))
+    return found
 
 
 def _kept(
@@ -150,13 +165,14 @@ def _kept(
     """
     if execution.keep == "everything":
         return sum(count * (1 + inside.saved) for count, inside in blocks) * hidden, 0.0
-    each = 2 if execution.keep == "attention" else 1
+    outputs = 1 if execution.keep == "attention" else 0
     # With an attention output stays the float32 logarithm of its normaliser, a number for each token and head.
     normaliser = arch.blocks * joint * arch.heads * 4 / GB if execution.keep == "attention" else 0.0
-    if execution.kept_in == "pinned":
-        # Of one block they go or come while another's are used.
-        return 2 * each * hidden + normaliser, arch.blocks * each * _rounded(hidden)
-    return arch.blocks * each * hidden + normaliser, 0.0
+    # Inputs, and outputs of attention, that wait in main memory.
+    away = {"gpu": 0, "inputs pinned": 1, "pinned": 1 + outputs}[execution.kept_in]
+    # Of one block they go or come while another's are used.
+    here = 2 * away + arch.blocks * (1 + outputs - away)
+    return here * hidden + normaliser, arch.blocks * away * _rounded(hidden)
 
 
 def _rounded(size_gb: float) -> float:
@@ -201,6 +217,19 @@ def block_bytes(arch: Architecture, kind: str, base: Storage, value_bytes: int) 
 def text_memory(arch: Architecture, value_bytes: int) -> float:
     """GB of both text encoders, and a tenth for what they compute."""
     return 1.1 * arch.text_parameters * value_bytes / GB
+
+
+def loading_memory(arch: Architecture, execution: Execution, value_bytes: int) -> float:
+    """Main memory that is taken while parts are read, in GB, on the way to the device.
+
+    What is read in the number type of its file is mapped, and its pages are given back when memory runs short: so the
+    base in two bytes, which its files have, too. Whatever is converted is there as a copy: the base in four bytes, the
+    text encoders in any type, for their files may have another one of two bytes.
+    """
+    text = arch.text_parameters * value_bytes / GB
+    if execution.text_encoder == "cpu":
+        text = text_memory(arch, value_bytes)
+    return text if value_bytes == 2 else max(text, parameters(arch) * value_bytes / GB)
 
 
 def decoding_memory(arch: Architecture, shape: Shape, *, value_bytes: int = 2) -> float:

@@ -5,8 +5,8 @@ from typing import TYPE_CHECKING
 from magicid_cli.config import with_values
 from magicid_cli.errors import MagicIDError
 from magicid_cli.plan.machine import Machine
-from magicid_cli.plan.memory import SPARE_GB
-from magicid_cli.plan.workload import chosen, generated_shape
+from magicid_cli.plan.memory import MOST_GB, SPARE_GB, Need, can_load, can_pin
+from magicid_cli.plan.workload import chosen, generated_shape, value_bytes_of
 from magicid_cli.rounds import stage_of
 
 if TYPE_CHECKING:
@@ -53,19 +53,39 @@ def _memory(estimate: "Estimate") -> MagicIDError | None:
     shape = worst.shape or (generated_shape(estimate.settings) if worst.stage == "generate" else estimate.shape)
     stage, need = f"Stage '{worst.stage}' at {shape} needs about {worst.memory_gb:.0f} GB", worst.memory_gb
     if not machine.gpu:
+        if need <= machine.ram_gb and worst.held is not None:
+            return _reading(worst.stage, worst.held.need, machine, estimate)
         hint = "Use fewer frames, a smaller size, or --model mini."
         return MagicIDError("memory", f"{stage} of memory; this machine has {machine.ram_gb:.0f} GB.", hint)
     plan = f" with memory plan {worst.held.plan}" if worst.held else ""
-    if need + SPARE_GB > machine.gpu_memory_gb or worst.held is None:
-        on = f"{machine.gpu_memory_gb:.0f} GB are free on {machine.gpu}"
-        hint = _smaller(estimate) if worst.held else "Free the GPU, or use a larger one."
-        return MagicIDError("gpu-memory", f"{stage} of GPU memory{plan}; {on}.", hint)
-    pinned = f"{worst.held.need.pinned_gb:.0f} GB of main memory for what leaves the GPU"
-    has = f"this machine has {machine.ram_gb:.0f} GB in all"
+    roomy = need + SPARE_GB <= machine.gpu_memory_gb
+    if worst.held is not None and roomy and not machine.asked:
+        if not can_load(worst.held.need, machine):
+            return _reading(worst.stage, worst.held.need, machine, estimate)
+        if not can_pin(worst.held.need, machine):
+            return MagicIDError(
+                "memory",
+                f"Stage '{worst.stage}' at {shape} needs {worst.held.need.pinned_gb:.0f} GB of main memory for what "
+                f"leaves the GPU{plan}; this machine has {machine.ram_gb:.0f} GB in all.",
+                "Store the base smaller (--base nf4; other numbers, so other videos), or use a smaller shape.",
+            )
+    on = f"{machine.gpu_memory_gb:.0f} GB are free on {machine.gpu}"
+    if roomy and worst.held is not None:
+        on = f"that plan takes {MOST_GB[worst.held.plan]:.0f} GB at most"
+    hint = _smaller(estimate) if worst.held else "Free the GPU, or use a larger one."
+    return MagicIDError("gpu-memory", f"{stage} of GPU memory{plan}; {on}.", hint)
+
+
+def _reading(stage: str, need: Need, machine: Machine, estimate: "Estimate") -> MagicIDError:
+    """All of a part is in main memory while it is read, however it is stored afterwards."""
+    total = need.loading_gb + (SPARE_GB if machine.gpu else 0.0)
     return MagicIDError(
         "memory",
-        f"Stage '{worst.stage}' at {shape} needs {pinned}{plan}; {has}.",
-        "Store the base smaller (--base nf4; other numbers, so other videos), or use a smaller shape.",
+        f"Stage '{stage}' needs about {total:.0f} GB of main memory while the model is read; this machine has "
+        f"{machine.ram_gb:.0f} GB in all.",
+        "With --dtype bfloat16 the files are used as they are, and less is needed."
+        if value_bytes_of(estimate.settings, machine) == 4
+        else "For a small model that runs anywhere: --model mini",
     )
 
 

@@ -1,6 +1,7 @@
 """Memory plans: how the model is held so that a stage fits a GPU. None of them changes what a run makes.
 
-    80gb   the base on the GPU; attention outputs kept, on the GPU or, where that is too much, in main memory
+    80gb   the base on the GPU; blocks' inputs and attention outputs kept, where that is too much the inputs, then both,
+           in main memory
     48gb   the base on the GPU; blocks recomputed whole, their inputs wait in main memory
     24gb   the blocks' weights in main memory, two blocks at a time on the GPU; else as 48gb
 
@@ -17,17 +18,20 @@ from magicid_cli.config import Settings
 from magicid_cli.models.execution import Execution, Kernel, Storage
 from magicid_cli.plan.machine import Machine
 
-# What a plan leaves free on the GPU, in GB, and the share of main memory that it may lock.
+# What a plan leaves free on the GPU, and of main memory while the model is read, in GB; the share of main memory that
+# it may lock.
 SPARE_GB, PINNED_SHARE = 1.0, 0.75
-# What a plan takes at most, in GB, however large the GPU is: estimates are not that good, and others need some, too.
+# What a plan takes at most, in GB, however large the GPU is, if it was asked for by name; else a larger GPU may be used
+# up to a share of what it has free. Estimates are not that good, and others need some, too.
 MOST_GB = {"80gb": 76.0, "48gb": 46.0, "24gb": 23.0}
+_MOST_SHARE = 0.89
 
 _ON_GPU = Execution(vae_tiling=True)
 _INPUTS_OUT = replace(_ON_GPU, kept_in="pinned")
 _ATTENTION = replace(_ON_GPU, keep="attention")
 # Largest first; a plan's ways of being held, too.
 PLANS: dict[str, tuple[Execution, ...]] = {
-    "80gb": (_ATTENTION, replace(_ATTENTION, kept_in="pinned")),
+    "80gb": (_ATTENTION, replace(_ATTENTION, kept_in="inputs pinned"), replace(_ATTENTION, kept_in="pinned")),
     "48gb": (_INPUTS_OUT,),
     "24gb": (replace(_INPUTS_OUT, offload="blocks"),),
 }
@@ -40,10 +44,12 @@ class Need:
     Attributes:
         gpu_gb: peak on the GPU, or in main memory where there is none.
         pinned_gb: page-locked main memory.
+        loading_gb: main memory while the parts are read, one after another; before anything is page-locked.
     """
 
     gpu_gb: float
     pinned_gb: float = 0.0
+    loading_gb: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -85,11 +91,17 @@ def choose(
         if machine.gpu and text_gb + SPARE_GB > machine.gpu_memory_gb:
             execution = replace(execution, text_encoder="cpu")
         took = need(execution)
-        fits = _fits(took, machine) and took.gpu_gb <= MOST_GB.get(plan, math.inf)
+        fits = _fits(took, machine) and took.gpu_gb <= _most_gb(plan, settings, machine)
         found.append(Choice(plan, execution, took, fits))
         if fits:
             break
     return found[-1]
+
+
+def _most_gb(plan: str, settings: Settings, machine: Machine) -> float:
+    """What a plan may take; without one there is no bound."""
+    most = MOST_GB.get(plan, math.inf)
+    return max(most, _MOST_SHARE * machine.gpu_memory_gb) if settings.model.memory_plan == "auto" else most
 
 
 def without_gpu(settings: Settings) -> tuple[str, Execution]:
@@ -103,9 +115,19 @@ def without_gpu(settings: Settings) -> tuple[str, Execution]:
 
 def _fits(need: Need, machine: Machine) -> bool:
     if machine.gpu is None:
-        return need.gpu_gb <= machine.ram_gb
-    room = machine.asked or need.pinned_gb <= PINNED_SHARE * machine.ram_gb
+        return max(need.gpu_gb, need.loading_gb) <= machine.ram_gb
+    room = machine.asked or (can_pin(need, machine) and can_load(need, machine))
     return room and need.gpu_gb + SPARE_GB <= machine.gpu_memory_gb
+
+
+def can_pin(need: Need, machine: Machine) -> bool:
+    """Whether main memory has room for what leaves the GPU."""
+    return need.pinned_gb <= PINNED_SHARE * machine.ram_gb
+
+
+def can_load(need: Need, machine: Machine) -> bool:
+    """Whether main memory holds what is read on the way to the GPU, and the process itself beside it."""
+    return need.loading_gb + SPARE_GB <= machine.ram_gb
 
 
 def _ways(settings: Settings, machine: Machine, guided: bool) -> Iterator[tuple[str, Execution]]:

@@ -1,12 +1,12 @@
 """Opening a model the way the memory plan says, and going on with the next plan where that was too much."""
 
-import gc
 from collections.abc import Callable
 from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, TypeVar
 
 from magicid_cli import models
 from magicid_cli.config import Settings, with_values
+from magicid_cli.errors import memory_told
 from magicid_cli.events import Events
 from magicid_cli.models.catalog import video_model
 from magicid_cli.models.execution import Execution
@@ -106,18 +106,21 @@ def with_next_plan(work: Callable[[Settings], Result], settings: Settings, name:
         return work(settings)
     import torch
 
+    from magicid_cli.models.transfers import give_back
+
     plan, execution = held(settings, stage, name)
     after = _next_other(settings, stage, name, plan, execution)
     try:
-        return work(with_values(settings, {"model.memory_plan": plan}) if plan else settings)
+        # Not with the plan by name: what is asked for by name keeps to its card's memory, whatever is there.
+        with memory_told():
+            return work(settings)
     except torch.OutOfMemoryError:
         if after is None:
             raise
     # Outside the handler: the exception held the frames, and with them the graph.
-    gc.collect()
-    if torch.cuda.is_available():
-        torch.cuda.empty_cache()
+    give_back()
     tried = f"memory plan {plan}" if plan else "all of the model in memory"
     message = f"Memory ran out at '{name}' with {tried}: it goes on with memory plan {after}, from what was finished."
     events.emit("fallback", message=message, stage=name)
-    return work(with_values(settings, {"model.memory_plan": after}))
+    with memory_told():
+        return work(with_values(settings, {"model.memory_plan": after}))

@@ -206,7 +206,8 @@ def need(settings: Settings, arch: Architecture, stage: str, value_bytes: int, e
     decoding = footprint.decoding_memory(arch, shape, value_bytes=value_bytes)
     beside = stage == "generate" or (stage == "prefer" and bool(looks(settings)))
     look = found.weights + found.adapters + decoding if beside else 0.0
-    return Need(max(found.total, look), found.pinned)
+    loading = footprint.loading_memory(arch, execution, value_bytes)
+    return Need(max(found.total, look), found.pinned, loading)
 
 
 def value_bytes_of(settings: Settings, machine: Machine) -> int:

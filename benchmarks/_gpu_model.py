@@ -44,6 +44,7 @@ class Bench:
         optimizer: of the trained adapter.
         way: how it is held now, of `WAYS`.
         held_for: shape and whether for training.
+        intact: whether nothing went wrong with it: after that, who knows where its weights are.
     """
 
     name: str
@@ -53,6 +54,7 @@ class Bench:
     optimizer: torch.optim.Optimizer
     way: str = ""
     held_for: tuple[Shape, bool] | None = None
+    intact: bool = True
 
     @property
     def architecture(self) -> costs.Architecture:

@@ -8,7 +8,7 @@ import torch
 from torch.autograd import DeviceType
 from torch.profiler import ProfilerActivity, profile
 
-from benchmarks._gpu_rows import Step
+from benchmarks._gpu_steps import Step
 
 # The first kind whose words occur in a kernel's name.
 _KINDS = {

@@ -4,8 +4,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from benchmarks import _gpu_segment
+from benchmarks._gpu_expected import cost_of
 from benchmarks._gpu_model import CARD_BYTES, PLAIN, settings_of
-from benchmarks._gpu_rows import DONE, SEGMENT, SHAPES, cost_of
+from benchmarks._gpu_rows import DONE, SHAPES
+from benchmarks._gpu_steps import SEGMENT
 from magicid_cli import plan
 from magicid_cli.config import Settings
 from magicid_cli.models.base import Shape

@@ -36,7 +36,8 @@ import torch
 
 from benchmarks import _gpu_profile, _gpu_table
 from benchmarks._gpu_model import PLAIN, Bench, build, free
-from benchmarks._gpu_rows import DONE, KINDS, NO_MEMORY, SHAPES, Name, order, predictions, rate_reached, try_row
+from benchmarks._gpu_rows import DONE, NO_MEMORY, SHAPES, Name, order, predictions, rate_reached, try_row
+from benchmarks._gpu_steps import KINDS
 from benchmarks._table import RESULTS, machine, write
 from magicid_cli.plan import costs, known
 from magicid_cli.workspace import read_json, write_json
@@ -112,7 +113,7 @@ def run(
     bench: Bench | None = None
     for row_name in missing(name, rows, only):
         plain = row_name[2] == PLAIN
-        if bench is None or plain != (bench.way == PLAIN):
+        if bench is None or not bench.intact or plain != (bench.way == PLAIN):
             if bench is not None:
                 bench.lift_cap()
             bench = None
@@ -129,8 +130,7 @@ def profiled(name: str, device: torch.device, folder: Path) -> list[dict[str, An
     """Where the time of a preference step at the smallest shape goes."""
     bench, shape = build(name, device, folder), SHAPES[name][0]
     bench.hold("80gb", shape)
-    step, _ = KINDS["preference step"](bench, shape)
-    return _gpu_profile.measure(step, device)
+    return _gpu_profile.measure(KINDS["preference step"](bench, shape), device)
 
 
 def ship(rows: Sequence[dict[str, Any]], gpu: str) -> Path:

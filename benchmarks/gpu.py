@@ -119,7 +119,8 @@ def run(
             bench = None
             free()
             bench = build(name, device, folder, plain=plain)
-        row = try_row(bench, row_name, rate_reached(rows, row_name[1], name), until - time.monotonic())
+        _, kind, way = row_name
+        row = try_row(bench, row_name, rate_reached(rows, kind, way, name), until - time.monotonic())
         took = f", {row['seconds']:.3g} s, predicted {row['predicted_s']:.3g}" if row["seconds"] else ""
         print(f"{called(row_name)}: {row['state']}{took}", flush=True)
         rows = sorted([*rows, row], key=lambda one: places.index((one["shape"], one["row"], one["way"])))

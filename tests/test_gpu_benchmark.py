@@ -90,14 +90,24 @@ def test_a_row_that_does_not_fit_is_skipped_by_name_and_done_later(
 
 
 def test_the_prediction_follows_from_the_rate_reached_so_far() -> None:
+    """Of the same kind and way, of the kind, of any; ours is not asked about plain diffusers, nor the reverse."""
     rows: list[dict[str, Any]] = [
-        {"row": "forward", "state": "done", "tflops": 300.0},
-        {"row": "stage-1 step", "state": "done", "tflops": 200.0},
-        {"row": "preference step", "state": "out of memory", "tflops": None},
+        {"row": "forward", "way": "80gb", "state": "done", "tflops": 300.0},
+        {"row": "stage-1 step", "way": "80gb", "state": "done", "tflops": 200.0},
+        {"row": "preference step", "way": "80gb", "state": "out of memory", "tflops": None},
     ]
-    assert gpu.rate_reached(rows, "forward", "hunyuan-video") == 300.0
-    assert gpu.rate_reached(rows, "preference step", "hunyuan-video") == 200.0
-    assert gpu.rate_reached([], "forward", "hunyuan-video") == _gpu_rows.FIRST_RATE["hunyuan-video"]
+    first = _gpu_rows.FIRST_RATE["hunyuan-video"]
+
+    def rate(kind: str, way: str) -> float:
+        return gpu.rate_reached(rows, kind, way, "hunyuan-video")
+
+    assert (rate("forward", "80gb"), rate("forward", "24gb")) == (300.0, 300.0)
+    assert rate("preference step", "80gb") == 200.0
+    assert rate("preference step", "plain") == first == gpu.rate_reached([], "forward", "80gb", "hunyuan-video")
+    rows += [
+        {"row": "preference step", "way": way, "state": "done", "tflops": t} for way, t in (("24gb", 1), ("plain", 2))
+    ]
+    assert (rate("preference step", "plain"), rate("preference step", "24gb"), rate("decode", "80gb")) == (2, 1, 1)
 
 
 def test_a_prediction_is_flop_over_rate_for_the_warm_up_and_every_repeat(tmp_path: Path) -> None:

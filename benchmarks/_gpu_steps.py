@@ -13,7 +13,7 @@ from magicid_cli.plan import costs
 from magicid_cli.stages import prefer, reconstruct
 from magicid_cli.training import Batch
 
-SEGMENT = "segment"
+SEGMENT, OPTIMIZER = "segment", "optimizer step"
 
 Step = Callable[[], Any]
 
@@ -121,6 +121,14 @@ def plain_preference_step(bench: Bench, shape: Shape) -> Step:
     return step
 
 
+def optimizer_step(bench: Bench, shape: Shape) -> Step:
+    """The optimizer alone, its moments in place: what a step of either stage ends with."""
+    adapters.select(bench.family.transformer, "policy", trainable=True)
+    for parameter in adapters.parameters(bench.family.transformer, "policy").values():
+        parameter.grad = torch.full_like(parameter, 1e-3)
+    return bench.optimizer.step
+
+
 def decode(bench: Bench, shape: Shape) -> Step:
     """Decoding one video, beside the transformer."""
     vae, latents = random_vae(bench), latents_of(bench, shape, 0)[None]
@@ -144,4 +152,5 @@ KINDS: dict[str, Callable[[Bench, Shape], Step]] = {
     "preference step": preference_step,
     "decode": decode,
     SEGMENT: segment,
+    OPTIMIZER: optimizer_step,
 }

@@ -22,6 +22,7 @@ if not __package__:  # run by path: this folder would come first, and `select.py
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 import argparse
+import re
 import shutil
 import subprocess
 import tempfile
@@ -30,15 +31,27 @@ from collections.abc import Callable, Sequence
 from contextlib import redirect_stdout
 from dataclasses import asdict
 from io import StringIO
-from typing import Any
+from typing import Any, get_args
 
 import torch
 
 from benchmarks import _gpu_profile, _gpu_table
-from benchmarks._gpu_model import PLAIN, Bench, build, free
-from benchmarks._gpu_rows import DONE, NO_MEMORY, SHAPES, Name, order, predictions, rate_reached, try_row
+from benchmarks._gpu_model import Bench, open_bench
+from benchmarks._gpu_rows import (
+    DONE,
+    NO_MEMORY,
+    SHAPES,
+    Name,
+    compile_reached,
+    kernel_of,
+    order,
+    predictions,
+    rate_reached,
+    try_row,
+)
 from benchmarks._gpu_steps import KINDS
 from benchmarks._table import RESULTS, machine, write
+from magicid_cli.models.execution import Kernel
 from magicid_cli.plan import costs, known
 from magicid_cli.workspace import read_json, write_json
 
@@ -70,16 +83,23 @@ def driver() -> str:
     return subprocess.run(query, capture_output=True, text=True, check=True).stdout.split()[0]
 
 
-def earlier(path: Path, here: dict[str, Any]) -> list[dict[str, Any]]:
-    """Rows of earlier commands that need not be measured again.
+def earlier(path: Path, here: dict[str, Any], *, redo: bool = False) -> list[dict[str, Any]]:
+    """Rows of earlier commands that were measured.
+
+    Args:
+        path: the results file.
+        here: this machine.
+        redo: whether those of another machine or version shall be replaced.
 
     Raises:
-        SystemExit: they are of another machine or another version.
+        SystemExit: they are of another machine or version, and shall not.
     """
     if not path.is_file():
         return []
     stored = read_json(path)
     differing = [key for key in SAME if stored["machine"].get(key) != here.get(key)]
+    if differing and redo:
+        return []
     if differing:
         raise SystemExit(
             f"{path} differs in {', '.join(differing)}: add --redo to replace it, or name another --output"
@@ -87,11 +107,16 @@ def earlier(path: Path, here: dict[str, Any]) -> list[dict[str, Any]]:
     return [row for row in stored["rows"] if row["state"] in (DONE, NO_MEMORY)]
 
 
-def missing(name: str, rows: Sequence[dict[str, Any]], only: str = "") -> list[Name]:
-    """Rows still to be measured, in order, of those whose name has `only` in it."""
-    there = {(row["shape"], row["row"], row["way"]) for row in rows}
-    wanted = [one for one in order(name) if only in called(one)]
-    return [(shape, kind, way) for shape, kind, way in wanted if (str(shape), kind, way) not in there]
+def missing(bench: Bench, rows: Sequence[dict[str, Any]], only: str = "") -> list[Name]:
+    """Rows still to be measured with this attention kernel, in order, of those whose name `only` is found in."""
+    there = {(row["shape"], row["row"], row["way"], row["kernel"]) for row in rows}
+    return [one for one in order(bench.name) if re.search(only, called(one)) and key_of(bench, one) not in there]
+
+
+def key_of(bench: Bench, name: Name) -> tuple[str, str, str, str | None]:
+    """What tells a row from all others of a results file: its attention kernel, too."""
+    shape, kind, way = name
+    return str(shape), kind, way, kernel_of(bench, name)
 
 
 def called(row: Name) -> str:
@@ -100,36 +125,31 @@ def called(row: Name) -> str:
 
 
 def run(
-    name: str,
-    device: torch.device,
-    folder: Path,
+    bench: Bench,
     rows: list[dict[str, Any]],
     until: float,
     keep: Callable[[list[dict[str, Any]]], object],
     only: str = "",
 ) -> None:
     """Measure what is missing; `keep` gets all rows, in order, after each."""
-    places = [(str(shape), kind, way) for shape, kind, way in order(name)]
-    bench: Bench | None = None
-    for row_name in missing(name, rows, only):
-        plain = row_name[2] == PLAIN
-        if bench is None or not bench.intact or plain != (bench.way == PLAIN):
-            if bench is not None:
-                bench.lift_cap()
-            bench = None
-            free()
-            bench = build(name, device, folder, plain=plain)
+    places = [(str(shape), kind, way) for shape, kind, way in order(bench.name)]
+
+    def place(row: dict[str, Any]) -> tuple[int, str]:
+        return places.index((row["shape"], row["row"], row["way"])), row["kernel"] or ""
+
+    for row_name in missing(bench, rows, only):
         _, kind, way = row_name
-        row = try_row(bench, row_name, rate_reached(rows, kind, way, name), until - time.monotonic())
+        rate, compile_s = rate_reached(rows, kind, way, bench.name), compile_reached(rows, bench.name)
+        row = try_row(bench, row_name, rate, until - time.monotonic(), compile_s)
         took = f", {row['seconds']:.3g} s, predicted {row['predicted_s']:.3g}" if row["seconds"] else ""
         print(f"{called(row_name)}: {row['state']}{took}", flush=True)
-        rows = sorted([*rows, row], key=lambda one: places.index((one["shape"], one["row"], one["way"])))
+        rows = sorted([*rows, row], key=place)
         keep(rows)
 
 
 def profiled(name: str, device: torch.device, folder: Path) -> list[dict[str, Any]]:
     """Where the time of a preference step at the smallest shape goes."""
-    bench, shape = build(name, device, folder), SHAPES[name][0]
+    bench, shape = open_bench(name, device, folder), SHAPES[name][0]
     bench.hold("80gb", shape)
     return _gpu_profile.measure(KINDS["preference step"](bench, shape), device)
 
@@ -154,12 +174,20 @@ def prepare(on_gpu: bool) -> tuple[str, torch.device]:
 def options_of(arguments: Sequence[str] | None) -> argparse.Namespace:
     """The command's options."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--only", default="", help="rows whose name has this in it, e.g. '61x320x544 preference'")
+    parser.add_argument(
+        "--only", default="", help="rows whose name has this regular expression in it, e.g. 'step 80gb$'"
+    )
     parser.add_argument("--budget", type=float, default=520.0, help="seconds this command may take (default: 520)")
     parser.add_argument("--predict", action="store_true", help="print what is expected of every row, and stop")
     parser.add_argument("--profile", action="store_true", help="print where a preference step's time goes, and stop")
     parser.add_argument("--ship", action="store_true", help="write the measured steps to where the plan reads them")
-    parser.add_argument("--redo", action="store_true", help="measure rows again that are in the results file")
+    parser.add_argument(
+        "--attention",
+        default="auto",
+        choices=get_args(Kernel),
+        help="attention kernel; each has its own rows",
+    )
+    parser.add_argument("--redo", action="store_true", help="measure rows of --only again")
     parser.add_argument("--output", type=Path, help="the results file")
     return parser.parse_args(arguments)
 
@@ -179,16 +207,16 @@ def main(arguments: Sequence[str] | None = None) -> None:
             found = profiled(name, device, Path(place))
             write(f"{title}, profile", found, output.with_stem(f"{output.stem}-profile"), about=here)
             return
-        rows = [] if options.redo else earlier(output, here)
+        bench, rows = open_bench(name, device, Path(place), options.attention), earlier(output, here, redo=options.redo)
+        if options.redo:
+            again = {key_of(bench, one) for one in missing(bench, [], options.only)}
+            rows = [row for row in rows if (row["shape"], row["row"], row["way"], row["kernel"]) not in again]
 
         def keep(rows: list[dict[str, Any]]) -> None:
             with redirect_stdout(StringIO()):
                 write(title, rows, output, about=here)
 
-        try:
-            run(name, device, Path(place), rows, until, keep, options.only)
-        except torch.OutOfMemoryError as error:
-            raise SystemExit(f"The weights alone do not fit into the memory that is free here: {error}") from None
+        run(bench, rows, until, keep, options.only)
     rows = read_json(output)["rows"]
     write(title, rows, output, about=here)
     print_rows([{"what": what, "target": target, "measured": got} for what, target, got in table(rows, here)])

@@ -4,7 +4,8 @@ There is no GPU here, so what runs is the same code on the tiny configuration; i
 """
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -15,15 +16,23 @@ from benchmarks import _gpu_model, _gpu_profile, _gpu_rows, _gpu_steps, gpu
 
 from magicid_cli import adapters, checkpoints, video
 from magicid_cli.errors import MagicIDError
+from magicid_cli.models import arranging
 from magicid_cli.models.base import Shape
+from magicid_cli.models.compiling import Compiled
+from magicid_cli.models.execution import Execution
 from magicid_cli.plan import costs
 
 KINDS = ["forward", "sampling step", "stage-1 step", "preference step", "decode"]
 SMALL, LARGE = "9x64x64", "17x64x96"
 ALL = [(shape, kind, "80gb") for shape in (SMALL, LARGE) for kind in KINDS] + [(SMALL, "segment", "80gb")]
+ALL += [(SMALL, "optimizer step", "80gb")]
 SMALLER = ("sampling step", "preference step", "decode")
 ALL += [(s, k, w) for w in ("48gb", "24gb") for s in (SMALL, LARGE) for k in SMALLER]
 ALL += [(shape, "preference step", "plain") for shape in (SMALL, LARGE)]
+ALL += [(s, k, "80gb compile") for s in (SMALL, LARGE) for k in ("sampling step", "stage-1 step", "preference step")]
+BASES = ("24gb fp8", "24gb int8", "24gb nf4", "80gb fp8-products")
+ALL += [(s, k, w) for w in BASES for s in (SMALL, LARGE) for k in SMALLER[:2]]
+PREFERENCE = [way for _, kind, way in ALL if kind == "preference step"]
 
 
 @pytest.fixture(scope="module")
@@ -36,6 +45,8 @@ def command(tmp_path: Path, checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -
     """The command with a results file of its own; returns the rows of that file."""
     monkeypatch.setattr(_gpu_rows, "repeats_for", lambda *_: 1)
     monkeypatch.setattr(_gpu_model.tiny, "build", lambda _: checkpoint)
+    # The compiler takes minutes; one test below has a part of it.
+    monkeypatch.setattr(arranging, "Compiled", lambda *_: SimpleNamespace(running=True))
 
     def run(*arguments: str, budget: float = 1000.0) -> list[dict[str, Any]]:
         path = tmp_path / "results.json"
@@ -43,6 +54,21 @@ def command(tmp_path: Path, checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -
         return json.loads(path.read_text())["rows"]
 
     return run
+
+
+@pytest.fixture(autouse=True)
+def _compiler_as_before() -> Iterator[None]:
+    """The compiler's settings and what it has compiled are of the process."""
+    with (
+        torch._dynamo.config.patch(recompile_limit=8, fail_on_recompile_limit_hit=False),
+        torch._functorch.config.patch(force_non_lazy_backward_lowering=False),
+    ):
+        yield
+    torch._dynamo.reset()
+
+
+def opened(folder: Path, attention: Any = "auto") -> _gpu_model.Bench:
+    return _gpu_model.open_bench("tiny", torch.device("cpu"), folder, attention)
 
 
 def never(*_: Any) -> Any:
@@ -56,6 +82,9 @@ def test_every_row_is_measured_once_and_kept(
     assert [(row["shape"], row["row"], row["way"]) for row in rows] == ALL
     for row in rows:
         assert row["state"] == "done"
+        if row["row"] == "optimizer step":  # memory bounds it
+            assert row["tflops"] is None and row["seconds"] > 0
+            continue
         assert row["tflops"] == pytest.approx(row["pflop"] * 1000 / row["seconds"])
         assert (row["times_floor"], row["allocated_gb"]) == (None, None)
     # tokens by hand: 3 × 4 × 4 and 5 × 4 × 6; a preference step is 8 to 11 forwards.
@@ -64,17 +93,25 @@ def test_every_row_is_measured_once_and_kept(
     # Kept attention outputs are not computed again: 9 attentions instead of the 11 of the other ways.
     flop = {row["way"]: row["pflop"] for row in rows if (row["shape"], row["row"]) == (SMALL, "preference step")}
     attention = costs.forward(costs.ARCHITECTURES["tiny"], Shape(9, 64, 64)).attention_forward / 1e15
+    assert flop["80gb"] == flop["80gb compile"] and flop["24gb nf4"] == flop["24gb"]
     assert flop["48gb"] == flop["24gb"] == flop["plain"] == pytest.approx(flop["80gb"] + 2 * attention)
     # 20 preference steps, and twice the tiny model's 4 sampling steps and a decoding.
     flop = {row["row"]: row["pflop"] for row in rows if (row["shape"], row["way"]) == (SMALL, "80gb")}
     videos = 2 * (4 * flop["sampling step"] + flop["decode"])
     assert flop["segment"] == pytest.approx(20 * flop["preference step"] + videos)
+    kernels = {(row["row"], row["way"] == "plain"): row["kernel"] for row in rows}
+    assert (kernels["decode", False], kernels["preference step", True], kernels["optimizer step", False]) == (None,) * 3
+    assert {kernel for key, kernel in kernels.items() if key[0].endswith(("forward", "sampling step"))} == {
+        "torch-flash"
+    }
+    bases = {row["way"]: row["held"][0] for row in rows if row["row"] == "sampling step"}
+    assert [bases[way] for way in ("24gb", *BASES)] == ["full", "fp8", "int8", "nf4", "fp8-products"]
     about = json.loads((tmp_path / "results.json").read_text())["machine"]
     assert about["what"].startswith("tiny on CPU")
     assert about["torch"] == torch.__version__
     assert "tiny on CPU" in capsys.readouterr().out
 
-    monkeypatch.setattr(gpu, "build", never)
+    monkeypatch.setattr(_gpu_model, "random_transformer", never)
     assert command() == rows
 
 
@@ -84,9 +121,9 @@ def test_a_row_that_does_not_fit_is_skipped_by_name_and_done_later(
     with monkeypatch.context() as patch:
         patch.setattr(_gpu_rows, "measure", never)
         rows = command("--only", "preference", budget=0.0)
-    assert [row["state"].partition(":")[0] for row in rows] == ["skipped"] * 8
+    assert [row["state"].partition(":")[0] for row in rows] == ["skipped"] * len(PREFERENCE)
     assert "17x64x96 preference step plain: skipped: about" in capsys.readouterr().out
-    assert [row["state"] for row in command("--only", "preference")] == ["done"] * 8
+    assert [row["state"] for row in command("--only", "preference")] == ["done"] * len(PREFERENCE)
 
 
 def test_the_prediction_follows_from_the_rate_reached_so_far() -> None:
@@ -111,7 +148,7 @@ def test_the_prediction_follows_from_the_rate_reached_so_far() -> None:
 
 
 def test_a_prediction_is_flop_over_rate_for_the_warm_up_and_every_repeat(tmp_path: Path) -> None:
-    bench = gpu.build("tiny", torch.device("cpu"), tmp_path)
+    bench = opened(tmp_path)
     shape = Shape(9, 64, 64)
     flop = costs.forward(bench.architecture, shape).flop
     row = gpu.try_row(bench, (shape, "forward", "80gb"), rate=flop / 1e12 / 20, left_s=39.0)
@@ -131,9 +168,9 @@ def test_a_row_that_fails_leaves_the_others_and_is_tried_again(
 
     with monkeypatch.context() as patch:
         patch.setattr(_gpu_steps.reconstruct, "accumulate", broken)
-        states = {row["row"]: row["state"] for row in command("--only", "step 80gb")}
+        states = {row["row"]: row["state"] for row in command("--only", "[1eg] step 80gb$")}
     assert states["stage-1 step"] == "failed: cuDNN frontend: no plan" and states["sampling step"] == "done"
-    assert {row["state"] for row in command("--only", "step 80gb")} == {"done"}
+    assert {row["state"] for row in command("--only", "[1eg] step 80gb$")} == {"done"}
 
 
 @pytest.mark.parametrize(
@@ -149,23 +186,23 @@ def test_a_row_that_fails_leaves_the_others_and_is_tried_again(
 def test_a_way_that_cannot_be_held_leaves_the_others_and_a_model_built_anew(
     command: Any, monkeypatch: pytest.MonkeyPatch, problem: Exception, state: str
 ) -> None:
-    built, arrange = list[bool](), _gpu_model.Hunyuan.arrange
+    built, arrange, build = list[str](), _gpu_model.Hunyuan.arrange, _gpu_model.Bench._build
 
     def half(family: Any) -> None:
         if (family.execution.keep, family.execution.offload) == ("nothing", "none"):
             raise problem
         arrange(family)
 
-    def build(*found: Any, plain: bool) -> Any:
-        built.append(plain)
-        return _gpu_model.build(*found, plain=plain)
+    def counted(bench: _gpu_model.Bench, execution: Execution | None) -> None:
+        built.append("plain" if execution is None else execution.base)
+        build(bench, execution)
 
     with monkeypatch.context() as patch:
         patch.setattr(_gpu_model.Hunyuan, "arrange", half)
-        patch.setattr(gpu, "build", build)
-        rows = command("--only", "preference step")
+        patch.setattr(_gpu_model.Bench, "_build", counted)
+        rows = command("--only", "preference step ([0-9]+gb|plain)$")
     assert [row["state"] for row in rows] == ["done", "done", state, state, "done", "done", "done", "done"]
-    assert built == [False, False, False, True], "anew after each of the two, and for plain"
+    assert built == ["full", "full", "full", "plain"], "anew after each of the two, and for plain"
 
 
 def test_out_of_memory_is_a_result(command: Any, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -177,15 +214,83 @@ def test_out_of_memory_is_a_result(command: Any, monkeypatch: pytest.MonkeyPatch
 
     with monkeypatch.context() as patch:
         patch.setattr(_gpu_steps.reconstruct, "accumulate", full)
-        rows = {(row["shape"], row["row"]): row for row in command("--only", "step 80gb")}
+        rows = {(row["shape"], row["row"]): row for row in command("--only", "[1eg] step 80gb$")}
     assert len(calls) == 2
     states = {key[1]: row["state"] for key, row in rows.items()}
     expected = {"sampling step": "done", "stage-1 step": "out of memory", "preference step": "done"}
     assert states == expected
     assert rows[SMALL, "stage-1 step"]["seconds"] is None
     # It is not tried again, unless asked.
-    assert [row["state"] for row in command("--only", "step 80gb")].count("out of memory") == 2
-    assert [row["state"] for row in command("--redo", "--only", "stage-1")] == ["done"] * 2
+    assert [row["state"] for row in command("--only", "[1eg] step 80gb$")].count("out of memory") == 2
+    again = command("--redo", "--only", "stage-1 step 80gb$")
+    assert {row["state"] for row in again} == {"done"} and len(again) == len(rows), "and nothing else is done again"
+
+
+def test_each_attention_kernel_has_its_own_rows(command: Any) -> None:
+    """And what has no attention, or not ours, is measured once for all of them."""
+    command("--only", f"{SMALL} (sampling step|decode) 80gb$")
+    rows = command("--only", f"{SMALL} (sampling step|decode) 80gb$", "--attention", "math")
+    assert [(row["row"], row["kernel"]) for row in rows] == [
+        ("sampling step", "math"),
+        ("sampling step", "torch-flash"),
+        ("decode", None),
+    ]
+    assert [row["held"][-1] for row in rows[:2]] == ["math", "torch-flash"]
+    # Doing those of one kernel again leaves the other's.
+    again = command("--only", "sampling step 80gb$", "--attention", "math", "--redo", budget=0.0)
+    states = {(row["shape"], row["row"], row["kernel"]): row["state"].partition(":")[0] for row in again}
+    assert states[SMALL, "sampling step", "math"] == "skipped" and states[SMALL, "decode", None] == "done"
+    assert states[SMALL, "sampling step", "torch-flash"] == "done"
+
+
+def test_a_kernel_that_is_refused_is_said_and_the_others_are_measured(command: Any) -> None:
+    rows = command("--only", f"{SMALL} (sampling step 80gb|preference step plain)$", "--attention", "flash-3")
+    assert [row["state"] for row in rows] == [rows[0]["state"], "done"]
+    assert rows[0]["state"].startswith("failed: The attention kernel 'flash-3' cannot be used here")
+
+
+def test_a_compiled_row_keeps_the_time_of_compiling(command: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Graphs are captured and run as they are, without the code generator."""
+    monkeypatch.setattr(arranging, "Compiled", partial(Compiled, backend="eager"))
+    rows = command("--only", f"{SMALL} sampling step 80gb compile")
+    assert [row["state"] for row in rows] == ["done"]
+    assert torch._dynamo.utils.counters["stats"]["unique_graphs"] > 0
+    assert rows[0]["first_s"] > 2 * rows[0]["seconds"]
+    assert _gpu_rows.compile_reached(rows, "tiny") == rows[0]["first_s"] - rows[0]["seconds"]
+    assert _gpu_rows.compile_reached([], "tiny") == _gpu_rows.FIRST_COMPILE_S["tiny"]
+
+
+def test_every_compiled_row_is_compiled_from_nothing(command: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[str] = []
+    monkeypatch.setattr(torch._dynamo, "reset", lambda: calls.append("reset"))
+    monkeypatch.setattr(
+        arranging,
+        "Compiled",
+        lambda *_: calls.append("blocks") or SimpleNamespace(running=True),  # type: ignore[func-returns-value]
+    )
+    command("--only", f"{SMALL} (sampling|stage-1) step 80gb compile")
+    assert calls == ["reset", "blocks"] * 2
+
+
+def test_blocks_that_were_not_compiled_are_no_compiled_row(command: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(_: Any, announce: Any) -> Any:
+        announce("The blocks run as they are: no C++ compiler")
+        return SimpleNamespace(running=False)
+
+    monkeypatch.setattr(arranging, "Compiled", broken)
+    (row,) = command("--only", f"{SMALL} sampling step 80gb compile")
+    assert row["state"] == "failed: The blocks run as they are: no C++ compiler"
+    assert row["seconds"] is None and row["said"] == ["The blocks run as they are: no C++ compiler"]
+
+
+def test_more_memory_than_the_plans_card_has_is_no_result(tmp_path: Path) -> None:
+    """A card of 24 GB: 24.8 less 1 are the plan's, reserved by torch for later or in use."""
+    bench = opened(tmp_path)
+    within = _gpu_rows.Measured([1.0], None, None, {"allocated_gb": 20.0, "reserved_gb": 23.7})
+    _gpu_rows.refuse_what_did_not_happen(bench, "24gb nf4", within)
+    over = _gpu_rows.Measured([1.0], None, None, {"allocated_gb": 20.0, "reserved_gb": 23.9})
+    with pytest.raises(RuntimeError, match=r"23.9 GB were reserved, over the 23.8"):
+        _gpu_rows.refuse_what_did_not_happen(bench, "24gb nf4", over)
 
 
 def test_rows_of_another_machine_are_not_mixed_in(command: Any, tmp_path: Path) -> None:
@@ -198,12 +303,12 @@ def test_rows_of_another_machine_are_not_mixed_in(command: Any, tmp_path: Path) 
 
 
 def test_training_rows_train_the_policy_and_nothing_else(tmp_path: Path) -> None:
-    bench = gpu.build("tiny", torch.device("cpu"), tmp_path)
-    model, shape = bench.family.transformer, Shape(9, 64, 64)
+    bench, shape = opened(tmp_path), Shape(9, 64, 64)
+    bench.hold("80gb", shape)
+    model = bench.family.transformer
     assert sum(parameter.numel() for name, parameter in model.named_parameters() if ".lora_" not in name) == 160_992
     before = {name: parameter.clone() for name, parameter in model.named_parameters()}
-    bench.hold("80gb", shape)
-    for kind in ("stage-1 step", "preference step"):
+    for kind in ("stage-1 step", "preference step", "optimizer step"):
         step = gpu.KINDS[kind](bench, shape)
         step()
         assert all(torch.isfinite(value).all() for value in adapters.tensors(model, "policy").values())
@@ -222,21 +327,22 @@ def test_measuring_on_a_gpu_waits_for_it_and_reads_the_peak(monkeypatch: pytest.
     }
     for name, fake in fakes.items():
         monkeypatch.setattr(torch.cuda, name, fake)
-    times, peaks = _gpu_rows.measure(lambda: calls.append("step"), 2, torch.device("cuda"))
+    found = _gpu_rows.measure(lambda: calls.append("step"), 2, torch.device("cuda"))
     assert calls == ["reset"] + ["step", "wait"] * 3
-    assert len(times) == 2
-    assert peaks == {"allocated_gb": 33.6, "reserved_gb": 35.0}
+    assert len(found.times) == 2 and found.first_s is not None
+    assert found.peaks_gb == {"allocated_gb": 33.6, "reserved_gb": 35.0}
 
 
 @pytest.mark.parametrize(("way", "limit"), [("80gb", 83.4), ("48gb", 49.4), ("24gb", 23.8)])
 def test_a_larger_card_is_held_to_that_of_the_plan_with_one_gb_to_spare(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, way: str, limit: float
 ) -> None:
-    bench, limits = gpu.build("tiny", torch.device("cpu"), tmp_path), list[float]()
+    bench, limits = opened(tmp_path), list[float]()
     card = SimpleNamespace(name="NVIDIA H200", total_memory=150_000_000_000)
     monkeypatch.setattr(torch.cuda, "get_device_properties", lambda _: card)
     monkeypatch.setattr(torch.cuda, "set_per_process_memory_fraction", lambda share, _: limits.append(share * 150))
     monkeypatch.setattr(bench.family, "arrange", lambda: None)
+    monkeypatch.setattr(bench, "_build", lambda _: None)
     bench.family.device = torch.device("cuda", 0)
     bench.hold(way, Shape(9, 64, 64))
     assert limits == pytest.approx([150, limit]), "the whole card only while the weights move"
@@ -260,7 +366,7 @@ def test_a_plan_is_measured_as_a_run_would_hold_it(way: str) -> None:
 
 def test_a_segment_trains_by_the_training_loop_and_writes_its_videos(tmp_path: Path) -> None:
     """20 lines of metrics, a checkpoint of the last step, two clips; the policy has moved, the reference has not."""
-    bench, shape = gpu.build("tiny", torch.device("cpu"), tmp_path), Shape(9, 64, 64)
+    bench, shape = opened(tmp_path), Shape(9, 64, 64)
     bench.hold("80gb", shape)
     before = {name: adapters.tensors(bench.family.transformer, name) for name in ("policy", "reference")}
     step = gpu.KINDS["segment"](bench, shape)

@@ -15,6 +15,7 @@ from magicid_cli.training import Batch
 
 SEGMENT, OPTIMIZER = "segment", "optimizer step"
 
+# May tell the seconds of its parts.
 Step = Callable[[], Any]
 
 
@@ -142,7 +143,7 @@ def decode(bench: Bench, shape: Shape) -> Step:
 
 def segment(bench: Bench, shape: Shape) -> Step:
     """A piece of a real run: 20 steps of stage 2 and two videos."""
-    return _gpu_segment.build(bench, shape, text_of(bench), latents_of)
+    return _gpu_segment.build(bench, shape, latents_of)
 
 
 KINDS: dict[str, Callable[[Bench, Shape], Step]] = {

@@ -12,9 +12,9 @@ from typing import Any
 
 import pytest
 import torch
-from benchmarks import _gpu_model, _gpu_profile, _gpu_rows, _gpu_steps, gpu
+from benchmarks import _gpu_model, _gpu_rows, _gpu_steps, gpu
 
-from magicid_cli import adapters, checkpoints, video
+from magicid_cli import adapters
 from magicid_cli.errors import MagicIDError
 from magicid_cli.models import arranging
 from magicid_cli.models.base import Shape
@@ -362,39 +362,6 @@ def test_a_plan_is_measured_as_a_run_would_hold_it(way: str) -> None:
     }[way]
     sampling = _gpu_model.execution_of("hunyuan-video", way, Shape(61, 720, 1280), trains=False)
     assert (sampling.keep, sampling.kept_in, sampling.offload) == ("nothing", "gpu", found.offload)
-
-
-def test_a_segment_trains_by_the_training_loop_and_writes_its_videos(tmp_path: Path) -> None:
-    """20 lines of metrics, a checkpoint of the last step, two clips; the policy has moved, the reference has not."""
-    bench, shape = opened(tmp_path), Shape(9, 64, 64)
-    bench.hold("80gb", shape)
-    before = {name: adapters.tensors(bench.family.transformer, name) for name in ("policy", "reference")}
-    step = gpu.KINDS["segment"](bench, shape)
-    step()
-    folder = tmp_path / "segment"
-    assert [json.loads(line)["step"] for line in (folder / "metrics.jsonl").read_text().splitlines()] == [*range(1, 21)]
-    assert checkpoints.last(folder / "checkpoints") == (20, "segment")
-    assert [len(video.read_video(folder / f"{number}.mp4")[0]) for number in (0, 1)] == [9, 9]
-    after = {name: adapters.tensors(bench.family.transformer, name) for name in before}
-    assert all(torch.equal(value, before["reference"][key]) for key, value in after["reference"].items())
-    assert not all(torch.equal(value, before["policy"][key]) for key, value in after["policy"].items())
-    assert bench.family.execution.keep == "nothing", "videos are sampled as the stage that samples holds the model"
-
-
-def test_kernels_are_sorted_by_kind() -> None:
-    """3 ms of attention, 1 of matrix products: three quarters and one."""
-    times = [("cudnn_flash_fprop_sdpa", 3000.0), ("nvjet_hsh_128x256", 600.0), ("sm90_xmma_gemm_bf16", 400.0)]
-    assert _gpu_profile.by_kind(times) == [
-        {"kind": "attention", "ms": 3.0, "share": 0.75},
-        {"kind": "linear", "ms": 1.0, "share": 0.25},
-    ]
-
-
-def test_a_profile_of_the_tiny_model_names_attention_and_linear_layers(command: Any, tmp_path: Path) -> None:
-    gpu.main(["--profile", "--output", str(tmp_path / "results.json")])
-    rows = json.loads((tmp_path / "results-profile.json").read_text())["rows"]
-    assert {"attention", "linear"} <= {row["kind"] for row in rows}
-    assert sum(row["share"] for row in rows) == pytest.approx(1.0)
 
 
 @pytest.mark.parametrize(("seconds", "repeats"), [(0.01, 5), (2.0, 5), (4.0, 2), (100.0, 1)])

@@ -14,7 +14,6 @@ from benchmarks._gpu_expected import TRAINING, cost_of, expected_s, floor_of, me
 from benchmarks._gpu_model import BASES, COMPILED, PLAIN, PRODUCTS, Bench, cap_of, execution_of, settings_of
 from benchmarks._gpu_steps import KINDS, OPTIMIZER, SEGMENT, Step
 from magicid_cli.errors import MagicIDError
-from magicid_cli.models import kernels
 from magicid_cli.models.base import Shape
 from magicid_cli.models.execution import Kernel
 from magicid_cli.plan import costs
@@ -65,21 +64,24 @@ def kernel_of(bench: Bench, name: Name) -> Kernel | None:
     return bench.kernel(keepable=execution.keep == "attention")
 
 
-def predictions() -> list[dict[str, Any]]:
-    """Every row of the 13B model as it is expected before any was measured, in the form of a measured one."""
+def predictions(kernel: Kernel = "cudnn") -> list[dict[str, Any]]:
+    """Every row of the 13B model as it is expected before any was measured, in the form of a measured one.
+
+    Args:
+        kernel: of attention; by default what one H100 or H200 takes of torch's own.
+    """
     name = "hunyuan-video"
     arch, settings = costs.ARCHITECTURES[name], settings_of(name)
-    # Of one H100 or H200 with what every torch brings.
-    kernel = kernels.expected("auto", (9, 0), frozenset())
     found = []
     for shape, kind, way in order(name):
         execution = None if way == PLAIN else execution_of(name, way, shape, trains=kind in TRAINING)
         cost = cost_of(arch, kind, shape, way, execution.keep if execution else "nothing", settings)
-        expected = expected_s(arch, kind, shape, way, cost, execution)
+        expected = expected_s(arch, kind, shape, way, cost, execution, kernel)
         row = _blank(
             (shape, kind, way), cost, floor_of(kind, cost), memory_of(arch, kind, shape, execution, settings, 2)
         )
         row |= {"seconds": expected, "tflops": cost.flop / expected / 1e12, "allocated_gb": row["planned_gb"]}
+        row["first_s"] = expected + (FIRST_COMPILE_S[name] if way == COMPILED else 0.0)
         if execution is not None:
             row |= {"kernel": kernel, "held": list(held(replace(execution, attention=kernel), kind))}
         found.append(row)

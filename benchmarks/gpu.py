@@ -35,7 +35,7 @@ from typing import Any, get_args
 
 import torch
 
-from benchmarks import _gpu_profile, _gpu_table
+from benchmarks import _gpu_against, _gpu_profile, _gpu_table
 from benchmarks._gpu_model import Bench, open_bench
 from benchmarks._gpu_rows import (
     DONE,
@@ -53,6 +53,7 @@ from benchmarks._gpu_steps import KINDS
 from benchmarks._table import RESULTS, machine, write
 from magicid_cli.models.execution import Kernel
 from magicid_cli.plan import costs, known
+from magicid_cli.plan.machine import REFERENCE_GPU
 from magicid_cli.workspace import read_json, write_json
 
 # Rows are merged only where these are the same.
@@ -130,8 +131,8 @@ def run(
     until: float,
     keep: Callable[[list[dict[str, Any]]], object],
     only: str = "",
-) -> None:
-    """Measure what is missing; `keep` gets all rows, in order, after each."""
+) -> list[dict[str, Any]]:
+    """All rows, those that were missing measured; `keep` gets them, in order, after each."""
     places = [(str(shape), kind, way) for shape, kind, way in order(bench.name)]
 
     def place(row: dict[str, Any]) -> tuple[int, str]:
@@ -145,6 +146,7 @@ def run(
         print(f"{called(row_name)}: {row['state']}{took}", flush=True)
         rows = sorted([*rows, row], key=place)
         keep(rows)
+    return rows
 
 
 def profiled(name: str, device: torch.device, folder: Path) -> list[dict[str, Any]]:
@@ -157,7 +159,7 @@ def profiled(name: str, device: torch.device, folder: Path) -> list[dict[str, An
 def ship(rows: Sequence[dict[str, Any]], gpu: str) -> Path:
     """Put the measured steps of a GPU to those that come with magicid, in the place of earlier ones of the same GPU."""
     path = Path(known.__file__).with_name("gpu_steps.json")
-    steps = [*(step for step in known.shipped() if step.gpu != gpu), *_gpu_table.steps(rows, gpu)]
+    steps = [*(step for step in known.shipped() if step.gpu != gpu), *_gpu_against.steps(rows, gpu)]
     plain = [{**asdict(step), "shape": list(asdict(step.shape).values())} for step in steps]
     write_json(path, {"format": known.FORMAT, "steps": plain})
     return path
@@ -178,7 +180,9 @@ def options_of(arguments: Sequence[str] | None) -> argparse.Namespace:
         "--only", default="", help="rows whose name has this regular expression in it, e.g. 'step 80gb$'"
     )
     parser.add_argument("--budget", type=float, default=520.0, help="seconds this command may take (default: 520)")
-    parser.add_argument("--predict", action="store_true", help="print what is expected of every row, and stop")
+    parser.add_argument(
+        "--predict", "--dry-run", action="store_true", help="print what is expected of every row and figure, and stop"
+    )
     parser.add_argument("--profile", action="store_true", help="print where a preference step's time goes, and stop")
     parser.add_argument("--ship", action="store_true", help="write the measured steps to where the plan reads them")
     parser.add_argument(
@@ -201,7 +205,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     output, here = options.output or RESULTS / file, about(device)
     with tempfile.TemporaryDirectory() as place:
         if options.predict:
-            print_rows(predictions())
+            print_predictions()
+            print_table(output, here)
             return
         if options.profile:
             found = profiled(name, device, Path(place))
@@ -216,17 +221,30 @@ def main(arguments: Sequence[str] | None = None) -> None:
             with redirect_stdout(StringIO()):
                 write(title, rows, output, about=here)
 
-        run(bench, rows, until, keep, options.only)
-    rows = read_json(output)["rows"]
+        rows = run(bench, rows, until, keep, options.only)
     write(title, rows, output, about=here)
-    print_rows([{"what": what, "target": target, "measured": got} for what, target, got in table(rows, here)])
+    print_table(output, here)
     if options.ship:
         print(f"written to {ship(rows, here['gpu'])}" if "gpu" in here else "nothing to ship: this is no GPU")
 
 
-def table(rows: Sequence[dict[str, Any]], here: dict[str, Any]) -> list[tuple[str, str, str]]:
-    """Figures and targets; none of a machine without a GPU."""
-    return _gpu_table.claims(rows, here["gpu"]) if "gpu" in here else []
+def print_table(output: Path, here: dict[str, Any]) -> None:
+    """Every target beside what was predicted and measured: here, or where there is no GPU, in the committed results."""
+    path = output if "gpu" in here else RESULTS / "gpu.json"
+    stored = read_json(path) if path.is_file() else {"rows": [], "machine": {}}
+    print_rows(_gpu_table.claims(stored["rows"], stored["machine"].get("gpu", REFERENCE_GPU)))
+
+
+def print_predictions() -> None:
+    """Every row of the 13B model as it is expected on one H100 or H200."""
+    names = {"shape": "shape", "row": "row", "way": "way", "seconds": "predicted_s", "floor_s": "floor_s"}
+    names["planned_gb"] = "predicted_gb"
+    print_rows([{name: shown(row[key]) for key, name in names.items()} for row in predictions()])
+
+
+def shown(value: Any) -> str:
+    """A cell of a table."""
+    return "-" if value is None else f"{value:.3g}" if isinstance(value, float) else str(value)
 
 
 def print_rows(rows: Sequence[dict[str, Any]]) -> None:

@@ -4,49 +4,172 @@ No figure here was measured: the rows are made up, of the 13B model on an H100.
 """
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
 import pytest
-from benchmarks import _gpu_expected, _gpu_table, gpu
+from benchmarks import _gpu_against, _gpu_expected, _gpu_rows, _gpu_table, gpu
 
 from magicid_cli.config import AdapterSettings
 from magicid_cli.models.base import Shape
 from magicid_cli.models.execution import Execution
 from magicid_cli.plan import costs, known
 
+H100, H200 = "NVIDIA H100 80GB HBM3", "NVIDIA H200"
+SMALL, LARGE = "61x320x544", "61x720x1280"
+ARCH = costs.ARCHITECTURES["hunyuan-video"]
+
+
+def shape_of(text: str) -> Shape:
+    return Shape(*map(int, text.split("x")))
+
 
 def rows_of(seconds: dict[tuple[str, str, str], float]) -> list[dict[str, Any]]:
     """Rows as the command writes them, of the 13B model on an H100."""
     found = []
     for (shape, kind, way), each in seconds.items():
-        keep: Any = "attention" if way == "80gb" else "nothing"
-        there = Shape(*map(int, shape.split("x")))
-        cost = _gpu_expected.cost_of(costs.ARCHITECTURES["hunyuan-video"], kind, there, way, keep)
+        keep: Any = "attention" if way.startswith("80gb") else "nothing"
+        cost = _gpu_expected.cost_of(ARCH, kind, shape_of(shape), way, keep)
         row = {"shape": shape, "row": kind, "way": way, "state": "done", "seconds": each, "allocated_gb": 40.0}
         row |= {"floor_s": cost.seconds(costs.BEST_RATES), "tflops": cost.flop / each / 1e12, "kernel": "cudnn"}
+        row |= {"reserved_gb": 44.0, "first_s": None, "parts_s": None}
         held = known.held(Execution(keep=keep, attention="cudnn"), kind)
         found.append(row | {"planned_gb": 38.0 if kind == "segment" else 41.0, "held": list(held)})
     return found
 
 
+def lines(rows: list[dict[str, Any]], name: str = H100) -> dict[str, dict[str, str]]:
+    return {line["what"]: line for line in _gpu_table.claims(rows, name)}
+
+
+def got(rows: list[dict[str, Any]], name: str = H100) -> dict[str, str]:
+    return {what: line["measured"] for what, line in lines(rows, name).items()}
+
+
 def test_the_table_says_what_was_measured_and_what_was_not() -> None:
-    """Ours 4 s and plain 8 s is twice as fast; 50 steps of 0.5 s and 2 s of decoding: 7.4 % outside."""
-    small, gpu_name = "61x320x544", "NVIDIA H100 80GB HBM3"
-    measured = rows_of(
+    """Ours 4 s and plain 8 s is twice as fast; 50 steps of 0.5 s and 2 s of decoding: 7.4 % is decoding."""
+    rows = rows_of(
         {
-            (small, "preference step", "80gb"): 4.0,
-            (small, "preference step", "plain"): 8.0,
-            (small, "sampling step", "80gb"): 0.5,
-            (small, "decode", "80gb"): 2.0,
+            (SMALL, "preference step", "80gb"): 4.0,
+            (SMALL, "preference step", "plain"): 8.0,
+            (SMALL, "sampling step", "80gb"): 0.5,
+            (SMALL, "decode", "80gb"): 2.0,
         }
     )
-    found = {what: got for what, _, got in _gpu_table.claims(measured, gpu_name)}
-    assert (found[f"preference step {small}"], found[f"plain / ours {small}"]) == ("4.00 s", "2.00")
-    assert found[f"outside the transformer {small}"] == "7.4%"
-    assert found["peak of plan 80gb"] == "40.0 GB"
-    assert found["preference step 61x720x1280"] == found["peak of plan 24gb"] == "not measured"
-    assert set({what: got for what, _, got in _gpu_table.claims([], gpu_name)}.values()) == {"not measured"}
+    found = lines(rows)
+    step = found[f"preference step {SMALL}"]
+    assert (step["measured"], step["met"], step["plain"]) == ("4.00 s", "yes", "8.00 s")
+    assert (found[f"plain / ours {SMALL}"]["measured"], found[f"plain / ours {SMALL}"]["met"]) == ("2.00", "yes")
+    assert found[f"decoding's share of it {SMALL}"]["measured"] == "7.4%"
+    assert found[f"peak memory {SMALL}, plan 80gb"]["measured"] == "40.0 GB"
+    assert found[f"preference step {LARGE}"]["measured"] == found["peak memory, plan 24gb"]["measured"] == "unmeasured"
+    slower = lines(rows_of({(SMALL, "preference step", "80gb"): 4.4}))[f"preference step {SMALL}"]
+    assert (slower["measured"], slower["met"], slower["plain"]) == ("4.40 s", "NO", "8.01 s predicted")
+
+
+def test_without_a_gpu_the_whole_table_stands_with_its_targets_and_predictions() -> None:
+    """Every target of the list, unmeasured; the predictions are those of the rows: 50 x 6.45 + 3.9 s."""
+    found = lines([])
+    assert {line["measured"] for line in found.values()} == {"unmeasured"} and {
+        line["met"] for line in found.values()
+    } == {""}
+    targets = {what: (line["target"], line["predicted"]) for what, line in found.items()}
+    assert [targets[f"preference step {shape}"][0] for shape in _gpu_table.TARGET_S] == [
+        "<= 4.3 s",
+        "<= 9.6 s",
+        "<= 25.4 s",
+        "<= 70 s",
+    ]
+    rows = {(row["shape"], row["row"], row["way"]): row["seconds"] for row in gpu.predictions()}
+    assert targets[f"preference step {SMALL}"][1] == f"{rows[SMALL, 'preference step', '80gb']:.2f} s"
+    whole = 50 * rows[LARGE, "sampling step", "80gb"] + rows[LARGE, "decode", "80gb"]
+    assert targets[f"50-step video {LARGE}, cudnn"] == ("<= 345 s", f"{whole:.0f} s (50 x a step + decoding)")
+    target, predicted = targets[f"50-step video {LARGE}, flash-3"]
+    assert target == "<= 300 s" and 243 < int(predicted.split()[0]) < whole
+    assert targets[f"share of peak, stage-1 step, {LARGE}"][0] == ">= 55 %"
+    assert targets[f"default preset, whole pipeline, {H100}"][0] == "<= 8 h"
+    assert targets[f"peak memory {LARGE}, plan 80gb"][0] == "<= 76 GB"
+    assert found[f"preference step {SMALL}"]["floor"] == "2.93 s"
+
+
+def test_a_machine_without_a_gpu_lists_every_row_and_the_table_of_what_was_measured_elsewhere(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(gpu, "RESULTS", tmp_path)
+    gpu.main(["--dry-run"])
+    printed = capsys.readouterr().out
+    for shape, kind, way in _gpu_rows.order("hunyuan-video"):
+        assert re.search(rf"^{shape} +{kind} +{way} +\d", printed, re.MULTILINE)
+    assert printed.count("unmeasured") == len(lines([])) and "4.96 s" in printed
+    stored = {"rows": rows_of({(SMALL, "preference step", "80gb"): 4.0}), "machine": {"gpu": H200}}
+    (tmp_path / "gpu.json").write_text(json.dumps(stored))
+    gpu.main(["--predict"])
+    again = capsys.readouterr().out
+    assert re.search(rf"^preference step {SMALL} +<= 4.3 s +4.96 s +4.00 s +yes", again, re.MULTILINE)
+    assert f"default preset, whole pipeline, {H200}" in again
+
+
+def test_memory_is_told_once_the_row_that_takes_the_most_is_there() -> None:
+    rows = rows_of({(LARGE, "sampling step", "24gb"): 6.0})
+    assert got(rows)["peak memory, plan 24gb"] == "unmeasured"
+    rows += rows_of({(LARGE, "preference step", "24gb"): 60.0})
+    found = lines(rows)
+    assert (found["peak memory, plan 24gb"]["measured"], found["peak memory, plan 24gb"]["met"]) == ("40.0 GB", "NO")
+    assert found["reserved memory, plan 24gb"]["measured"] == "44.0 GB"
+    lost = [rows[0], rows[1] | {"state": "out of memory", "seconds": None}]
+    assert got(lost)["peak memory, plan 24gb"] == f"out of memory: preference step {LARGE}"
+
+
+def test_compiled_blocks_are_the_default_only_if_they_pay_within_the_run() -> None:
+    """By hand: 4032 preference steps 0.5 s shorter are 0.56 h; compiling for 180 s, once, leaves 0.51."""
+    times, stages = _gpu_against.runs_of("preference step")
+    assert (times, stages) == (4032, 1)
+    assert _gpu_against.runs_of("stage-1 step") == (1000, 1)
+    kinds = {"preference step": (4.0, 3.5), "stage-1 step": (2.0, 2.0), "sampling step": (0.5, 0.5)}
+    rows = rows_of({(SMALL, kind, "80gb"): plain for kind, (plain, _) in kinds.items()})
+    compiled = rows_of({(SMALL, kind, "80gb compile"): fast for kind, (_, fast) in kinds.items()})
+    rows += [row | {"first_s": row["seconds"] + 180} for row in compiled]
+    found = lines(rows)
+    name = "compiled blocks save, default preset, "
+    assert found[name + "preference step"]["measured"] == "+0.51 h, compiling counted"
+    assert found[name + "stage-1 step"]["measured"] == "-0.05 h, compiling counted"
+    # Sampling is in two stages, the repository's and the guards' of stage 2: compiled twice.
+    assert found[name + "sampling step"]["measured"] == "-0.10 h, compiling counted"
+    assert (found[name + "all"]["measured"], found[name + "all"]["met"]) == ("+0.36 h", "yes")
+    slower = [row | {"first_s": 2000.0} if row["way"] == "80gb compile" else row for row in rows]
+    assert lines(slower)[name + "all"]["met"] == "NO"
+    assert got(rows[:-1])[name + "all"] == "unmeasured"
+
+
+def test_the_base_of_the_smallest_plan_is_the_fastest_of_all_that_were_tried() -> None:
+    took = {"24gb": 5.3, "24gb fp8": 5.2, "24gb int8": 5.6, "24gb nf4": 5.1}
+    rows = rows_of({(SMALL, "preference step", way): each for way, each in took.items()})
+    what = f"base of plan 24gb, preference step {SMALL}"
+    assert got(rows)[what] == "nf4 5.10 s, fp8 5.20 s, full 5.30 s, int8 5.60 s"
+    assert got(rows[1:])[what] == "unmeasured"
+    rows[2] |= {"state": "out of memory", "seconds": None}
+    assert got(rows)[what] == "nf4 5.10 s, fp8 5.20 s, full 5.30 s, int8 out of memory"
+
+
+def test_the_share_outside_the_transformer_and_the_optimizers_are_of_their_rows() -> None:
+    rows = rows_of({(SMALL, "segment", "80gb"): 150.0, (SMALL, "preference step", "80gb"): 4.0})
+    rows[0]["parts_s"] = {"train": 80.0, "text": 1.0, "denoise": 92.0, "decode": 5.0, "write": 2.0}
+    rows.append(rows[1] | {"row": "optimizer step", "seconds": 0.002, "tflops": None, "floor_s": None})
+    found = lines(rows)
+    assert found[f"outside the transformer {SMALL}: prompts, decoding, writing"]["measured"] == "8.0%"
+    assert found[f"optimizer step by preference step {SMALL}"]["measured"] == "0.05%"
+    assert all(step.kind != "optimizer step" for step in _gpu_against.steps(rows, H100)), "no step of the plan's"
+
+
+def test_of_two_kernels_the_faster_one_counts_and_a_video_has_both() -> None:
+    rows = rows_of({(LARGE, "sampling step", "80gb"): 6.0, (LARGE, "decode", "80gb"): 4.0})
+    rows.append(rows[0] | {"kernel": "flash-3", "seconds": 5.5})
+    found = lines(rows)
+    assert found[f"50-step video {LARGE}, cudnn"]["measured"] == "304 s (50 x a step + decoding)"
+    assert found[f"50-step video {LARGE}, flash-3"]["measured"] == "279 s (50 x a step + decoding)"
+    assert [found[f"50-step video {LARGE}, {kernel}"]["met"] for kernel in ("cudnn", "flash-3")] == ["yes", "yes"]
+    assert _gpu_against.seconds(rows, LARGE, "sampling step") == 5.5
 
 
 def test_leaving_a_shape_out_shows_what_the_plan_would_have_missed() -> None:
@@ -60,7 +183,7 @@ def test_leaving_a_shape_out_shows_what_the_plan_would_have_missed() -> None:
     }
     slower = {shape: 1.65 if shape == shapes[1] else 1.5 for shape in shapes}
     measured = rows_of({(shape, "preference step", "80gb"): slower[shape] * floors[shape] for shape in shapes})
-    off = _gpu_table.left_out(measured, "NVIDIA H100 80GB HBM3")
+    off = _gpu_against.left_out(measured, "NVIDIA H100 80GB HBM3")
     assert off[shapes[1]] == pytest.approx(-1 / 11)
     assert off[shapes[0]] > 0 and len(off) == 3
 
@@ -70,13 +193,13 @@ def test_the_plan_is_held_against_a_segment_in_time_and_memory() -> None:
     small, name = "61x320x544", "NVIDIA H100 80GB HBM3"
     each = {"preference step": 4.0, "sampling step": 0.5, "decode": 2.0, "segment": 160.0}
     measured = rows_of({(small, kind, "80gb"): seconds for kind, seconds in each.items()})
-    assert _gpu_table.segment_off(measured, name) == pytest.approx(134 / 160 - 1)
-    found = {what: got for what, _, got in _gpu_table.claims(measured, name)}
+    assert _gpu_against.segment_off(measured, name) == pytest.approx(134 / 160 - 1)
+    found = got(measured, name)
     assert found["plan against a segment of 20 steps + 2 videos: time"] == "-16.2%"
     assert found["plan against a segment of 20 steps + 2 videos: peak"] == "-5.0%"
     assert found["plan against peak memory, worst row"] == "-5.0% (61x320x544 segment 80gb)"
-    assert _gpu_table.segment_off(measured[:3], name) is None
-    assert _gpu_table.segment_off([row for row in measured if row["row"] != "decode"], name) is None
+    assert _gpu_against.segment_off(measured[:3], name) is None
+    assert _gpu_against.segment_off([row for row in measured if row["row"] != "decode"], name) is None
 
 
 def test_the_default_preset_is_planned_from_measured_steps_and_estimated_for_an_h100() -> None:
@@ -85,21 +208,13 @@ def test_the_default_preset_is_planned_from_measured_steps_and_estimated_for_an_
     each = {"stage-1 step": 2.0, "preference step": 4.0, "sampling step": 0.5, "decode": 1.0}
     measured = rows_of({(small, kind, "80gb"): seconds for kind, seconds in each.items()})
     hours = (1000 * 2 + 4032 * 4 + (120 + 6 * 4) * 26 + 20 * 4 * 10 * 0.5 + 8 + 128 * 5 + 1) / 3600
-    found = {what: got for what, _, got in _gpu_table.claims(measured, name)}
+    found = got(measured, name)
     whole = "default preset, whole pipeline, "
-    assert found[whole + name] == f"{hours:.1f} h, planned from measured steps"
+    assert found[whole + name] == f"{hours:.1f} h, planned from single steps"
     # The H200 has the H100's peak, so the same steps are estimated for it.
     assert found[whole + "NVIDIA H100 80GB HBM3"] == f"{hours:.1f} h, estimated from NVIDIA H200"
-    less = {what: got for what, _, got in _gpu_table.claims(measured[1:], name)}
-    assert less[whole + name] == less[whole + "NVIDIA H100 80GB HBM3"] == "not measured"
-
-
-def test_a_long_video_has_the_target_of_its_attention_kernel() -> None:
-    large = "61x720x1280"
-    rows = rows_of({(large, "sampling step", "80gb"): 6.0, (large, "decode", "80gb"): 4.0})
-    for kernel, target in (("cudnn", "<= 345 s (cudnn)"), ("flash-3", "<= 300 s (flash-3)")):
-        found = _gpu_table.claims([row | {"kernel": kernel} for row in rows], "NVIDIA H100 80GB HBM3")
-        assert (f"50-step video {large}", target, "304 s (50 x a step + decoding)") in found
+    less = got(measured[1:], name)
+    assert less[whole + name] == less[whole + "NVIDIA H100 80GB HBM3"] == "unmeasured"
 
 
 def test_every_row_is_expected_to_take_the_memory_of_its_plan() -> None:

@@ -1,18 +1,21 @@
 """What a GPU makes of the 13B model: one command that measures, resumes and prints the table of figures and targets.
 
-    python -m benchmarks.gpu [--only preference] [--budget 520] [--predict] [--profile] [--ship] [--redo]
+    python -m benchmarks.gpu [--only PATTERN] [--attention cudnn] [--predict] [--profile [SHAPE]] [--ship]
 
 On a CUDA machine: the full HunyuanVideo transformer with random bfloat16 weights (made on the device; nothing is
 downloaded), adapters of rank 64, and magicid's own code for a forward, a sampling step, a step of stage 1, a
 preference step and the decoding of a video, at four shapes; a segment of a real run, 20 steps of stage 2 and two
-videos, which the plan is held against; the memory plans for smaller cards under the memory of such a card; and plain
-diffusers with PEFT, in the same run. Each row's time is predicted from its FLOP and the rate
-reached so far; a row that would not fit into the budget (less than nine minutes) is skipped by name, and the same
-command run again goes on: rows are merged in the results file as soon as they are measured. Out of memory is a
-result. Without CUDA the same code runs on the tiny configuration and says so.
+videos, which the plan is held against; the optimizer alone; the memory plans for smaller cards under the memory of such
+a card, also with a base in fewer bytes; compiled blocks, with the time that compiling takes; and plain diffusers with
+PEFT, in the same run. Each row's time is predicted from its FLOP and the rate reached so far; a row that would not fit
+into the budget (less than nine minutes) is skipped by name, and the same command run again goes on: rows are merged in
+the results file as soon as they are measured, those of each attention kernel by themselves. Out of memory is a result.
+Without CUDA the same code runs on the tiny configuration and says so.
 
-`--predict` prints what is expected of every row and measures nothing. `--profile` shows where the time of a preference
-step goes. `--ship` writes the measured steps to where `magicid customize --dry-run` takes them from.
+The table has every target beside what was predicted, measured and is the floor; without a GPU it shows what is in
+`results/gpu.json`. `--predict` prints it and what is expected of every row, and measures nothing. `--profile` shows
+where the time of a preference step goes. `--ship` writes the measured steps to where `magicid customize --dry-run`
+takes them from.
 """
 
 import sys
@@ -51,11 +54,15 @@ from benchmarks._gpu_rows import (
 )
 from benchmarks._gpu_steps import KINDS
 from benchmarks._table import RESULTS, machine, write
+from magicid_cli.errors import MagicIDError
+from magicid_cli.models.base import Shape
 from magicid_cli.models.execution import Kernel
+from magicid_cli.models.hunyuan_checks import check_shape
 from magicid_cli.plan import costs, known
 from magicid_cli.plan.machine import REFERENCE_GPU
 from magicid_cli.workspace import read_json, write_json
 
+PROFILED = "preference step"
 # Rows are merged only where these are the same.
 SAME = ("what", "gpu", "torch", "diffusers")
 
@@ -149,11 +156,33 @@ def run(
     return rows
 
 
-def profiled(name: str, device: torch.device, folder: Path) -> list[dict[str, Any]]:
-    """Where the time of a preference step at the smallest shape goes."""
-    bench, shape = open_bench(name, device, folder), SHAPES[name][0]
+def profiled(bench: Bench, shape: Shape) -> list[dict[str, Any]]:
+    """Where the time of a preference step at a shape goes, held by plan `80gb`."""
     bench.hold("80gb", shape)
-    return _gpu_profile.measure(KINDS["preference step"](bench, shape), device)
+    return _gpu_profile.measure(KINDS[PROFILED](bench, shape), bench.family.device)
+
+
+def shape_of(text: str) -> Shape:
+    """A shape as rows have it, frames x height x width.
+
+    Raises:
+        argparse.ArgumentTypeError: it is none, or none of a video that the model can make.
+    """
+    try:
+        shape = Shape(*map(int, text.split("x")))
+        check_shape(shape)
+    except (TypeError, ValueError, MagicIDError) as error:
+        raise argparse.ArgumentTypeError(f"{text} is no shape of a video, e.g. 61x320x544: {error}") from None
+    return shape
+
+
+def profile(bench: Bench, shape: Shape, title: str, output: Path, here: dict[str, Any]) -> None:
+    """Write a profile beside the results: of a GPU's kernels, or of operators where there is none, which it says."""
+    on_gpu = bench.family.device.type == "cuda"
+    found = profiled(bench, shape)
+    step = {"step": f"{PROFILED} {shape} 80gb", "times": "of the GPU's kernels" if on_gpu else "of operators on a CPU"}
+    path = output.with_stem(f"{output.stem}-profile-{shape}")
+    write(f"{title}, profile", found, path, about={**here, **step, "attention": bench.family.report()["kernel"]})
 
 
 def ship(rows: Sequence[dict[str, Any]], gpu: str) -> Path:
@@ -183,7 +212,14 @@ def options_of(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--predict", "--dry-run", action="store_true", help="print what is expected of every row and figure, and stop"
     )
-    parser.add_argument("--profile", action="store_true", help="print where a preference step's time goes, and stop")
+    parser.add_argument(
+        "--profile",
+        nargs="?",
+        type=shape_of,
+        const=(),
+        metavar="SHAPE",
+        help="print where a preference step's time goes at a shape (default: the smallest one), and stop",
+    )
     parser.add_argument("--ship", action="store_true", help="write the measured steps to where the plan reads them")
     parser.add_argument(
         "--attention",
@@ -208,11 +244,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
             print_predictions()
             print_table(output, here)
             return
-        if options.profile:
-            found = profiled(name, device, Path(place))
-            write(f"{title}, profile", found, output.with_stem(f"{output.stem}-profile"), about=here)
+        bench = open_bench(name, device, Path(place), options.attention)
+        if options.profile is not None:
+            profile(bench, options.profile or SHAPES[name][0], title, output, here)
             return
-        bench, rows = open_bench(name, device, Path(place), options.attention), earlier(output, here, redo=options.redo)
+        rows = earlier(output, here, redo=options.redo)
         if options.redo:
             again = {key_of(bench, one) for one in missing(bench, [], options.only)}
             rows = [row for row in rows if (row["shape"], row["row"], row["way"], row["kernel"]) not in again]

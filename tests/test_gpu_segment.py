@@ -64,15 +64,34 @@ def test_the_share_outside_the_transformer_has_prompts_decoding_and_writing() ->
 
 def test_kernels_are_sorted_by_kind() -> None:
     """3 ms of attention, 1 of matrix products: three quarters and one."""
-    times = [("cudnn_flash_fprop_sdpa", 3000.0), ("nvjet_hsh_128x256", 600.0), ("sm90_xmma_gemm_bf16", 400.0)]
+    times = [
+        ("cudnn_flash_fprop_sdpa", 3000.0, 60),
+        ("nvjet_hsh_128x256", 600.0, 5),
+        ("sm90_xmma_gemm_bf16", 400.0, 2),
+    ]
     assert _gpu_profile.by_kind(times) == [
-        {"kind": "attention", "ms": 3.0, "share": 0.75},
-        {"kind": "linear", "ms": 1.0, "share": 0.25},
+        {"kind": "attention", "ms": 3.0, "share": 0.75, "calls": 60, "largest": "cudnn_flash_fprop_sdpa"},
+        {"kind": "linear", "ms": 1.0, "share": 0.25, "calls": 7, "largest": "nvjet_hsh_128x256"},
+    ]
+    assert [_gpu_profile.kind_of(name) for name in ("aten::mm", "aten::bmm", "aten::mul")] == ["linear"] * 2 + [
+        "element-wise"
     ]
 
 
-def test_a_profile_of_the_tiny_model_names_attention_and_linear_layers(tmp_path: Path) -> None:
-    gpu.main(["--profile", "--output", str(tmp_path / "results.json")])
-    rows = json.loads((tmp_path / "results-profile.json").read_text())["rows"]
-    assert {"attention", "linear"} <= {row["kind"] for row in rows}
-    assert sum(row["share"] for row in rows) == pytest.approx(1.0)
+@pytest.mark.parametrize(("given", "shape"), [((), "9x64x64"), (("17x64x96",), "17x64x96")])
+def test_a_profile_of_the_tiny_model_names_attention_and_linear_layers(
+    tmp_path: Path, given: tuple[str, ...], shape: str
+) -> None:
+    gpu.main(["--profile", *given, "--output", str(tmp_path / "results.json")])
+    found = json.loads((tmp_path / f"results-profile-{shape}.json").read_text())
+    assert {"attention", "linear"} <= {row["kind"] for row in found["rows"]}
+    assert sum(row["share"] for row in found["rows"]) == pytest.approx(1.0)
+    assert found["machine"]["times"] == "of operators on a CPU" and found["machine"]["what"].startswith("tiny on CPU")
+    assert found["machine"]["step"] == f"preference step {shape} 80gb"
+
+
+@pytest.mark.parametrize("text", ["61x320", "60x320x544", "large"])
+def test_a_profile_of_no_shape_is_refused(text: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        gpu.main(["--profile", text])
+    assert f"{text} is no shape of a video" in capsys.readouterr().err

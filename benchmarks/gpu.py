@@ -25,6 +25,7 @@ if not __package__:  # run by path: this folder would come first, and `select.py
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 import argparse
+import os
 import re
 import shutil
 import subprocess
@@ -63,6 +64,8 @@ from magicid_cli.plan.machine import REFERENCE_GPU
 from magicid_cli.workspace import read_json, write_json
 
 PROFILED = "preference step"
+# Names of torch's settings of its allocator, read when CUDA starts.
+ALLOCATOR = ("PYTORCH_ALLOC_CONF", "PYTORCH_CUDA_ALLOC_CONF")
 # Rows are merged only where these are the same.
 SAME = ("what", "gpu", "torch", "diffusers")
 
@@ -79,8 +82,19 @@ def about(device: torch.device) -> dict[str, Any]:
         "gpu_gb": round(card.total_memory / costs.GB, 1),
         "cuda": torch.version.cuda,
         "driver": driver(),
+        "allocator": os.environ.get(ALLOCATOR[0]) or os.environ.get(ALLOCATOR[1]),
         **found,
     }
+
+
+def set_allocator() -> None:
+    """Let memory segments grow, before CUDA starts, unless the user has set something else.
+
+    Steps of several shapes and lengths of text otherwise leave gaps that nothing fits into, and the most that was
+    reserved would be that of one order of rows.
+    """
+    if torch.backends.cuda.is_built() and not any(name in os.environ for name in ALLOCATOR):
+        os.environ["PYTORCH_CUDA_ALLOC_CONF"] = "expandable_segments:True"
 
 
 def driver() -> str:
@@ -236,6 +250,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command."""
     options = options_of(arguments)
     until = time.monotonic() + options.budget
+    set_allocator()
     name, device = prepare(torch.cuda.is_available())
     title, file = ("gpu", "gpu.json") if device.type == "cuda" else ("tiny on CPU", "gpu-cpu-tiny.json")
     output, here = options.output or RESULTS / file, about(device)

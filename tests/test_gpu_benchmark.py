@@ -4,6 +4,7 @@ There is no GPU here, so what runs is the same code on the tiny configuration; i
 """
 
 import json
+import os
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
@@ -281,6 +282,29 @@ def test_blocks_that_were_not_compiled_are_no_compiled_row(command: Any, monkeyp
     (row,) = command("--only", f"{SMALL} sampling step 80gb compile")
     assert row["state"] == "failed: The blocks run as they are: no C++ compiler"
     assert row["seconds"] is None and row["said"] == ["The blocks run as they are: no C++ compiler"]
+
+
+@pytest.mark.parametrize("name", ["PYTORCH_ALLOC_CONF", "PYTORCH_CUDA_ALLOC_CONF", None])
+def test_memory_segments_grow_unless_the_user_set_something_else(
+    command: Any, monkeypatch: pytest.MonkeyPatch, name: str | None
+) -> None:
+    """Before anything asks for CUDA, which reads it once."""
+    names = ("PYTORCH_ALLOC_CONF", "PYTORCH_CUDA_ALLOC_CONF")
+    for one in names:
+        monkeypatch.setenv(one, "")
+        monkeypatch.delenv(one)
+    if name:
+        monkeypatch.setenv(name, "max_split_size_mb:512")
+    seen = list[dict[str, str]]()
+
+    def asked() -> bool:
+        seen.append({one: os.environ[one] for one in names if one in os.environ})
+        return False
+
+    monkeypatch.setattr(torch.backends.cuda, "is_built", lambda: True)
+    monkeypatch.setattr(torch.cuda, "is_available", asked)
+    command("--only", "forward", budget=0.0)
+    assert seen[0] == ({name: "max_split_size_mb:512"} if name else {names[1]: "expandable_segments:True"})
 
 
 def test_more_memory_than_the_plans_card_has_is_no_result(tmp_path: Path) -> None:

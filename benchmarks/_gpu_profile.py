@@ -18,8 +18,9 @@ _KINDS = {
     "norm": ("norm", "welford", "softmax"),
     "convolution": ("conv", "cudnn"),
     "reduction": ("reduce",),
-    # On a CPU alone, between operators: autograd, and Python where selective checkpointing looks at them.
-    "dispatch": ("dispatchmode", "autograd", "backward0", "accumulategrad"),
+    # On a CPU alone, between operators: Python, where selective checkpointing looks at them, and autograd's own nodes.
+    "dispatch": ("dispatchmode",),
+    "autograd": ("autograd", "backward0", "accumulategrad"),
     "element-wise": ("elementwise", "vectorized", "triton", "cat", "aten::"),
 }
 

@@ -53,6 +53,7 @@ class Bench:
         settings: of a run with that model.
         folder: for latents.
         attention: the kernel that is asked for.
+        text_tokens: of every prompt; 0 fills the text encoder.
         said: what the family announced: every second-best way that was taken.
         way: how it is held now.
         held_for: shape and whether for training.
@@ -64,6 +65,7 @@ class Bench:
     settings: Settings
     folder: Path
     attention: Kernel = "auto"
+    text_tokens: int = 0
     said: list[str] = field(default_factory=list)
     way: str = ""
     held_for: tuple[Shape, bool] | None = None
@@ -141,6 +143,7 @@ class Bench:
         """Random weights on the device, stored as the way says, `reference` and `policy` attached."""
         family, self.intact, self._optimizer = self.family, False, None
         family.unload("transformer")
+        torch._dynamo.reset()  # what was compiled was compiled for the blocks that are gone
         try:
             transformer = random_transformer(self.architecture, family.device, family.dtype)
         except torch.OutOfMemoryError as error:
@@ -199,7 +202,7 @@ def open_bench(name: str, device: torch.device, folder: Path, attention: Kernel 
     settings, said = resolve({"model.name": name}, project=folder).settings, list[str]()
     dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
     family = Hunyuan(tiny.build(folder / "tiny"), commit="random", device=device, dtype=dtype, announce=said.append)
-    return Bench(name, family, settings, folder, attention, said)
+    return Bench(name, family, settings, folder, attention, said=said)
 
 
 def random_transformer(arch: costs.Architecture, device: torch.device, dtype: torch.dtype) -> Any:

@@ -32,6 +32,9 @@ DONE, NO_MEMORY = "done", "out of memory"
 # Seconds that compiling is budgeted with until a row was compiled.
 FIRST_COMPILE_S = {"hunyuan-video": 180.0, "tiny": 60.0}
 
+# Tokens of a text that is not as long as the others'.
+SHORTER = 40
+
 # Shape, kind, way.
 Name = tuple[Shape, str, str]
 
@@ -81,7 +84,7 @@ def predictions(kernel: Kernel = "cudnn") -> list[dict[str, Any]]:
             (shape, kind, way), cost, floor_of(kind, cost), memory_of(arch, kind, shape, execution, settings, 2)
         )
         row |= {"seconds": expected, "tflops": cost.flop / expected / 1e12, "allocated_gb": row["planned_gb"]}
-        row["first_s"] = expected + (FIRST_COMPILE_S[name] if way == COMPILED else 0.0)
+        row["compile_s"] = FIRST_COMPILE_S[name] if way == COMPILED else None
         if execution is not None:
             row |= {"kernel": kernel, "held": list(held(replace(execution, attention=kernel), kind))}
         found.append(row)
@@ -92,7 +95,7 @@ def _blank(name: Name, cost: Cost, floor_s: float | None, planned_gb: float) -> 
     """What is known of a row before it is measured."""
     shape, kind, way = name
     row: dict[str, Any] = {"shape": str(shape), "row": kind, "way": way, "kernel": None, "state": DONE}
-    row |= dict.fromkeys(("seconds", "predicted_s", "first_s", "tflops"))
+    row |= dict.fromkeys(("seconds", "predicted_s", "compile_s", "tflops"))
     row |= {"floor_s": floor_s, "times_floor": None, "allocated_gb": None, "reserved_gb": None}
     row |= {"planned_gb": round(planned_gb, 3), "tokens": costs.tokens(shape), "pflop": cost.flop / 1e15}
     return row | {"held": None, "parts_s": None, "said": [], "times": []}
@@ -109,33 +112,33 @@ class Measured:
 
     Attributes:
         times: seconds of each repeat.
-        first_s: of the one before them, which does not count and in which blocks are compiled; None without one.
+        before_s: of what came before them, which does not count and in which blocks are compiled.
         parts_s: of the last repeat, by what it consisted of, where the step tells.
         peaks_gb: of memory: allocated and, with what torch keeps for later, reserved; None without a GPU.
     """
 
     times: list[float]
-    first_s: float | None
+    before_s: float
     parts_s: dict[str, float] | None
     peaks_gb: dict[str, float | None]
 
 
-def measure(step: Step, repeats: int, device: torch.device, warm_up: int = 1) -> Measured:
-    """Time so many repeats of a step after so many that do not count."""
+def measure(step: Step, repeats: int, device: torch.device, before: Sequence[Step] = ()) -> Measured:
+    """Time so many repeats of a step after others that do not count."""
     on_gpu = device.type == "cuda"
     if on_gpu:
         torch.cuda.reset_peak_memory_stats()
     times, parts = [], None
-    for _ in range(warm_up + repeats):
+    for one in (*before, *[step] * repeats):
         begun = time.perf_counter()
-        parts = step()
+        parts = one()
         if on_gpu:
             torch.cuda.synchronize()
         times.append(time.perf_counter() - begun)
     peaks = (torch.cuda.max_memory_allocated(), torch.cuda.max_memory_reserved()) if on_gpu else (None, None)
     names = ("allocated_gb", "reserved_gb")
     found = {name: peak and round(peak / costs.GB, 2) for name, peak in zip(names, peaks, strict=True)}
-    return Measured(times[warm_up:], times[0] if warm_up else None, parts, found)
+    return Measured(times[len(before) :], sum(times[: len(before)]), parts, found)
 
 
 def try_row(bench: Bench, name: Name, rate: float, left_s: float, compile_s: float = 0.0) -> dict[str, Any]:
@@ -158,8 +161,9 @@ def try_row(bench: Bench, name: Name, rate: float, left_s: float, compile_s: flo
     if kind == OPTIMIZER:  # memory bounds it, so no rate of another row says anything
         each = expected_s(bench.architecture, kind, shape, way, cost, execution)
     # A segment is as long as a run's start is: what is slow only once is in it.
-    repeats, warm_up = (1, 0) if kind == SEGMENT else (repeats_for(each, kind), 1)
-    predicted = each * (warm_up + repeats) + (compile_s if way == COMPILED else 0.0)
+    repeats = 1 if kind == SEGMENT else repeats_for(each, kind)
+    before = 0 if kind == SEGMENT else 2 if way == COMPILED else 1
+    predicted = each * (before + repeats) + (compile_s if way == COMPILED else 0.0)
     floor = floor_of(kind, cost) if bench.name == "hunyuan-video" else None
     planned = memory_of(bench.architecture, kind, shape, execution, bench.settings, bench.family.dtype.itemsize)
     kernel = kernel_of(bench, name)
@@ -169,7 +173,8 @@ def try_row(bench: Bench, name: Name, rate: float, left_s: float, compile_s: flo
     bench.said.clear()
     try:
         with fresh_cache() if way == COMPILED else nullcontext():
-            found = measure(prepared(bench, name), repeats, bench.family.device, warm_up)
+            step, shorter = prepared(bench, name)
+            found = measure(step, repeats, bench.family.device, (step, shorter)[:before])
         refuse_what_did_not_happen(bench, way, found)
     except torch.OutOfMemoryError:
         row["state"], bench.intact = NO_MEMORY, False
@@ -178,7 +183,8 @@ def try_row(bench: Bench, name: Name, rate: float, left_s: float, compile_s: flo
         bench.intact = False
     else:
         seconds = statistics.median(found.times)
-        row |= {"seconds": seconds, "first_s": found.first_s, "times": found.times, "parts_s": found.parts_s}
+        row |= {"seconds": seconds, "times": found.times, "parts_s": found.parts_s}
+        row["compile_s"] = max(0.0, found.before_s - before * seconds) if way == COMPILED else None
         row |= {"times_floor": seconds / floor if floor else None, **found.peaks_gb}
         row["tflops"] = None if kind == OPTIMIZER else cost.flop / seconds / 1e12
         row["held"] = list(held(replace(execution, attention=kernel or "auto"), kind)) if execution else None
@@ -187,8 +193,10 @@ def try_row(bench: Bench, name: Name, rate: float, left_s: float, compile_s: flo
     return row | {"said": [*bench.said]}
 
 
-def prepared(bench: Bench, name: Name) -> Step:
-    """The row's step, the model held as it shall be.
+def prepared(bench: Bench, name: Name) -> tuple[Step, Step]:
+    """The row's step, the model held as it shall be, and the same with a shorter text.
+
+    For that one compiled blocks are compiled once more, for any length: a run's prompts differ, too.
 
     Raises:
         torch.OutOfMemoryError: the GPU has no room for that way of holding it.
@@ -197,11 +205,11 @@ def prepared(bench: Bench, name: Name) -> Step:
     shape, kind, way = name
     if way == COMPILED:  # from nothing: what a row before it compiled would be missing in this one's time
         bench.intact = False
-        torch._dynamo.reset()
     bench.hold(way, shape, trains=kind in TRAINING)
     if kind not in TRAINING_KINDS:
         bench.forget(moments=True)  # a sampler has no moments beside it, and a segment has an optimizer of its own
-    return KINDS[kind](bench, shape)
+    step = KINDS[kind](bench, shape)
+    return step, KINDS[kind](replace(bench, text_tokens=SHORTER), shape) if way == COMPILED else step
 
 
 def refuse_what_did_not_happen(bench: Bench, way: str, found: Measured) -> None:
@@ -231,5 +239,5 @@ def rate_reached(rows: Sequence[dict[str, Any]], kind: str, way: str, model: str
 
 def compile_reached(rows: Sequence[dict[str, Any]], model: str) -> float:
     """Seconds that compiling took in the last row that did; a guess before one."""
-    known = [row["first_s"] - row["seconds"] for row in rows if row["way"] == COMPILED and row["state"] == DONE]
+    known = [row["compile_s"] for row in rows if row["way"] == COMPILED and row["state"] == DONE]
     return known[-1] if known else FIRST_COMPILE_S[model]

@@ -20,11 +20,12 @@ Step = Callable[[], Any]
 
 
 def text_of(bench: Bench) -> dict[str, torch.Tensor]:
-    """The conditioning of a prompt that fills the text encoder."""
+    """The conditioning of a prompt of `bench.text_tokens`."""
     arch, generator = bench.architecture, torch.Generator().manual_seed(1)
+    length = bench.text_tokens or arch.text_tokens
     return {
         "prompt_embeds": torch.randn(arch.text_tokens, arch.text_width, generator=generator),
-        "prompt_attention_mask": torch.ones(arch.text_tokens, dtype=torch.int64),
+        "prompt_attention_mask": (torch.arange(arch.text_tokens) < length).long(),
         "pooled_prompt_embeds": torch.randn(arch.pooled_width, generator=generator),
     }
 

@@ -6,7 +6,6 @@ There is no GPU here, so what runs is the same code on the tiny configuration; i
 import json
 import os
 from collections.abc import Callable, Iterator
-from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -142,9 +141,7 @@ def test_the_prediction_follows_from_the_rate_reached_so_far() -> None:
     assert (rate("forward", "80gb"), rate("forward", "24gb")) == (300.0, 300.0)
     assert rate("preference step", "80gb") == 200.0
     assert rate("preference step", "plain") == first == gpu.rate_reached([], "forward", "80gb", "hunyuan-video")
-    rows += [
-        {"row": "preference step", "way": way, "state": "done", "tflops": t} for way, t in (("24gb", 1), ("plain", 2))
-    ]
+    rows += [{"row": "preference step", "way": way, "tflops": t} for way, t in (("24gb", 1), ("plain", 2))]
     assert (rate("preference step", "plain"), rate("preference step", "24gb"), rate("decode", "80gb")) == (2, 1, 1)
 
 
@@ -177,10 +174,7 @@ def test_a_row_that_fails_leaves_the_others_and_is_tried_again(
 @pytest.mark.parametrize(
     ("problem", "state"),
     [
-        (
-            MagicIDError("memory", "Main memory cannot be page-locked.", "-"),
-            "failed: Main memory cannot be page-locked.",
-        ),
+        (MagicIDError("memory", "Memory cannot be locked.", "-"), "failed: Memory cannot be locked."),
         (torch.OutOfMemoryError("CUDA out of memory"), "out of memory"),
     ],
 )
@@ -251,13 +245,22 @@ def test_a_kernel_that_is_refused_is_said_and_the_others_are_measured(command: A
 
 
 def test_a_compiled_row_keeps_the_time_of_compiling(command: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Graphs are captured and run as they are, without the code generator."""
-    monkeypatch.setattr(arranging, "Compiled", partial(Compiled, backend="eager"))
+    """Graphs are captured and run as they are, without the code generator; once more for a text of another length."""
+    seen, predict = list[int](), _gpu_model.Hunyuan.sample
+    one = lambda blocks, announce: Compiled(blocks[:1], announce, backend="eager")  # noqa: E731
+    monkeypatch.setattr(arranging, "Compiled", one)
+
+    def sample(family: Any, text: Any, *rest: Any, **named: Any) -> Any:
+        seen.append(int(text["prompt_attention_mask"].sum()))
+        return predict(family, text, *rest, **named)
+
+    monkeypatch.setattr(_gpu_model.Hunyuan, "sample", sample)
     rows = command("--only", f"{SMALL} sampling step 80gb compile")
     assert [row["state"] for row in rows] == ["done"]
+    assert seen == [256, 40, 256]
     assert torch._dynamo.utils.counters["stats"]["unique_graphs"] > 0
-    assert rows[0]["first_s"] > 2 * rows[0]["seconds"]
-    assert _gpu_rows.compile_reached(rows, "tiny") == rows[0]["first_s"] - rows[0]["seconds"]
+    assert rows[0]["compile_s"] > rows[0]["seconds"]
+    assert _gpu_rows.compile_reached(rows, "tiny") == rows[0]["compile_s"]
     assert _gpu_rows.compile_reached([], "tiny") == _gpu_rows.FIRST_COMPILE_S["tiny"]
 
 
@@ -310,9 +313,9 @@ def test_memory_segments_grow_unless_the_user_set_something_else(
 def test_more_memory_than_the_plans_card_has_is_no_result(tmp_path: Path) -> None:
     """A card of 24 GB: 24.8 less 1 are the plan's, reserved by torch for later or in use."""
     bench = opened(tmp_path)
-    within = _gpu_rows.Measured([1.0], None, None, {"allocated_gb": 20.0, "reserved_gb": 23.7})
+    within = _gpu_rows.Measured([1.0], 0.0, None, {"allocated_gb": 20.0, "reserved_gb": 23.7})
     _gpu_rows.refuse_what_did_not_happen(bench, "24gb nf4", within)
-    over = _gpu_rows.Measured([1.0], None, None, {"allocated_gb": 20.0, "reserved_gb": 23.9})
+    over = _gpu_rows.Measured([1.0], 0.0, None, {"allocated_gb": 20.0, "reserved_gb": 23.9})
     with pytest.raises(RuntimeError, match=r"23.9 GB were reserved, over the 23.8"):
         _gpu_rows.refuse_what_did_not_happen(bench, "24gb nf4", over)
 
@@ -351,9 +354,10 @@ def test_measuring_on_a_gpu_waits_for_it_and_reads_the_peak(monkeypatch: pytest.
     }
     for name, fake in fakes.items():
         monkeypatch.setattr(torch.cuda, name, fake)
-    found = _gpu_rows.measure(lambda: calls.append("step"), 2, torch.device("cuda"))
-    assert calls == ["reset"] + ["step", "wait"] * 3
-    assert len(found.times) == 2 and found.first_s is not None
+    before = [lambda: calls.append("before")]
+    found = _gpu_rows.measure(lambda: calls.append("step"), 2, torch.device("cuda"), before)
+    assert calls == ["reset", "before", "wait"] + ["step", "wait"] * 2
+    assert len(found.times) == 2 and found.before_s > 0
     assert found.peaks_gb == {"allocated_gb": 33.6, "reserved_gb": 35.0}
 
 

@@ -18,14 +18,19 @@ where the time of a preference step goes. `--ship` writes the measured steps to 
 takes them from.
 """
 
+import os
 import sys
 from pathlib import Path
 
 if not __package__:  # run by path: this folder would come first, and `select.py` would hide Python's own `select`
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
+# How torch divides a GPU's memory, read when torch is. Pieces that grow, unless the user has set something else: steps
+# of several shapes and lengths otherwise leave gaps, and what is reserved follows the order of rows.
+if __name__ == "__main__" and not {"PYTORCH_ALLOC_CONF", "PYTORCH_CUDA_ALLOC_CONF"} & set(os.environ):
+    os.environ["PYTORCH_ALLOC_CONF"] = "expandable_segments:True"
+
 import argparse
-import os
 import re
 import shutil
 import subprocess
@@ -64,8 +69,6 @@ from magicid_cli.plan.machine import REFERENCE_GPU
 from magicid_cli.workspace import read_json, write_json
 
 PROFILED = "preference step"
-# Names of torch's settings of its allocator, read when CUDA starts.
-ALLOCATOR = ("PYTORCH_ALLOC_CONF", "PYTORCH_CUDA_ALLOC_CONF")
 # Rows are merged only where these are the same.
 SAME = ("what", "gpu", "torch", "diffusers")
 
@@ -82,19 +85,9 @@ def about(device: torch.device) -> dict[str, Any]:
         "gpu_gb": round(card.total_memory / costs.GB, 1),
         "cuda": torch.version.cuda,
         "driver": driver(),
-        "allocator": os.environ.get(ALLOCATOR[0]) or os.environ.get(ALLOCATOR[1]),
+        "allocator": os.environ.get("PYTORCH_ALLOC_CONF") or os.environ.get("PYTORCH_CUDA_ALLOC_CONF"),
         **found,
     }
-
-
-def set_allocator() -> None:
-    """Let memory segments grow, before CUDA starts, unless the user has set something else.
-
-    Steps of several shapes and lengths of text otherwise leave gaps that nothing fits into, and the most that was
-    reserved would be that of one order of rows.
-    """
-    if torch.backends.cuda.is_built() and not any(name in os.environ for name in ALLOCATOR):
-        os.environ["PYTORCH_CUDA_ALLOC_CONF"] = "expandable_segments:True"
 
 
 def driver() -> str:
@@ -250,7 +243,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command."""
     options = options_of(arguments)
     until = time.monotonic() + options.budget
-    set_allocator()
     name, device = prepare(torch.cuda.is_available())
     title, file = ("gpu", "gpu.json") if device.type == "cuda" else ("tiny on CPU", "gpu-cpu-tiny.json")
     output, here = options.output or RESULTS / file, about(device)

@@ -2,24 +2,23 @@
 
 import statistics
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import replace
+from collections.abc import Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
+from torch._inductor.utils import fresh_cache
 
-from benchmarks import _gpu_segment
-from benchmarks._gpu_model import PLAIN, Bench, execution_of, free, random_vae, settings_of
-from magicid_cli import adapters, conditioning, preference
-from magicid_cli.config import Settings
+from benchmarks._gpu_expected import TRAINING, cost_of, expected_s, floor_of, memory_of
+from benchmarks._gpu_model import BASES, COMPILED, PLAIN, PRODUCTS, Bench, cap_of, execution_of, settings_of
+from benchmarks._gpu_steps import KINDS, OPTIMIZER, SEGMENT, Step
 from magicid_cli.errors import MagicIDError
 from magicid_cli.models.base import Shape
-from magicid_cli.models.execution import Execution, Keep
-from magicid_cli.plan import costs, footprint
-from magicid_cli.plan.costs import Cost, Rates
+from magicid_cli.models.execution import Kernel
+from magicid_cli.plan import costs
+from magicid_cli.plan.costs import Cost
 from magicid_cli.plan.known import TRAINING_KINDS, held
-from magicid_cli.stages import prefer, reconstruct
-from magicid_cli.training import Batch
 
 # The four shapes of the table, smallest first, and the tiny model's stand-ins.
 SHAPES = {
@@ -28,255 +27,78 @@ SHAPES = {
 }
 # TFLOP/s by which time is budgeted until the first row is measured: low, so that a first row is not begun in vain.
 FIRST_RATE = {"hunyuan-video": 150.0, "tiny": 0.001}
-SEGMENT = "segment"
-# Rows that keep a graph.
-TRAINING = (*TRAINING_KINDS, SEGMENT)
 DONE, NO_MEMORY = "done", "out of memory"
 
-Step = Callable[[], Any]
+# Seconds that compiling is budgeted with until a row was compiled.
+FIRST_COMPILE_S = {"hunyuan-video": 180.0, "tiny": 60.0}
+
+# Tokens of a text that is not as long as the others'.
+SHORTER = 40
+
 # Shape, kind, way.
 Name = tuple[Shape, str, str]
 
 
 def order(model: str) -> list[Name]:
-    """Every row, in the order in which they are measured: ours, then the smaller plans, then plain diffusers.
+    """Every row, in the order in which they are measured.
 
-    After the rows of the plan `80gb` comes a segment of a real run, which is held against them.
+    Ours by plan `80gb`, with a segment of a real run, which is held against them, and the optimizer alone; the smaller
+    plans; plain diffusers; then what is off by default: compiled blocks, a base in fewer bytes, products in fp8.
     """
     shapes = SHAPES[model]
-    ours = ("forward", "sampling step", "stage-1 step", "preference step", "decode")
-    rows = [(shape, kind, "80gb") for shape in shapes for kind in ours]
-    rows += [(shapes[0], SEGMENT, "80gb")]
-    for way in ("48gb", "24gb"):
-        small = ("sampling step", "preference step", "decode")
-        rows += [(shape, kind, way) for shape in (shapes[0], shapes[-1]) for kind in small]
-    return rows + [(shape, "preference step", PLAIN) for shape in shapes]
+    ends, steps = (shapes[0], shapes[-1]), ("sampling step", "preference step")
+    groups: list[tuple[str, Sequence[Shape], Sequence[str]]] = [
+        ("80gb", shapes, ("forward", "sampling step", "stage-1 step", "preference step", "decode")),
+        ("80gb", shapes[:1], (SEGMENT, OPTIMIZER)),
+        *((way, ends, (*steps, "decode")) for way in ("48gb", "24gb")),
+        (PLAIN, shapes, ("preference step",)),
+        (COMPILED, ends, ("sampling step", "stage-1 step", "preference step")),
+        *((way, ends, steps) for way in (*BASES, PRODUCTS)),
+    ]
+    return [(shape, kind, way) for way, some, kinds in groups for shape in some for kind in kinds]
 
 
-def text_of(bench: Bench) -> dict[str, torch.Tensor]:
-    """The conditioning of a prompt that fills the text encoder."""
-    arch, generator = bench.architecture, torch.Generator().manual_seed(1)
-    return {
-        "prompt_embeds": torch.randn(arch.text_tokens, arch.text_width, generator=generator),
-        "prompt_attention_mask": torch.ones(arch.text_tokens, dtype=torch.int64),
-        "pooled_prompt_embeds": torch.randn(arch.pooled_width, generator=generator),
-    }
+def kernel_of(bench: Bench, name: Name) -> Kernel | None:
+    """The attention kernel that the row runs on here; None where it runs on none of ours."""
+    shape, kind, way = name
+    execution = bench.execution(way, shape, trains=kind in TRAINING)
+    if execution is None or kind in ("decode", OPTIMIZER):
+        return None
+    return bench.kernel(keepable=execution.keep == "attention")
 
 
-def latents_of(bench: Bench, shape: Shape, seed: int) -> torch.Tensor:
-    """Latents of the shape."""
-    size = bench.architecture.channels, *costs.latent_size(shape)
-    return torch.randn(size, generator=torch.Generator().manual_seed(seed))
-
-
-def forward(bench: Bench, shape: Shape) -> tuple[Step, Cost]:
-    """One forward of the bare base."""
-    x_t, text, t = latents_of(bench, shape, 0), text_of(bench), torch.tensor([0.5])
-    adapters.select(bench.family.transformer, None)
-
-    def step() -> None:
-        with torch.no_grad():
-            bench.family.predict(x_t, t, text, bench.settings.training.guidance)
-
-    return step, costs.forward(bench.architecture, shape)
-
-
-def sampling_step(bench: Bench, shape: Shape) -> tuple[Step, Cost]:
-    """One step of the sampler with an adapter on."""
-    text, guidance = text_of(bench), bench.settings.repository.guidance
-    adapters.select(bench.family.transformer, "policy")
-
-    def step() -> None:
-        bench.family.sample(text, shape, steps=1, guidance=guidance, seed=0)
-
-    return step, costs.forward(bench.architecture, shape, bench.settings.adapter)
-
-
-def stage_1_step(bench: Bench, shape: Shape) -> tuple[Step, Cost]:
-    """One optimizer step of stage 1 on one clip."""
-    clips = [(latents_of(bench, shape, 0), text_of(bench))]
-    generator = torch.Generator().manual_seed(2)
-    adapters.select(bench.family.transformer, "policy", trainable=True)
-
-    def step() -> None:
-        bench.optimizer.zero_grad(set_to_none=True)
-        reconstruct.accumulate(bench.family, clips, Batch(0, (0,), generator), bench.settings)
-        bench.optimizer.step()
-
-    keep = bench.family.execution.keep
-    return step, costs.training_pass(bench.architecture, shape, bench.settings.adapter, keep=keep)
-
-
-def preference_step(bench: Bench, shape: Shape) -> tuple[Step, Cost]:
-    """One optimizer step of stage 2 on one pair."""
-    keep = "nothing" if bench.way == PLAIN else bench.family.execution.keep
-    cost = costs.preference_step(bench.architecture, shape, bench.settings.adapter, keep=keep)
-    if bench.way == PLAIN:
-        return plain_preference_step(bench, shape), cost
-    winner, rejected = bench.folder / "winner.safetensors", bench.folder / "rejected.safetensors"
-    for seed, path in enumerate((winner, rejected)):
-        conditioning.save_tensors(path, {"latents": latents_of(bench, shape, seed)})
-    pairs, generator = [preference.Pair(winner, rejected, text_of(bench))], torch.Generator().manual_seed(2)
-
-    def step() -> None:
-        bench.optimizer.zero_grad(set_to_none=True)
-        prefer.accumulate(bench.family, pairs, Batch(0, (0,), generator), bench.settings, _gpu_segment.BETA)
-        bench.optimizer.step()
-
-    return step, cost
-
-
-def plain_preference_step(bench: Bench, shape: Shape) -> Step:
-    """The same loss as anyone would write it with diffusers and PEFT: both graphs alive, one backward."""
-    family, model = bench.family, bench.family.transformer
-    text = {name: value[None].to(family.device, family.dtype) for name, value in text_of(bench).items()}
-    clean = [latents_of(bench, shape, seed).to(family.device) for seed in (0, 1)]
-    noise, t = latents_of(bench, shape, 2).to(family.device), 0.5
-
-    def error(x0: torch.Tensor) -> torch.Tensor:
-        predicted = model(
-            hidden_states=((1 - t) * x0 + t * noise)[None].to(family.dtype),
-            timestep=torch.tensor([1000 * t], device=family.device),
-            encoder_hidden_states=text["prompt_embeds"],
-            encoder_attention_mask=text["prompt_attention_mask"],
-            pooled_projections=text["pooled_prompt_embeds"],
-            guidance=torch.tensor([1000.0], device=family.device, dtype=family.dtype),
-            return_dict=False,
-        )[0][0]
-        return (predicted.float() - (noise - x0)).square().mean()
-
-    def step() -> None:
-        bench.optimizer.zero_grad(set_to_none=True)
-        adapters.select(model, "reference", trainable=False)
-        with torch.no_grad():
-            references = [error(x0) for x0 in clean]
-        adapters.select(model, "policy", trainable=True)
-        errors = [error(x0) for x0 in clean]
-        margin = (errors[0] - references[0]) - (errors[1] - references[1])
-        torch.nn.functional.softplus(_gpu_segment.BETA / 2 * margin).backward()
-        bench.optimizer.step()
-
-    return step
-
-
-def decode(bench: Bench, shape: Shape) -> tuple[Step, Cost]:
-    """Decoding one video, beside the transformer."""
-    vae, latents = random_vae(bench), latents_of(bench, shape, 0)[None]
-
-    def step() -> None:
-        with torch.no_grad():
-            vae.decode(latents.to(bench.family.device, vae.dtype), return_dict=False)
-
-    return step, decode_cost(bench.architecture, shape)
-
-
-def decode_cost(arch: costs.Architecture, shape: Shape) -> Cost:
-    """The count is that of the real decoder; a smaller one does about as much less as it has fewer parameters."""
-    real = costs.ARCHITECTURES["hunyuan-video"].decoder_parameters
-    return costs.decode(shape) * (arch.decoder_parameters / real)
-
-
-def segment(bench: Bench, shape: Shape) -> tuple[Step, Cost]:
-    """A piece of a real run: 20 steps of stage 2 and two videos."""
-    step = _gpu_segment.build(bench, shape, text_of(bench), latents_of)
-    keep = execution_of(bench.name, bench.way, shape).keep
-    return step, cost_of(bench.architecture, SEGMENT, shape, bench.way, keep, bench.settings)
-
-
-KINDS: dict[str, Callable[[Bench, Shape], tuple[Step, Cost]]] = {
-    "forward": forward,
-    "sampling step": sampling_step,
-    "stage-1 step": stage_1_step,
-    "preference step": preference_step,
-    "decode": decode,
-    SEGMENT: segment,
-}
-
-
-# What is expected of a GPU with the reference's peak before anything was measured: rates of its kernels in TFLOP/s
-# (ours; plain, where the mask keeps every flash kernel out), and how long the element-wise work of a block takes:
-# tensors of the tokens' width that go to or from memory, by the bytes a second that such kernels reach.
-EXPECTED = {False: Rates(600, 550, 450), True: Rates(600, 250, 180)}
-_TENSORS, _BYTES_S = 60, 2e12
-# Passes of a block's element-wise work: a forward is one, a backward two, what is recomputed one more.
-_PASSES = {"forward": 1, "sampling step": 1, "stage-1 step": 4, "preference step": 10, "decode": 0}
-_PASSES[SEGMENT] = _gpu_segment.STEPS * _PASSES["preference step"] + _gpu_segment.VIDEOS * 50
-
-
-def expected_s(arch: costs.Architecture, kind: str, shape: Shape, way: str, cost: Cost) -> float:
-    """Seconds of a row on one H100 or H200 as they are expected before any row was measured."""
-    hidden = (costs.tokens(shape, arch.token_side) + arch.text_tokens) * arch.width * 2
-    element_wise = _PASSES[kind] * arch.blocks * _TENSORS * hidden / _BYTES_S
-    return cost.seconds(EXPECTED[way == PLAIN]) + element_wise
-
-
-def cost_of(
-    arch: costs.Architecture, kind: str, shape: Shape, way: str, keep: Keep, settings: Settings | None = None
-) -> Cost:
-    """What a row computes, without building anything; by default with the 13B model's own settings."""
-    settings = settings or settings_of("hunyuan-video")
-    adapter = settings.adapter
-    if kind == "decode":
-        return decode_cost(arch, shape)
-    if kind == SEGMENT:
-        each = _gpu_segment.parts(arch, shape, settings, keep)
-        return sum((cost_of(arch, one.kind, shape, way, keep, settings) * one.times for one in each), Cost())
-    if kind == "stage-1 step":
-        return costs.training_pass(arch, shape, adapter, keep=keep)
-    if kind == "preference step":
-        return costs.preference_step(arch, shape, adapter, keep="nothing" if way == PLAIN else keep)
-    return costs.forward(arch, shape, None if kind == "forward" else adapter)
-
-
-def memory_of(
-    arch: costs.Architecture, kind: str, shape: Shape, execution: Execution | None, settings: Settings, value_bytes: int
-) -> float:
-    """GB that the plan expects of a row, and what it does not know of: the second adapter where a run has one.
+def predictions(kernel: Kernel = "cudnn") -> list[dict[str, Any]]:
+    """Every row of the 13B model as it is expected before any was measured, in the form of a measured one.
 
     Args:
-        arch: of the transformer.
-        kind: the row's.
-        shape: of the video.
-        execution: how the model is held; None for plain diffusers, which has both graphs of a pair alive.
-        settings: of the run.
-        value_bytes: of a number of the base.
+        kernel: of attention; by default what one H100 or H200 takes of torch's own.
     """
-    trains, pairs = kind in TRAINING, kind in ("preference step", SEGMENT)
-    found = footprint.memory(
-        arch,
-        shape,
-        settings.adapter,
-        value_bytes=value_bytes,
-        training=trains,
-        reference=pairs,
-        execution=execution or Execution(),
-    )
-    second = 0.0 if pairs else costs.adapter_parameters(arch, settings.adapter) * 4 / costs.GB
-    if kind == "decode":
-        return found.weights + found.adapters + second + footprint.decoding_memory(arch, shape, value_bytes=value_bytes)
-    return found.total + second + (0.0 if execution else found.kept)
-
-
-def predictions() -> list[dict[str, Any]]:
-    """Every row of the 13B model as it is expected before any was measured."""
     name = "hunyuan-video"
-    arch, found = costs.ARCHITECTURES[name], []
+    arch, settings = costs.ARCHITECTURES[name], settings_of(name)
+    found = []
     for shape, kind, way in order(name):
         execution = None if way == PLAIN else execution_of(name, way, shape, trains=kind in TRAINING)
-        keep: Keep = execution.keep if execution else "nothing"
-        cost = cost_of(arch, kind, shape, way, keep)
-        floor = cost.seconds(costs.BEST_RATES)
-        expected = expected_s(arch, kind, shape, way, cost)
-        memory = memory_of(arch, kind, shape, execution, settings_of(name), 2)
-        row: dict[str, Any] = {
-            "shape": str(shape),
-            "row": kind,
-            "way": way,
-            "kept in": execution.kept_in if execution else "gpu",
-        }
-        row |= {"floor_s": round(floor, 2), "expected_s": round(expected, 2), "memory_gb": round(memory, 1)}
+        cost = cost_of(arch, kind, shape, way, execution.keep if execution else "nothing", settings)
+        expected = expected_s(arch, kind, shape, way, cost, execution, kernel)
+        row = _blank(
+            (shape, kind, way), cost, floor_of(kind, cost), memory_of(arch, kind, shape, execution, settings, 2)
+        )
+        row |= {"seconds": expected, "tflops": cost.flop / expected / 1e12, "allocated_gb": row["planned_gb"]}
+        row["compile_s"] = FIRST_COMPILE_S[name] if way == COMPILED else None
+        if execution is not None:
+            row |= {"kernel": kernel, "held": list(held(replace(execution, attention=kernel), kind))}
         found.append(row)
     return found
+
+
+def _blank(name: Name, cost: Cost, floor_s: float | None, planned_gb: float) -> dict[str, Any]:
+    """What is known of a row before it is measured."""
+    shape, kind, way = name
+    row: dict[str, Any] = {"shape": str(shape), "row": kind, "way": way, "kernel": None, "state": DONE}
+    row |= dict.fromkeys(("seconds", "predicted_s", "compile_s", "tflops"))
+    row |= {"floor_s": floor_s, "times_floor": None, "allocated_gb": None, "reserved_gb": None}
+    row |= {"planned_gb": round(planned_gb, 3), "tokens": costs.tokens(shape), "pflop": cost.flop / 1e15}
+    return row | {"held": None, "parts_s": None, "said": [], "times": []}
 
 
 def repeats_for(each_s: float, kind: str) -> int:
@@ -284,70 +106,138 @@ def repeats_for(each_s: float, kind: str) -> int:
     return 5 if kind == "sampling step" else max(1, min(5, round(10 / each_s)))
 
 
-def measure(
-    step: Step, repeats: int, device: torch.device, warm_up: int = 1
-) -> tuple[list[float], dict[str, float | None]]:
-    """Seconds of each repeat after so many that do not count, and the peak memory in GB."""
+@dataclass(frozen=True)
+class Measured:
+    """What timing a step gave.
+
+    Attributes:
+        times: seconds of each repeat.
+        before_s: of what came before them, which does not count and in which blocks are compiled.
+        parts_s: of the last repeat, by what it consisted of, where the step tells.
+        peaks_gb: of memory: allocated and, with what torch keeps for later, reserved; None without a GPU.
+    """
+
+    times: list[float]
+    before_s: float
+    parts_s: dict[str, float] | None
+    peaks_gb: dict[str, float | None]
+
+
+def measure(step: Step, repeats: int, device: torch.device, before: Sequence[Step] = ()) -> Measured:
+    """Time so many repeats of a step after others that do not count."""
     on_gpu = device.type == "cuda"
     if on_gpu:
         torch.cuda.reset_peak_memory_stats()
-    times = []
-    for _ in range(warm_up + repeats):
+    times, parts = [], None
+    for one in (*before, *[step] * repeats):
         begun = time.perf_counter()
-        step()
+        parts = one()
         if on_gpu:
             torch.cuda.synchronize()
         times.append(time.perf_counter() - begun)
     peaks = (torch.cuda.max_memory_allocated(), torch.cuda.max_memory_reserved()) if on_gpu else (None, None)
     names = ("allocated_gb", "reserved_gb")
-    return times[warm_up:], {name: peak and round(peak / costs.GB, 2) for name, peak in zip(names, peaks, strict=True)}
+    found = {name: peak and round(peak / costs.GB, 2) for name, peak in zip(names, peaks, strict=True)}
+    return Measured(times[len(before) :], sum(times[: len(before)]), parts, found)
 
 
-def try_row(bench: Bench, name: Name, rate: float, left_s: float) -> dict[str, Any]:
-    """One row: measured, out of memory, or skipped because its predicted time does not fit into `left_s`."""
+def try_row(bench: Bench, name: Name, rate: float, left_s: float, compile_s: float = 0.0) -> dict[str, Any]:
+    """One row: measured, out of memory, failed, or skipped because its predicted time does not fit into `left_s`.
+
+    Whatever goes wrong is this row's: the model is marked as not intact, and the next row builds another one.
+
+    Args:
+        bench: the model.
+        name: of the row.
+        rate: TFLOP/s by which its time is predicted.
+        left_s: seconds that are left.
+        compile_s: seconds that compiling is expected to take, where it does.
+    """
     shape, kind, way = name
-    bench.hold(way, shape, trains=kind in TRAINING)
-    if kind not in TRAINING_KINDS:
-        bench.optimizer.state.clear()  # a sampler has no moments beside it, and a segment has an optimizer of its own
-    step, cost = KINDS[kind](bench, shape)
+    execution = bench.execution(way, shape, trains=kind in TRAINING)
+    keep = execution.keep if execution else "nothing"
+    cost = cost_of(bench.architecture, kind, shape, way, keep, bench.settings)
     each = cost.flop / rate / 1e12
+    if kind == OPTIMIZER:  # memory bounds it, so no rate of another row says anything
+        each = expected_s(bench.architecture, kind, shape, way, cost, execution)
     # A segment is as long as a run's start is: what is slow only once is in it.
-    repeats, warm_up = (1, 0) if kind == SEGMENT else (repeats_for(each, kind), 1)
-    predicted = each * (warm_up + repeats)
-    floor = cost.seconds(costs.BEST_RATES) if bench.name == "hunyuan-video" else None
-    kernel, value_bytes = bench.family.report().get("kernel"), bench.family.dtype.itemsize
-    execution = None if way == PLAIN else replace(bench.family.execution, attention=kernel or "auto")
-    planned = memory_of(bench.architecture, kind, shape, execution, bench.settings, value_bytes)
-    row: dict[str, Any] = {"shape": str(shape), "row": kind, "way": way, "state": DONE, "seconds": None}
-    row |= {"predicted_s": each, "tflops": None, "floor_s": floor, "times_floor": None}
-    row |= {
-        "allocated_gb": None,
-        "reserved_gb": None,
-        "planned_gb": round(planned, 3),
-        "tokens": costs.tokens(shape),
-        "pflop": cost.flop / 1e15,
-    }
-    row |= {"held": list(held(execution, kind)) if execution else None, "kernel": kernel, "times": []}
+    repeats = 1 if kind == SEGMENT else repeats_for(each, kind)
+    before = 0 if kind == SEGMENT else 2 if way == COMPILED else 1
+    predicted = each * (before + repeats) + (compile_s if way == COMPILED else 0.0)
+    floor = floor_of(kind, cost) if bench.name == "hunyuan-video" else None
+    planned = memory_of(bench.architecture, kind, shape, execution, bench.settings, bench.family.dtype.itemsize)
+    kernel = kernel_of(bench, name)
+    row = _blank(name, cost, floor, planned) | {"predicted_s": each, "kernel": kernel}
     if predicted > left_s:
         return row | {"state": f"skipped: about {predicted:.0f} s, {max(0.0, left_s):.0f} s are left"}
+    bench.said.clear()
     try:
-        times, peaks = measure(step, repeats, bench.family.device, warm_up)
+        with fresh_cache() if way == COMPILED else nullcontext():
+            step, shorter = prepared(bench, name)
+            found = measure(step, repeats, bench.family.device, (step, shorter)[:before])
+        refuse_what_did_not_happen(bench, way, found)
     except torch.OutOfMemoryError:
-        row["state"] = NO_MEMORY
+        row["state"], bench.intact = NO_MEMORY, False
     except (RuntimeError, MagicIDError) as error:  # of one kernel or one way: the other rows are still worth their time
         row["state"] = f"failed: {next(iter(str(error).splitlines()), type(error).__name__)[:200]}"
+        bench.intact = False
     else:
-        seconds = statistics.median(times)
-        row |= {"seconds": seconds, "tflops": cost.flop / seconds / 1e12, "times": times, **peaks}
-        row["times_floor"] = seconds / floor if floor else None
+        seconds = statistics.median(found.times)
+        row |= {"seconds": seconds, "times": found.times, "parts_s": found.parts_s}
+        row["compile_s"] = max(0.0, found.before_s - before * seconds) if way == COMPILED else None
+        row |= {"times_floor": seconds / floor if floor else None, **found.peaks_gb}
+        row["tflops"] = None if kind == OPTIMIZER else cost.flop / seconds / 1e12
+        row["held"] = list(held(replace(execution, attention=kernel or "auto"), kind)) if execution else None
     # Outside the handler: the exception held the frames, and with them the graph.
-    bench.optimizer.zero_grad(set_to_none=True)
-    free()
-    return row
+    bench.forget()
+    return row | {"said": [*bench.said]}
 
 
-def rate_reached(rows: Sequence[dict[str, Any]], kind: str, model: str) -> float:
-    """TFLOP/s of the last measured row, best of the same kind; a guess before there is one."""
-    known = [row for row in rows if row["state"] == DONE]
+def prepared(bench: Bench, name: Name) -> tuple[Step, Step]:
+    """The row's step, the model held as it shall be, and the same with a shorter text.
+
+    For that one compiled blocks are compiled once more, for any length: a run's prompts differ, too.
+
+    Raises:
+        torch.OutOfMemoryError: the GPU has no room for that way of holding it.
+        MagicIDError: `memory`, `attention-kernel` or `fp8-products`, as a run would raise.
+    """
+    shape, kind, way = name
+    if way == COMPILED:  # from nothing: what a row before it compiled would be missing in this one's time
+        bench.intact = False
+    bench.hold(way, shape, trains=kind in TRAINING)
+    if kind not in TRAINING_KINDS:
+        bench.forget(moments=True)  # a sampler has no moments beside it, and a segment has an optimizer of its own
+    step = KINDS[kind](bench, shape)
+    return step, KINDS[kind](replace(bench, text_tokens=SHORTER), shape) if way == COMPILED else step
+
+
+def refuse_what_did_not_happen(bench: Bench, way: str, found: Measured) -> None:
+    """Make sure that the row is what it is called.
+
+    Raises:
+        RuntimeError: the blocks were not compiled, or more memory was reserved than the plan's card has to give.
+    """
+    if way == COMPILED and not bench.family.report().get("compiled"):
+        raise RuntimeError(next(iter(bench.said), "the blocks were not compiled"))
+    reserved = found.peaks_gb["reserved_gb"]
+    if reserved is not None and reserved > cap_of(way) / costs.GB:
+        raise RuntimeError(f"{reserved:.1f} GB were reserved, over the {cap_of(way) / costs.GB:.1f} of the plan's card")
+
+
+def rate_reached(rows: Sequence[dict[str, Any]], kind: str, way: str, model: str) -> float:
+    """TFLOP/s of the last measured row: of the same kind and way, else of the kind, else of any; a guess before one.
+
+    Plain diffusers and ours say nothing of each other: the mask keeps it from every kernel that ours run on.
+    """
+    known = [row for row in rows if row["tflops"] and (row["way"] == PLAIN) == (way == PLAIN)]
     same = [row for row in known if row["row"] == kind]
-    return (same or known)[-1]["tflops"] if known else FIRST_RATE[model]
+    exact = [row for row in same if row["way"] == way]
+    nearest = exact or same or known
+    return nearest[-1]["tflops"] if nearest else FIRST_RATE[model]
+
+
+def compile_reached(rows: Sequence[dict[str, Any]], model: str) -> float:
+    """Seconds that compiling took in the last row that did; a guess before one."""
+    known = [row["compile_s"] for row in rows if row["way"] == COMPILED and row["state"] == DONE]
+    return known[-1] if known else FIRST_COMPILE_S[model]

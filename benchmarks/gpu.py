@@ -1,27 +1,37 @@
 """What a GPU makes of the 13B model: one command that measures, resumes and prints the table of figures and targets.
 
-    python -m benchmarks.gpu [--only preference] [--budget 520] [--predict] [--profile] [--ship] [--redo]
+    python -m benchmarks.gpu [--only PATTERN] [--attention cudnn] [--predict] [--profile [SHAPE]] [--ship]
 
 On a CUDA machine: the full HunyuanVideo transformer with random bfloat16 weights (made on the device; nothing is
 downloaded), adapters of rank 64, and magicid's own code for a forward, a sampling step, a step of stage 1, a
 preference step and the decoding of a video, at four shapes; a segment of a real run, 20 steps of stage 2 and two
-videos, which the plan is held against; the memory plans for smaller cards under the memory of such a card; and plain
-diffusers with PEFT, in the same run. Each row's time is predicted from its FLOP and the rate
-reached so far; a row that would not fit into the budget (less than nine minutes) is skipped by name, and the same
-command run again goes on: rows are merged in the results file as soon as they are measured. Out of memory is a
-result. Without CUDA the same code runs on the tiny configuration and says so.
+videos, which the plan is held against; the optimizer alone; the memory plans for smaller cards under the memory of such
+a card, also with a base in fewer bytes; compiled blocks, with the time that compiling takes; and plain diffusers with
+PEFT, in the same run. Each row's time is predicted from its FLOP and the rate reached so far; a row that would not fit
+into the budget (less than nine minutes) is skipped by name, and the same command run again goes on: rows are merged in
+the results file as soon as they are measured, those of each attention kernel by themselves. Out of memory is a result.
+Without CUDA the same code runs on the tiny configuration and says so.
 
-`--predict` prints what is expected of every row and measures nothing. `--profile` shows where the time of a preference
-step goes. `--ship` writes the measured steps to where `magicid customize --dry-run` takes them from.
+The table has every target beside what was predicted, measured and is the floor; without a GPU it shows what is in
+`results/gpu.json`. `--predict` prints it and what is expected of every row, and measures nothing. `--profile` shows
+where the time of a preference step goes. `--ship` writes the measured steps to where `magicid customize --dry-run`
+takes them from.
 """
 
+import os
 import sys
 from pathlib import Path
 
 if not __package__:  # run by path: this folder would come first, and `select.py` would hide Python's own `select`
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
+# How torch divides a GPU's memory, read when torch is. Pieces that grow, unless the user has set something else: steps
+# of several shapes and lengths otherwise leave gaps, and what is reserved follows the order of rows.
+if __name__ == "__main__" and not {"PYTORCH_ALLOC_CONF", "PYTORCH_CUDA_ALLOC_CONF"} & set(os.environ):
+    os.environ["PYTORCH_ALLOC_CONF"] = "expandable_segments:True"
+
 import argparse
+import re
 import shutil
 import subprocess
 import tempfile
@@ -30,17 +40,35 @@ from collections.abc import Callable, Sequence
 from contextlib import redirect_stdout
 from dataclasses import asdict
 from io import StringIO
-from typing import Any
+from typing import Any, get_args
 
 import torch
 
-from benchmarks import _gpu_profile, _gpu_table
-from benchmarks._gpu_model import PLAIN, Bench, build, free
-from benchmarks._gpu_rows import DONE, KINDS, NO_MEMORY, SHAPES, Name, order, predictions, rate_reached, try_row
+from benchmarks import _gpu_against, _gpu_profile, _gpu_table
+from benchmarks._gpu_model import Bench, open_bench
+from benchmarks._gpu_rows import (
+    DONE,
+    NO_MEMORY,
+    SHAPES,
+    Name,
+    compile_reached,
+    kernel_of,
+    order,
+    predictions,
+    rate_reached,
+    try_row,
+)
+from benchmarks._gpu_steps import KINDS
 from benchmarks._table import RESULTS, machine, write
+from magicid_cli.errors import MagicIDError
+from magicid_cli.models.base import Shape
+from magicid_cli.models.execution import Kernel
+from magicid_cli.models.hunyuan_checks import check_shape
 from magicid_cli.plan import costs, known
+from magicid_cli.plan.machine import REFERENCE_GPU
 from magicid_cli.workspace import read_json, write_json
 
+PROFILED = "preference step"
 # Rows are merged only where these are the same.
 SAME = ("what", "gpu", "torch", "diffusers")
 
@@ -57,6 +85,7 @@ def about(device: torch.device) -> dict[str, Any]:
         "gpu_gb": round(card.total_memory / costs.GB, 1),
         "cuda": torch.version.cuda,
         "driver": driver(),
+        "allocator": os.environ.get("PYTORCH_ALLOC_CONF") or os.environ.get("PYTORCH_CUDA_ALLOC_CONF"),
         **found,
     }
 
@@ -69,16 +98,23 @@ def driver() -> str:
     return subprocess.run(query, capture_output=True, text=True, check=True).stdout.split()[0]
 
 
-def earlier(path: Path, here: dict[str, Any]) -> list[dict[str, Any]]:
-    """Rows of earlier commands that need not be measured again.
+def earlier(path: Path, here: dict[str, Any], *, redo: bool = False) -> list[dict[str, Any]]:
+    """Rows of earlier commands that were measured.
+
+    Args:
+        path: the results file.
+        here: this machine.
+        redo: whether those of another machine or version shall be replaced.
 
     Raises:
-        SystemExit: they are of another machine or another version.
+        SystemExit: they are of another machine or version, and shall not.
     """
     if not path.is_file():
         return []
     stored = read_json(path)
     differing = [key for key in SAME if stored["machine"].get(key) != here.get(key)]
+    if differing and redo:
+        return []
     if differing:
         raise SystemExit(
             f"{path} differs in {', '.join(differing)}: add --redo to replace it, or name another --output"
@@ -86,11 +122,16 @@ def earlier(path: Path, here: dict[str, Any]) -> list[dict[str, Any]]:
     return [row for row in stored["rows"] if row["state"] in (DONE, NO_MEMORY)]
 
 
-def missing(name: str, rows: Sequence[dict[str, Any]], only: str = "") -> list[Name]:
-    """Rows still to be measured, in order, of those whose name has `only` in it."""
-    there = {(row["shape"], row["row"], row["way"]) for row in rows}
-    wanted = [one for one in order(name) if only in called(one)]
-    return [(shape, kind, way) for shape, kind, way in wanted if (str(shape), kind, way) not in there]
+def missing(bench: Bench, rows: Sequence[dict[str, Any]], only: str = "") -> list[Name]:
+    """Rows still to be measured with this attention kernel, in order, of those whose name `only` is found in."""
+    there = {(row["shape"], row["row"], row["way"], row["kernel"]) for row in rows}
+    return [one for one in order(bench.name) if re.search(only, called(one)) and key_of(bench, one) not in there]
+
+
+def key_of(bench: Bench, name: Name) -> tuple[str, str, str, str | None]:
+    """What tells a row from all others of a results file: its attention kernel, too."""
+    shape, kind, way = name
+    return str(shape), kind, way, kernel_of(bench, name)
 
 
 def called(row: Name) -> str:
@@ -99,44 +140,62 @@ def called(row: Name) -> str:
 
 
 def run(
-    name: str,
-    device: torch.device,
-    folder: Path,
+    bench: Bench,
     rows: list[dict[str, Any]],
     until: float,
     keep: Callable[[list[dict[str, Any]]], object],
     only: str = "",
-) -> None:
-    """Measure what is missing; `keep` gets all rows, in order, after each."""
-    places = [(str(shape), kind, way) for shape, kind, way in order(name)]
-    bench: Bench | None = None
-    for row_name in missing(name, rows, only):
-        plain = row_name[2] == PLAIN
-        if bench is None or plain != (bench.way == PLAIN):
-            if bench is not None:
-                bench.lift_cap()
-            bench = None
-            free()
-            bench = build(name, device, folder, plain=plain)
-        row = try_row(bench, row_name, rate_reached(rows, row_name[1], name), until - time.monotonic())
+) -> list[dict[str, Any]]:
+    """All rows, those that were missing measured; `keep` gets them, in order, after each."""
+    places = [(str(shape), kind, way) for shape, kind, way in order(bench.name)]
+
+    def place(row: dict[str, Any]) -> tuple[int, str]:
+        return places.index((row["shape"], row["row"], row["way"])), row["kernel"] or ""
+
+    for row_name in missing(bench, rows, only):
+        _, kind, way = row_name
+        rate, compile_s = rate_reached(rows, kind, way, bench.name), compile_reached(rows, bench.name)
+        row = try_row(bench, row_name, rate, until - time.monotonic(), compile_s)
         took = f", {row['seconds']:.3g} s, predicted {row['predicted_s']:.3g}" if row["seconds"] else ""
         print(f"{called(row_name)}: {row['state']}{took}", flush=True)
-        rows = sorted([*rows, row], key=lambda one: places.index((one["shape"], one["row"], one["way"])))
+        rows = sorted([*rows, row], key=place)
         keep(rows)
+    return rows
 
 
-def profiled(name: str, device: torch.device, folder: Path) -> list[dict[str, Any]]:
-    """Where the time of a preference step at the smallest shape goes."""
-    bench, shape = build(name, device, folder), SHAPES[name][0]
+def profiled(bench: Bench, shape: Shape) -> list[dict[str, Any]]:
+    """Where the time of a preference step at a shape goes, held by plan `80gb`."""
     bench.hold("80gb", shape)
-    step, _ = KINDS["preference step"](bench, shape)
-    return _gpu_profile.measure(step, device)
+    return _gpu_profile.measure(KINDS[PROFILED](bench, shape), bench.family.device)
+
+
+def shape_of(text: str) -> Shape:
+    """A shape as rows have it, frames x height x width.
+
+    Raises:
+        argparse.ArgumentTypeError: it is none, or none of a video that the model can make.
+    """
+    try:
+        shape = Shape(*map(int, text.split("x")))
+        check_shape(shape)
+    except (TypeError, ValueError, MagicIDError) as error:
+        raise argparse.ArgumentTypeError(f"{text} is no shape of a video, e.g. 61x320x544: {error}") from None
+    return shape
+
+
+def profile(bench: Bench, shape: Shape, title: str, output: Path, here: dict[str, Any]) -> None:
+    """Write a profile beside the results: of a GPU's kernels, or of operators where there is none, which it says."""
+    on_gpu = bench.family.device.type == "cuda"
+    found = profiled(bench, shape)
+    step = {"step": f"{PROFILED} {shape} 80gb", "times": "of the GPU's kernels" if on_gpu else "of operators on a CPU"}
+    path = output.with_stem(f"{output.stem}-profile-{shape}")
+    write(f"{title}, profile", found, path, about={**here, **step, "attention": bench.family.report()["kernel"]})
 
 
 def ship(rows: Sequence[dict[str, Any]], gpu: str) -> Path:
     """Put the measured steps of a GPU to those that come with magicid, in the place of earlier ones of the same GPU."""
     path = Path(known.__file__).with_name("gpu_steps.json")
-    steps = [*(step for step in known.shipped() if step.gpu != gpu), *_gpu_table.steps(rows, gpu)]
+    steps = [*(step for step in known.shipped() if step.gpu != gpu), *_gpu_against.steps(rows, gpu)]
     plain = [{**asdict(step), "shape": list(asdict(step.shape).values())} for step in steps]
     write_json(path, {"format": known.FORMAT, "steps": plain})
     return path
@@ -153,12 +212,29 @@ def prepare(on_gpu: bool) -> tuple[str, torch.device]:
 def options_of(arguments: Sequence[str] | None) -> argparse.Namespace:
     """The command's options."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--only", default="", help="rows whose name has this in it, e.g. '61x320x544 preference'")
+    parser.add_argument(
+        "--only", default="", help="rows whose name has this regular expression in it, e.g. 'step 80gb$'"
+    )
     parser.add_argument("--budget", type=float, default=520.0, help="seconds this command may take (default: 520)")
-    parser.add_argument("--predict", action="store_true", help="print what is expected of every row, and stop")
-    parser.add_argument("--profile", action="store_true", help="print where a preference step's time goes, and stop")
+    parser.add_argument(
+        "--predict", "--dry-run", action="store_true", help="print what is expected of every row and figure, and stop"
+    )
+    parser.add_argument(
+        "--profile",
+        nargs="?",
+        type=shape_of,
+        const=(),
+        metavar="SHAPE",
+        help="print where a preference step's time goes at a shape (default: the smallest one), and stop",
+    )
     parser.add_argument("--ship", action="store_true", help="write the measured steps to where the plan reads them")
-    parser.add_argument("--redo", action="store_true", help="measure rows again that are in the results file")
+    parser.add_argument(
+        "--attention",
+        default="auto",
+        choices=get_args(Kernel),
+        help="attention kernel; each has its own rows",
+    )
+    parser.add_argument("--redo", action="store_true", help="measure rows of --only again")
     parser.add_argument("--output", type=Path, help="the results file")
     return parser.parse_args(arguments)
 
@@ -172,32 +248,46 @@ def main(arguments: Sequence[str] | None = None) -> None:
     output, here = options.output or RESULTS / file, about(device)
     with tempfile.TemporaryDirectory() as place:
         if options.predict:
-            print_rows(predictions())
+            print_predictions()
+            print_table(output, here)
             return
-        if options.profile:
-            found = profiled(name, device, Path(place))
-            write(f"{title}, profile", found, output.with_stem(f"{output.stem}-profile"), about=here)
+        bench = open_bench(name, device, Path(place), options.attention)
+        if options.profile is not None:
+            profile(bench, options.profile or SHAPES[name][0], title, output, here)
             return
-        rows = [] if options.redo else earlier(output, here)
+        rows = earlier(output, here, redo=options.redo)
+        if options.redo:
+            again = {key_of(bench, one) for one in missing(bench, [], options.only)}
+            rows = [row for row in rows if (row["shape"], row["row"], row["way"], row["kernel"]) not in again]
 
         def keep(rows: list[dict[str, Any]]) -> None:
             with redirect_stdout(StringIO()):
                 write(title, rows, output, about=here)
 
-        try:
-            run(name, device, Path(place), rows, until, keep, options.only)
-        except torch.OutOfMemoryError as error:
-            raise SystemExit(f"The weights alone do not fit into the memory that is free here: {error}") from None
-    rows = read_json(output)["rows"]
+        rows = run(bench, rows, until, keep, options.only)
     write(title, rows, output, about=here)
-    print_rows([{"what": what, "target": target, "measured": got} for what, target, got in table(rows, here)])
+    print_table(output, here)
     if options.ship:
         print(f"written to {ship(rows, here['gpu'])}" if "gpu" in here else "nothing to ship: this is no GPU")
 
 
-def table(rows: Sequence[dict[str, Any]], here: dict[str, Any]) -> list[tuple[str, str, str]]:
-    """Figures and targets; none of a machine without a GPU."""
-    return _gpu_table.claims(rows, here["gpu"]) if "gpu" in here else []
+def print_table(output: Path, here: dict[str, Any]) -> None:
+    """Every target beside what was predicted and measured: here, or where there is no GPU, in the committed results."""
+    path = output if "gpu" in here else RESULTS / "gpu.json"
+    stored = read_json(path) if path.is_file() else {"rows": [], "machine": {}}
+    print_rows(_gpu_table.claims(stored["rows"], stored["machine"].get("gpu", REFERENCE_GPU)))
+
+
+def print_predictions() -> None:
+    """Every row of the 13B model as it is expected on one H100 or H200."""
+    names = {"shape": "shape", "row": "row", "way": "way", "seconds": "predicted_s", "floor_s": "floor_s"}
+    names["planned_gb"] = "predicted_gb"
+    print_rows([{name: shown(row[key]) for key, name in names.items()} for row in predictions()])
+
+
+def shown(value: Any) -> str:
+    """A cell of a table."""
+    return "-" if value is None else f"{value:.3g}" if isinstance(value, float) else str(value)
 
 
 def print_rows(rows: Sequence[dict[str, Any]]) -> None:

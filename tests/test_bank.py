@@ -16,6 +16,7 @@ from magicid_cli import adapters, config, models, preference, training
 from magicid_cli.config import Settings
 from magicid_cli.events import Event, Events
 from magicid_cli.models.base import Family
+from magicid_cli.models.hunyuan import Hunyuan
 from magicid_cli.preference import Bank, Pair
 from magicid_cli.randomness import derived_seed
 from magicid_cli.stages import prefer
@@ -128,6 +129,39 @@ def test_errors_are_kept_for_the_run_they_belong_to(ready: Ready, tmp_path: Path
     assert [row["key"] for row in read_lines(path)] == ["another"]
 
 
+def test_training_measures_the_reference_only_at_draws_that_it_has_not_met(
+    alice: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Against the same run without a bank: two forwards a step; with it, two for every draw that is met first."""
+    workspace = Workspace("alice")
+    path, real = workspace.prefer / "bank.jsonl", Hunyuan.predict
+    measured: list[int] = []
+    of_probe: list[int] = []
+
+    def predict(family: Hunyuan, *arguments: Any) -> torch.Tensor:
+        measured.append(not torch.is_grad_enabled())
+        return real(family, *arguments)
+
+    def found(event: Event) -> None:
+        if event.kind == "notice" and event.data["message"].startswith("beta = "):
+            measured.clear()
+            of_probe.append(len(read_lines(path)))
+
+    monkeypatch.setattr(Hunyuan, "predict", predict)
+    references, adapter = {}, {}
+    for draws in (0, 2):
+        # No held-out pair and no guard: what has no graph is the reference.
+        changes = {"prefer.bank": draws, "prefer.steps": 5, "prefer.guards": False, "prefer.held_out_every": 100}
+        shutil.rmtree(workspace.prefer)
+        prefer.run(workspace, config.resolve({**SMALL, **changes}, project=alice).settings, Events(found))
+        references[draws] = sum(measured)
+        adapter[draws] = (workspace.prefer / "adapter.safetensors").read_bytes()
+    known = len(read_lines(path))
+    assert of_probe[0] == 0 < of_probe[1] < known
+    assert references[0] == 2 * 5 > references[2] == 2 * (known - of_probe[1])
+    assert adapter[0] != adapter[2]
+
+
 def test_a_cut_run_with_a_bank_ends_with_the_bits_of_an_uncut_one(alice: Path) -> None:
     """Probe and training share the bank; no draw is measured twice, before or after the cut."""
     workspace = Workspace("alice")
@@ -137,7 +171,7 @@ def test_a_cut_run_with_a_bank_ends_with_the_bits_of_an_uncut_one(alice: Path) -
     uncut = (workspace.prefer / "adapter.safetensors").read_bytes()
     rows = read_lines(workspace.prefer / "bank.jsonl")
     draws = [(row["pair"], row["draw"]) for row in rows]
-    assert len(set(draws)) == len(draws) < 5 + settings.prefer.probe_steps
+    assert 0 < len(set(draws)) == len(draws) < 5 + settings.prefer.probe_steps
     shutil.rmtree(workspace.prefer)
     events = Events()
 

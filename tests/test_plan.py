@@ -827,6 +827,26 @@ def test_no_gpu_is_said_first_and_names_the_way_out() -> None:
 
 
 @pytest.mark.parametrize(
+    ("gpu", "lacks"),
+    [("a100", True), ("a6000", True), ("3090", True), ("l40s", False), ("4090", False), ("h100", False)],
+)
+def test_a_gpu_that_is_too_old_for_products_in_fp8_is_refused_by_the_plan(gpu: str, lacks: bool) -> None:
+    """Ampere has compute capability 8.0 and 8.6, Ada 8.9, Hopper 9.0; fp8 came with 8.9."""
+    there = machine.elsewhere(H100, machine.gpu_called(gpu), asked=True)
+    wanted = settings(model__base="fp8-products")
+    assert plan.check(estimated(settings(model__base="fp8"), on=there)) == []
+    if not lacks:
+        assert plan.check(estimated(wanted, on=there)) == []
+        return
+    # The same GPU when it is here and the run itself asks.
+    error = problem(estimated(wanted, on=replace(there, assumed=False, asked=False)))
+    assert error.code == "fp8-products" and error.hint.endswith("--base fp8")
+    assert "compute capability 8." in error.message and "takes 8.9" in error.message
+    assert [one.code for one in plan.check(estimated(wanted, on=there))] == ["fp8-products"]
+    assert plan.check(estimated(wanted, on=there, todo={"score"})) == [], "no model, no products"
+
+
+@pytest.mark.parametrize(
     ("plan_name", "memory", "need", "flags"),
     [
         ("auto", 18.0, 18, "--frames 61 --size 960x544"),
@@ -891,8 +911,9 @@ def test_this_machine_without_a_gpu(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert found.cache_disk_gb is None
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda _: "NVIDIA H200")
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: (9, 0))
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda _: (140_000_000_000, 150_000_000_000))
-    assert plan.this_machine("auto").gpu_memory_gb == 140.0
+    assert plan.this_machine("auto").gpu_memory_gb == 140.0 and plan.this_machine("auto").capability == (9, 0)
     assert plan.this_machine("auto").rates == machine.usual_rates("NVIDIA H100 80GB HBM3")
     assert plan.this_machine("cpu").gpu is None
 

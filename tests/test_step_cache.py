@@ -11,7 +11,7 @@ from diffusers import MagCacheConfig
 
 import executions
 from album import SMALL
-from magicid_cli import config
+from magicid_cli import conditioning, config
 from magicid_cli.errors import MagicIDError
 from magicid_cli.events import Event, Events
 from magicid_cli.models import tiny
@@ -167,3 +167,24 @@ def test_a_repository_says_by_which_cache_its_videos_were_made(alice: Path) -> N
     assert clips['["[0.5, \\"magcache\\"]", "[null, null]"]'] == before
     said = [event.data["message"] for event in told if event.kind == "notice" and "One more video" in str(event.data)]
     assert len(said) == 1
+
+
+@pytest.mark.xdist_group("finished")
+def test_a_video_of_magcache_is_determined_by_the_video_that_its_ratios_come_from(alice: Path) -> None:
+    """The first prompt is that video's: with another one, every generated video is another, and only with ratios."""
+    workspace, references = Workspace("alice"), conditioning.references(Workspace("alice"))
+
+    def keys(first: str, kind: str) -> dict[str, str]:
+        flags = {"repository.step_cache": 2.0, "repository.step_cache_kind": kind}
+        settings = config.resolve({**SMALL, **flags}, project=alice).settings
+        prompts = [first, "a person reads", "a person swims"]
+        items = sample.work(workspace, settings, ("commit", "torch.float32"), prompts, references)
+        return {item.id: item.key for item in items}
+
+    for kind, determines in (("magcache", True), ("first-block", False), ("taylorseer", False)):
+        before, after = keys("a person walks", kind), keys("a person runs", kind)
+        changed = {name for name in before if before[name] != after[name]}
+        its_own = {name for name in before if "-000-" in name}
+        generated = {name for name in before if not name.startswith("static-")}
+        assert its_own < generated
+        assert changed == (generated if determines else its_own), kind

@@ -1023,6 +1023,34 @@ def test_a_bank_saves_the_reference_of_draws_that_are_met_again() -> None:
     assert saved == pytest.approx(forwards, rel=1e-6)
 
 
+@pytest.mark.parametrize(
+    ("kind", "numbers"),
+    [
+        ("first-block", (3 * 57_600 + 2 * 256) * 3072),
+        ("magcache", 2 * 57_600 * 3072),
+        ("taylorseer", 2 * 57_600 * 2 * 2 * 16),
+    ],
+)
+def test_a_step_cache_takes_memory_and_its_steps_are_counted_whole(kind: str, numbers: int) -> None:
+    """By hand at 61x720x1280; MagCache denoises one more video for all 120, which nothing decodes."""
+    strength: dict[str, Any] = {"repository__step_cache": 2.0, "repository__step_cache_kind": kind}
+    large: dict[str, Any] = {"shape__size": "1280x720"}
+    without, cached = (by_stage(estimated(settings(**large, **more))) for more in ({}, strength))
+    assert (cached["sample"].memory_gb - without["sample"].memory_gb) == pytest.approx(numbers * 2 / 1e9, rel=1e-6)
+    assert cached["prefer"] == without["prefer"] and cached["reconstruct"] == without["reconstruct"]
+    videos = [
+        workload.work_of(settings(**more), VIDEO_MODELS["hunyuan-video"], 8, 2)["sample"] for more in ({}, strength)
+    ]
+    denoised = [one.items * one.parts[0].times for one in videos]
+    assert denoised == [pytest.approx(120 * 50), pytest.approx((121 if kind == "magcache" else 120) * 50)]
+    assert videos[0].parts[1] == videos[1].parts[1]
+    said = "Repository: every denoising step is counted whole, though the step cache skips some."
+    assert said in estimated(settings(**strength)).assumptions
+    assert said not in estimated(settings()).assumptions
+    assert said not in estimated(settings(**strength), seconds={"sample": 40.0}).assumptions, "measured with the cache"
+    assert said not in estimated(settings(**strength), todo={"prefer"}).assumptions
+
+
 def test_memory_of_the_guards_look_counts_where_it_is_more_than_a_step() -> None:
     """Decoding a tile: 0.493 GB of weights, and 7.2 maps of 256 channels of 17x256x256 pixels, 2 bytes each."""
     decoding = (246_478_803 + 7.2 * 256 * 17 * 256 * 256) * 2 / 1e9

@@ -3,6 +3,7 @@
 import ast
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ from diffusers import MagCacheConfig
 
 import executions
 from album import SMALL
+from live_memory import Live
 from magicid_cli import conditioning, config
 from magicid_cli.errors import MagicIDError
 from magicid_cli.events import Event, Events
@@ -18,6 +20,7 @@ from magicid_cli.models import tiny
 from magicid_cli.models.base import StepCache
 from magicid_cli.models.hunyuan import Hunyuan
 from magicid_cli.models.step_cache import residual_ratios
+from magicid_cli.plan import costs, footprint
 from magicid_cli.stages import sample
 from magicid_cli.workspace import Workspace, read_json, read_lines
 
@@ -110,6 +113,24 @@ def test_the_ratios_are_those_that_diffusers_calibrates(folder: Path, capfd: pyt
     theirs = ast.literal_eval(printed)
     assert len(theirs) == STEPS and max(abs(ratio - 1) for ratio in theirs) > 1e-3
     assert ratios(folder) == pytest.approx(theirs, rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    "cache",
+    [StepCache("first-block", 0.4), StepCache("magcache", 0.5, (1.0,) * STEPS), StepCache("taylorseer", 2)],
+    ids=lambda cache: cache.kind,
+)
+def test_a_cache_takes_the_memory_that_the_plan_counts(folder: Path, cache: StepCache) -> None:
+    """Bytes of tensors alive at once while a video is denoised, with the cache and without."""
+    peaks = []
+    for one in (None, cache):
+        family = executions.opened(folder)
+        with Live() as live:
+            denoised(family, one)
+        peaks.append(live.peak)
+    arch = replace(costs.ARCHITECTURES["tiny"], text_tokens=executions.TOKENS)
+    planned = footprint.step_cache_memory(arch, executions.SHAPE, cache.kind, 4) * costs.GB
+    assert peaks[1] - peaks[0] == round(planned) > 0
 
 
 @pytest.mark.parametrize("strength", [0.1, 1.0, 2.5])

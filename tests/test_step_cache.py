@@ -120,16 +120,19 @@ def test_the_ratios_are_those_that_diffusers_calibrates(folder: Path, capfd: pyt
     [StepCache("first-block", 0.4), StepCache("magcache", 0.5, (1.0,) * STEPS), StepCache("taylorseer", 2)],
     ids=lambda cache: cache.kind,
 )
-def test_a_cache_takes_the_memory_that_the_plan_counts(folder: Path, cache: StepCache) -> None:
+@pytest.mark.parametrize(("dtype", "value_bytes"), [(torch.float32, 4), (torch.bfloat16, 2)], ids=str)
+def test_a_cache_takes_the_memory_that_the_plan_counts(
+    folder: Path, cache: StepCache, dtype: torch.dtype, value_bytes: int
+) -> None:
     """Bytes of tensors alive at once while a video is denoised, with the cache and without."""
     peaks = []
     for one in (None, cache):
-        family = executions.opened(folder)
+        family = executions.opened(folder, dtype=dtype)
         with Live() as live:
             denoised(family, one)
         peaks.append(live.peak)
     arch = replace(costs.ARCHITECTURES["tiny"], text_tokens=executions.TOKENS)
-    planned = footprint.step_cache_memory(arch, executions.SHAPE, cache.kind, 4) * costs.GB
+    planned = footprint.step_cache_memory(arch, executions.SHAPE, cache.kind, value_bytes) * costs.GB
     assert peaks[1] - peaks[0] == round(planned) > 0
 
 

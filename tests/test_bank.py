@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -20,7 +21,7 @@ from magicid_cli.models.hunyuan import Hunyuan
 from magicid_cli.preference import Bank, Pair
 from magicid_cli.randomness import derived_seed
 from magicid_cli.stages import prefer
-from magicid_cli.workspace import Workspace, read_lines
+from magicid_cli.workspace import Workspace, read_lines, write_lines
 
 pytestmark = pytest.mark.xdist_group("finished")
 
@@ -127,6 +128,55 @@ def test_errors_are_kept_for_the_run_they_belong_to(ready: Ready, tmp_path: Path
     assert opened("key") == first
     assert opened("another") == first
     assert [row["key"] for row in read_lines(path)] == ["another"]
+
+
+def test_a_larger_bank_has_the_draws_of_a_smaller_one(ready: Ready, tmp_path: Path) -> None:
+    """Of its four draws of a pair two are known; met again, they are those that were measured."""
+    path, met_by = tmp_path / "bank.jsonl", {}
+    for draws, anew in ((2, 2), (4, 2), (2, 0)):
+        bank = Bank(draws, SEED, path, "key")
+        with forwards(ready[0]) as seen:
+            met_by[draws] = {
+                (drawn.t, float(drawn.winner_reference)) for drawn in [met(ready, bank, 0, n) for n in range(32)]
+            }
+        assert len(seen) == 2 * anew and len(met_by[draws]) == draws
+    assert met_by[2] < met_by[4]
+
+
+def test_known_errors_count_until_something_changes_that_they_depend_on(alice: Path) -> None:
+    workspace = Workspace("alice")
+
+    def key(dtype: torch.dtype = torch.float32, commit: str = "commit", **changes: object) -> str:
+        values = {name.replace("__", "."): value for name, value in changes.items()}
+        settings = config.resolve({**SMALL, **values}, project=alice).settings
+        family: Any = SimpleNamespace(commit=commit, dtype=dtype)
+        return prefer.bank_key_of(workspace, settings, family)
+
+    trained_otherwise = [
+        key(prefer__bank=5),
+        key(prefer__learning_rate=1e-3),
+        key(prefer__winner_guard=0.5),
+        key(prefer__anchor=0.5),
+        key(prefer__held_out_every=2),
+        key(prefer__steps=9, prefer__probe_steps=9, prefer__batch=2, prefer__beta=3.0),
+    ]
+    assert set(trained_otherwise) == {key()}
+    others = [
+        key(dtype=torch.bfloat16),
+        key(commit="another"),
+        key(model__base="fp8"),
+        key(seed=8),
+        key(training__guidance=7.5),
+        key(training__timesteps="uniform"),
+        key(prefer__noise="independent"),
+        key(prefer__reference="base"),
+    ]
+    workspace.start.write_bytes(b"another adapter")
+    others.append(key())
+    write_lines(workspace.pairs, read_lines(workspace.pairs)[::-1])
+    others.append(key())
+    assert len({key(), *others}) == len(others), "the last one is what is there now"
+    assert not set(others) & set(trained_otherwise)
 
 
 def test_training_measures_the_reference_only_at_draws_that_it_has_not_met(

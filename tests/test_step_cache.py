@@ -13,7 +13,7 @@ from diffusers import MagCacheConfig
 import executions
 from album import SMALL
 from live_memory import Live
-from magicid_cli import conditioning, config
+from magicid_cli import conditioning, config, models
 from magicid_cli.errors import MagicIDError
 from magicid_cli.events import Event, Events
 from magicid_cli.models import tiny
@@ -150,6 +150,18 @@ def test_steps_from_one_computed_step_to_the_next_are_a_whole_number(strength: f
 # --------------------------------------------------------------------------------------------------- in the repository
 
 
+def of_the_bare_model(workspace: Workspace, project: Path) -> list[float]:
+    """Ratios of the first prompt's video, of a transformer that never had an adapter."""
+    settings = config.resolve({**SMALL, "repository.steps": 6}, project=project).settings
+    family = models.open_family(settings.model, Events())
+    family.load("transformer")
+    text = conditioning.load_text(family, workspace.path / "texts", sample.chosen_prompts(settings)[0])
+    seed, guidance = workspace.seed_of(settings.seed, "step-cache"), settings.repository.guidance
+    with residual_ratios(family.transformer) as found:
+        family.sample(text, sample.shape_of(settings), steps=6, guidance=guidance, seed=seed)
+    return found
+
+
 @pytest.mark.xdist_group("finished")
 def test_a_repository_says_by_which_cache_its_videos_were_made(alice: Path) -> None:
     """Each kind makes the generated videos anew, and only those; ratios are measured once, on a video of their own."""
@@ -174,6 +186,7 @@ def test_a_repository_says_by_which_cache_its_videos_were_made(alice: Path) -> N
     assert run(step_cache=0.5, step_cache_kind="magcache") == generated
     kept = read_json(workspace.repository / "step-cache.json")
     assert len(kept["ratios"]) == 6 and kept["ratios"][0] == 1.0
+    assert kept["ratios"] == of_the_bare_model(workspace, alice)
     assert set(clips) == {
         '["[null, null]"]',
         '["[0.5, null]", "[null, null]"]',

@@ -6,8 +6,10 @@ Through diffusers' own hooks. A step that is not computed whole costs at most th
   last whole step, what all other blocks added then is taken again.
 - `magcache`: what all blocks add shrinks from step to step by ratios that hardly depend on the prompt. Known ratios
   tell the error of taking the last whole step's again; while errors add up to no more than the strength, it is taken.
+  Whatever the strength, the first fifth of the steps is whole, and no more than three in a row are not.
 - `taylorseer`: after a whole step the model's output goes on along the straight line through the last two whole steps;
-  the strength is how many steps there are from one whole step to the next. The lite form, on the output alone: the
+  the strength is how many steps there are from one whole step to the next. The first three steps and the fifth are
+  always whole, and the intervals begin with the fifth. The lite form, on the output alone: the
   other one keeps two outputs of every block, on which no memory plan counts. Output and line are in the model's number
   type: diffusers takes the difference in it, whatever type it is then kept in.
 """

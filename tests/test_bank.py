@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -16,10 +17,11 @@ from magicid_cli import adapters, config, models, preference, training
 from magicid_cli.config import Settings
 from magicid_cli.events import Event, Events
 from magicid_cli.models.base import Family
+from magicid_cli.models.hunyuan import Hunyuan
 from magicid_cli.preference import Bank, Pair
 from magicid_cli.randomness import derived_seed
 from magicid_cli.stages import prefer
-from magicid_cli.workspace import Workspace, read_lines
+from magicid_cli.workspace import Workspace, read_lines, write_lines
 
 pytestmark = pytest.mark.xdist_group("finished")
 
@@ -128,6 +130,88 @@ def test_errors_are_kept_for_the_run_they_belong_to(ready: Ready, tmp_path: Path
     assert [row["key"] for row in read_lines(path)] == ["another"]
 
 
+def test_a_larger_bank_has_the_draws_of_a_smaller_one(ready: Ready, tmp_path: Path) -> None:
+    """Of its four draws of a pair two are known; met again, they are those that were measured."""
+    path, met_by = tmp_path / "bank.jsonl", {}
+    for draws, anew in ((2, 2), (4, 2), (2, 0)):
+        bank = Bank(draws, SEED, path, "key")
+        with forwards(ready[0]) as seen:
+            met_by[draws] = {
+                (drawn.t, float(drawn.winner_reference)) for drawn in [met(ready, bank, 0, n) for n in range(32)]
+            }
+        assert len(seen) == 2 * anew and len(met_by[draws]) == draws
+    assert met_by[2] < met_by[4]
+
+
+def test_known_errors_count_until_something_changes_that_they_depend_on(alice: Path) -> None:
+    workspace = Workspace("alice")
+
+    def key(dtype: torch.dtype = torch.float32, commit: str = "commit", **changes: object) -> str:
+        values = {name.replace("__", "."): value for name, value in changes.items()}
+        settings = config.resolve({**SMALL, **values}, project=alice).settings
+        family: Any = SimpleNamespace(commit=commit, dtype=dtype)
+        return prefer.bank_key_of(workspace, settings, family)
+
+    trained_otherwise = [
+        key(prefer__bank=5),
+        key(prefer__learning_rate=1e-3),
+        key(prefer__winner_guard=0.5),
+        key(prefer__anchor=0.5),
+        key(prefer__held_out_every=2),
+        key(prefer__steps=9, prefer__probe_steps=9, prefer__batch=2, prefer__beta=3.0),
+    ]
+    assert set(trained_otherwise) == {key()}
+    others = [
+        key(dtype=torch.bfloat16),
+        key(commit="another"),
+        key(model__base="fp8"),
+        key(seed=8),
+        key(training__guidance=7.5),
+        key(training__timesteps="uniform"),
+        key(prefer__noise="independent"),
+        key(prefer__reference="base"),
+    ]
+    workspace.start.write_bytes(b"another adapter")
+    others.append(key())
+    write_lines(workspace.pairs, read_lines(workspace.pairs)[::-1])
+    others.append(key())
+    assert len({key(), *others}) == len(others), "the last one is what is there now"
+    assert not set(others) & set(trained_otherwise)
+
+
+def test_training_measures_the_reference_only_at_draws_that_it_has_not_met(
+    alice: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Against the same run without a bank: two forwards a step; with it, two for every draw that is met first."""
+    workspace = Workspace("alice")
+    path, real = workspace.prefer / "bank.jsonl", Hunyuan.predict
+    measured: list[int] = []
+    of_probe: list[int] = []
+
+    def predict(family: Hunyuan, *arguments: Any) -> torch.Tensor:
+        measured.append(not torch.is_grad_enabled())
+        return real(family, *arguments)
+
+    def found(event: Event) -> None:
+        if event.kind == "notice" and event.data["message"].startswith("beta = "):
+            measured.clear()
+            of_probe.append(len(read_lines(path)))
+
+    monkeypatch.setattr(Hunyuan, "predict", predict)
+    references, adapter = {}, {}
+    for draws in (0, 2):
+        # No held-out pair and no guard: what has no graph is the reference.
+        changes = {"prefer.bank": draws, "prefer.steps": 5, "prefer.guards": False, "prefer.held_out_every": 100}
+        shutil.rmtree(workspace.prefer)
+        prefer.run(workspace, config.resolve({**SMALL, **changes}, project=alice).settings, Events(found))
+        references[draws] = sum(measured)
+        adapter[draws] = (workspace.prefer / "adapter.safetensors").read_bytes()
+    known = len(read_lines(path))
+    assert of_probe[0] == 0 < of_probe[1] < known
+    assert references[0] == 2 * 5 > references[2] == 2 * (known - of_probe[1])
+    assert adapter[0] != adapter[2]
+
+
 def test_a_cut_run_with_a_bank_ends_with_the_bits_of_an_uncut_one(alice: Path) -> None:
     """Probe and training share the bank; no draw is measured twice, before or after the cut."""
     workspace = Workspace("alice")
@@ -137,7 +221,7 @@ def test_a_cut_run_with_a_bank_ends_with_the_bits_of_an_uncut_one(alice: Path) -
     uncut = (workspace.prefer / "adapter.safetensors").read_bytes()
     rows = read_lines(workspace.prefer / "bank.jsonl")
     draws = [(row["pair"], row["draw"]) for row in rows]
-    assert len(set(draws)) == len(draws) < 5 + settings.prefer.probe_steps
+    assert 0 < len(set(draws)) == len(draws) < 5 + settings.prefer.probe_steps
     shutil.rmtree(workspace.prefer)
     events = Events()
 

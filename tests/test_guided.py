@@ -123,18 +123,13 @@ def test_sampling_calls_the_transformer_once_a_step(folder: Path) -> None:
     assert float((batched - family.sample(text, executions.SHAPE, **OPTIONS)).abs().max()) > 1e-3
 
 
-def test_a_step_cache_sees_each_pass_alone(folder: Path) -> None:
-    family = executions.opened(folder, Execution(guided="one batch"))
-    with calls(family) as seen:
-        family.sample(
-            executions.text(),
-            executions.SHAPE,
-            **OPTIONS,
-            true_guidance=4.0,
-            negative=negative(LONGER),
-            step_cache=StepCache("first-block", 10.0),
-        )
-    assert seen == [1] * 6
+@pytest.mark.parametrize("guided", ["one batch", "two passes"])
+def test_a_step_cache_does_not_go_with_true_guidance(folder: Path, guided: Any) -> None:
+    """No command asks for both: the repository has the cache, `generate` the guidance."""
+    family = executions.opened(folder, Execution(guided=guided))
+    both: dict[str, Any] = {"negative": negative(LONGER), "step_cache": StepCache("first-block", 10.0)}
+    with pytest.raises(AssertionError, match="two passes as one"):
+        family.sample(executions.text(), executions.SHAPE, **OPTIONS, true_guidance=4.0, **both)
 
 
 @pytest.mark.parametrize("said", SAID[:2], ids=IDS[:2])

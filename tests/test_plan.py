@@ -827,6 +827,26 @@ def test_no_gpu_is_said_first_and_names_the_way_out() -> None:
 
 
 @pytest.mark.parametrize(
+    ("gpu", "lacks"),
+    [("a100", True), ("a6000", True), ("3090", True), ("l40s", False), ("4090", False), ("h100", False)],
+)
+def test_a_gpu_that_is_too_old_for_products_in_fp8_is_refused_by_the_plan(gpu: str, lacks: bool) -> None:
+    """Ampere has compute capability 8.0 and 8.6, Ada 8.9, Hopper 9.0; fp8 came with 8.9."""
+    there = machine.elsewhere(H100, machine.gpu_called(gpu), asked=True)
+    wanted = settings(model__base="fp8-products")
+    assert plan.check(estimated(settings(model__base="fp8"), on=there)) == []
+    if not lacks:
+        assert plan.check(estimated(wanted, on=there)) == []
+        return
+    # The same GPU when it is here and the run itself asks.
+    error = problem(estimated(wanted, on=replace(there, assumed=False, asked=False)))
+    assert error.code == "fp8-products" and error.hint.endswith("--base fp8")
+    assert "compute capability 8." in error.message and "takes 8.9" in error.message
+    assert [one.code for one in plan.check(estimated(wanted, on=there))] == ["fp8-products"]
+    assert plan.check(estimated(wanted, on=there, todo={"score"})) == [], "no model, no products"
+
+
+@pytest.mark.parametrize(
     ("plan_name", "memory", "need", "flags"),
     [
         ("auto", 18.0, 18, "--frames 61 --size 960x544"),
@@ -891,8 +911,9 @@ def test_this_machine_without_a_gpu(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert found.cache_disk_gb is None
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda _: "NVIDIA H200")
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: (9, 0))
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda _: (140_000_000_000, 150_000_000_000))
-    assert plan.this_machine("auto").gpu_memory_gb == 140.0
+    assert plan.this_machine("auto").gpu_memory_gb == 140.0 and plan.this_machine("auto").capability == (9, 0)
     assert plan.this_machine("auto").rates == machine.usual_rates("NVIDIA H100 80GB HBM3")
     assert plan.this_machine("cpu").gpu is None
 
@@ -1000,6 +1021,34 @@ def test_a_bank_saves_the_reference_of_draws_that_are_met_again() -> None:
     saved = whole.cost.flop - sum((part.cost * part.times for part in (anew, known_before)), costs.Cost()).flop
     forwards = 2 * (1 - measured_s / 4000) * costs.forward(LARGE, shape, ATTENTION).flop
     assert saved == pytest.approx(forwards, rel=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("kind", "numbers"),
+    [
+        ("first-block", (3 * 57_600 + 2 * 256) * 3072),
+        ("magcache", 2 * 57_600 * 3072),
+        ("taylorseer", 2 * 57_600 * 2 * 2 * 16),
+    ],
+)
+def test_a_step_cache_takes_memory_and_its_steps_are_counted_whole(kind: str, numbers: int) -> None:
+    """By hand at 61x720x1280; MagCache denoises one more video for all 120, which nothing decodes."""
+    strength: dict[str, Any] = {"repository__step_cache": 2.0, "repository__step_cache_kind": kind}
+    large: dict[str, Any] = {"shape__size": "1280x720"}
+    without, cached = (by_stage(estimated(settings(**large, **more))) for more in ({}, strength))
+    assert (cached["sample"].memory_gb - without["sample"].memory_gb) == pytest.approx(numbers * 2 / 1e9, rel=1e-6)
+    assert cached["prefer"] == without["prefer"] and cached["reconstruct"] == without["reconstruct"]
+    videos = [
+        workload.work_of(settings(**more), VIDEO_MODELS["hunyuan-video"], 8, 2)["sample"] for more in ({}, strength)
+    ]
+    denoised = [one.items * one.parts[0].times for one in videos]
+    assert denoised == [pytest.approx(120 * 50), pytest.approx((121 if kind == "magcache" else 120) * 50)]
+    assert videos[0].parts[1] == videos[1].parts[1]
+    said = "Repository: every denoising step is counted whole, though the step cache skips some."
+    assert said in estimated(settings(**strength)).assumptions
+    assert said not in estimated(settings()).assumptions
+    assert said not in estimated(settings(**strength), seconds={"sample": 40.0}).assumptions, "measured with the cache"
+    assert said not in estimated(settings(**strength), todo={"prefer"}).assumptions
 
 
 def test_memory_of_the_guards_look_counts_where_it_is_more_than_a_step() -> None:

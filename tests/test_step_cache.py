@@ -3,6 +3,7 @@
 import ast
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,13 +12,15 @@ from diffusers import MagCacheConfig
 
 import executions
 from album import SMALL
-from magicid_cli import config
+from live_memory import Live
+from magicid_cli import conditioning, config, models
 from magicid_cli.errors import MagicIDError
 from magicid_cli.events import Event, Events
 from magicid_cli.models import tiny
 from magicid_cli.models.base import StepCache
 from magicid_cli.models.hunyuan import Hunyuan
 from magicid_cli.models.step_cache import residual_ratios
+from magicid_cli.plan import costs, footprint
 from magicid_cli.stages import sample
 from magicid_cli.workspace import Workspace, read_json, read_lines
 
@@ -112,6 +115,27 @@ def test_the_ratios_are_those_that_diffusers_calibrates(folder: Path, capfd: pyt
     assert ratios(folder) == pytest.approx(theirs, rel=1e-5)
 
 
+@pytest.mark.parametrize(
+    "cache",
+    [StepCache("first-block", 0.4), StepCache("magcache", 0.5, (1.0,) * STEPS), StepCache("taylorseer", 2)],
+    ids=lambda cache: cache.kind,
+)
+@pytest.mark.parametrize(("dtype", "value_bytes"), [(torch.float32, 4), (torch.bfloat16, 2)], ids=str)
+def test_a_cache_takes_the_memory_that_the_plan_counts(
+    folder: Path, cache: StepCache, dtype: torch.dtype, value_bytes: int
+) -> None:
+    """Bytes of tensors alive at once while a video is denoised, with the cache and without."""
+    peaks = []
+    for one in (None, cache):
+        family = executions.opened(folder, dtype=dtype)
+        with Live() as live:
+            denoised(family, one)
+        peaks.append(live.peak)
+    arch = replace(costs.ARCHITECTURES["tiny"], text_tokens=executions.TOKENS)
+    planned = footprint.step_cache_memory(arch, executions.SHAPE, cache.kind, value_bytes) * costs.GB
+    assert peaks[1] - peaks[0] == round(planned) > 0
+
+
 @pytest.mark.parametrize("strength", [0.1, 1.0, 2.5])
 def test_steps_from_one_computed_step_to_the_next_are_a_whole_number(strength: float) -> None:
     flags = {"repository.step_cache": strength, "repository.step_cache_kind": "taylorseer"}
@@ -124,6 +148,18 @@ def test_steps_from_one_computed_step_to_the_next_are_a_whole_number(strength: f
 
 
 # --------------------------------------------------------------------------------------------------- in the repository
+
+
+def of_the_bare_model(workspace: Workspace, project: Path) -> list[float]:
+    """Ratios of the first prompt's video, of a transformer that never had an adapter."""
+    settings = config.resolve({**SMALL, "repository.steps": 6}, project=project).settings
+    family = models.open_family(settings.model, Events())
+    family.load("transformer")
+    text = conditioning.load_text(family, workspace.path / "texts", sample.chosen_prompts(settings)[0])
+    seed, guidance = workspace.seed_of(settings.seed, "step-cache"), settings.repository.guidance
+    with residual_ratios(family.transformer) as found:
+        family.sample(text, sample.shape_of(settings), steps=6, guidance=guidance, seed=seed)
+    return found
 
 
 @pytest.mark.xdist_group("finished")
@@ -150,6 +186,7 @@ def test_a_repository_says_by_which_cache_its_videos_were_made(alice: Path) -> N
     assert run(step_cache=0.5, step_cache_kind="magcache") == generated
     kept = read_json(workspace.repository / "step-cache.json")
     assert len(kept["ratios"]) == 6 and kept["ratios"][0] == 1.0
+    assert kept["ratios"] == of_the_bare_model(workspace, alice)
     assert set(clips) == {
         '["[null, null]"]',
         '["[0.5, null]", "[null, null]"]',
@@ -167,3 +204,24 @@ def test_a_repository_says_by_which_cache_its_videos_were_made(alice: Path) -> N
     assert clips['["[0.5, \\"magcache\\"]", "[null, null]"]'] == before
     said = [event.data["message"] for event in told if event.kind == "notice" and "One more video" in str(event.data)]
     assert len(said) == 1
+
+
+@pytest.mark.xdist_group("finished")
+def test_a_video_of_magcache_is_determined_by_the_video_that_its_ratios_come_from(alice: Path) -> None:
+    """The first prompt is that video's: with another one, every generated video is another, and only with ratios."""
+    workspace, references = Workspace("alice"), conditioning.references(Workspace("alice"))
+
+    def keys(first: str, kind: str) -> dict[str, str]:
+        flags = {"repository.step_cache": 2.0, "repository.step_cache_kind": kind}
+        settings = config.resolve({**SMALL, **flags}, project=alice).settings
+        prompts = [first, "a person reads", "a person swims"]
+        items = sample.work(workspace, settings, ("commit", "torch.float32"), prompts, references)
+        return {item.id: item.key for item in items}
+
+    for kind, determines in (("magcache", True), ("first-block", False), ("taylorseer", False)):
+        before, after = keys("a person walks", kind), keys("a person runs", kind)
+        changed = {name for name in before if before[name] != after[name]}
+        its_own = {name for name in before if "-000-" in name}
+        generated = {name for name in before if not name.startswith("static-")}
+        assert its_own < generated
+        assert changed == (generated if determines else its_own), kind

@@ -11,8 +11,9 @@ from torch import nn
 
 import executions
 from live_memory import Live
-from magicid_cli import adapters
+from magicid_cli import adapters, config, models
 from magicid_cli.errors import MagicIDError
+from magicid_cli.events import Events
 from magicid_cli.models import storage, tiny
 from magicid_cli.models.execution import Execution, Storage
 from magicid_cli.models.hunyuan import Hunyuan
@@ -247,6 +248,11 @@ def test_a_machine_without_such_products_says_so_before_anything_is_packed(monke
         storage.store(module, "fp8-products", CPU)
     assert (caught.value.code, caught.value.exit_code) == ("fp8-products", 3) and "--base fp8" in caught.value.hint
     assert type(module[0]) is nn.Linear
+    # Before anything is fetched, too: what a stage prepares is its family.
+    monkeypatch.setattr(models, "_weights", lambda *_: pytest.fail("fetched"))
+    wanted = config.resolve({"model.name": "tiny", "model.device": "cpu", "model.base": "fp8-products"}).settings
+    with pytest.raises(MagicIDError, match="8 bits"):
+        models.open_family(wanted.model, Events())
 
 
 def test_memory_that_runs_out_in_the_trial_is_no_word_about_the_machine(monkeypatch: pytest.MonkeyPatch) -> None:

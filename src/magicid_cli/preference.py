@@ -90,7 +90,7 @@ class Bank:
     resumed run measures none twice, and uses the numbers that it used before.
 
     Args:
-        draws: for each pair.
+        draws: for each pair. Those that are known stay known if there are more or fewer.
         seed: of times and noises; a draw depends on it, the pair's number and its own alone.
         path: of the file, JSON lines.
         key: digest of everything that the errors depend on; those of another key are removed.

@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from magicid_cli import adapters, conditioning
 from magicid_cli.config import Settings
@@ -10,14 +11,40 @@ from magicid_cli.models.base import Family, Shape, StepCache
 from magicid_cli.workspace import Workspace, digest, read_json, write_json
 
 
+def made_with(workspace: Workspace, settings: Settings, prompt: str) -> dict[str, Any]:
+    """What a step cache adds to what determines a video; nothing where there is none.
+
+    The ratios of `magcache` follow from what determines every video, and from the prompt and the seed of the one on
+    which they are measured.
+
+    Args:
+        workspace: whose repository is sampled.
+        settings: of the run.
+        prompt: of the video on which ratios are measured.
+    """
+    wanted = settings.repository
+    if not wanted.step_cache:
+        return {}
+    found: dict[str, Any] = {"step_cache": wanted.step_cache}
+    if wanted.step_cache_kind != "first-block":
+        found["step_cache_kind"] = wanted.step_cache_kind
+    if wanted.step_cache_kind == "magcache":
+        found["step_cache_ratios"] = digest([prompt, _seed(workspace, settings)])
+    return found
+
+
+def _seed(workspace: Workspace, settings: Settings) -> int:
+    """Of the video on which ratios are measured."""
+    return workspace.seed_of(settings.seed, "step-cache")
+
+
 def step_cache_of(
     workspace: Workspace, settings: Settings, family: Family, texts: Path, prompt: str, events: Events
 ) -> StepCache | None:
     """The step cache that the settings ask for, or None.
 
     The ratios of `magcache` are measured on one more video, of the untouched model, and kept in
-    `repository/step-cache.json`. They follow from the settings that make the videos, so they are no further part of
-    what determines one.
+    `repository/step-cache.json`.
 
     Args:
         workspace: whose repository is sampled.
@@ -35,7 +62,7 @@ def step_cache_of(
         return cache
     from magicid_cli.models.step_cache import residual_ratios
 
-    seed = workspace.seed_of(settings.seed, "step-cache")
+    seed = _seed(workspace, settings)
     model = [settings.model.name, family.commit, str(family.dtype), settings.model.base]
     key = digest([*model, str(shape), wanted.steps, wanted.guidance, prompt, seed])
     path = workspace.repository / "step-cache.json"

@@ -29,7 +29,8 @@ class RepositorySettings:
     step_cache_kind: str = setting(
         "first-block",
         "Step cache, and what its strength is: the largest change of the first block, the largest error of known "
-        "ratios, or the steps from one computed step to the next",
+        "ratios (the first fifth of the steps is computed, and one step in four), or the steps from one computed "
+        "step to the next (steps 1, 2, 3 and 5 are computed)",
         flag="--step-cache-kind",
         choices=("first-block", "magcache", "taylorseer"),
     )

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.resources import files
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from magicid_cli.errors import MagicIDError, memory_told
 from magicid_cli.models import catalog
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from magicid_cli.config import ModelSettings
     from magicid_cli.events import Events
     from magicid_cli.models.base import Family
-    from magicid_cli.models.execution import Execution
+    from magicid_cli.models.execution import Execution, Storage
 
 # Nothing else of a repository is fetched: no code, no pickles.
 PATTERNS = [
@@ -50,16 +50,19 @@ def open_family(model: "ModelSettings", events: "Events", execution: "Execution 
         execution: how it is held and computed; by default the plainest way that fits the device.
 
     Raises:
-        MagicIDError: `settings-unknown`, `gpu-missing`, `model-unusable`, or what `hub.fetch_repo` raises.
+        MagicIDError: `settings-unknown`, `gpu-missing`, `fp8-products`, `model-unusable`, or what `hub.fetch_repo`
+            raises.
     """
     import torch
 
+    from magicid_cli.models import storage
     from magicid_cli.models.hunyuan import Hunyuan
 
     device = device_for(model)
     name = _number_type(model, device)
     if catalog.video_model(model.name).parameters < _SMALL:
         torch.set_num_threads(1)
+    storage.require(cast("Storage", model.base), torch.device(device))
     folder, commit = _weights(model, events)
 
     def announce(message: str) -> None:

@@ -130,5 +130,5 @@ class Family(Protocol):
     ) -> "torch.Tensor":
         """Noise → latents by the deterministic sampler, float32 on the CPU. Needs `transformer`.
 
-        A `step_cache` is inexact: it takes steps from those before them.
+        A `step_cache` is inexact: it takes steps from those before them. It does not go with true guidance.
         """

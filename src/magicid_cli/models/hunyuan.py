@@ -340,7 +340,7 @@ class Hunyuan:
             true_guidance: above 1, classifier-free guidance against `negative`, at twice the time; `execution` says
                 whether a step's two passes are one batch.
             negative: from `encode_text`; given if and only if `true_guidance` is above 1.
-            step_cache: inexact: how steps reuse those before them; None computes every step.
+            step_cache: inexact: how steps reuse those before them, not with true guidance; None computes every step.
             on_step: called after each step with the number of steps done.
 
         Raises:
@@ -348,13 +348,13 @@ class Hunyuan:
         """
         check_shape(shape)
         check_guidance(true_guidance, negative)
+        assert step_cache is None or negative is None, "a step cache would judge two passes as one"
         self._require_ready()
         conditions, transformer = unpadded(text, self.device, self.dtype), self.transformer
         if negative is not None:
             avoided = unpadded(negative, self.device, self.dtype)
             conditions |= {f"negative_{name}": value for name, value in avoided.items()}
-            # A step cache judges each of the two passes by itself.
-            if self.execution.guided == "one batch" and step_cache is None:
+            if self.execution.guided == "one batch":
                 transformer = self._as_one_batch(avoided)
 
         def step_done(_pipeline: Any, index: int, _timestep: Any, _tensors: Any) -> dict[str, Any]:

@@ -6,9 +6,12 @@ Through diffusers' own hooks. A step that is not computed whole costs at most th
   last whole step, what all other blocks added then is taken again.
 - `magcache`: what all blocks add shrinks from step to step by ratios that hardly depend on the prompt. Known ratios
   tell the error of taking the last whole step's again; while errors add up to no more than the strength, it is taken.
+  Whatever the strength, the first fifth of the steps is whole, and no more than three in a row are not.
 - `taylorseer`: after a whole step the model's output goes on along the straight line through the last two whole steps;
-  the strength is how many steps there are from one whole step to the next. The lite form, on the output alone: the
-  other one keeps two outputs of every block, on which no memory plan counts.
+  the strength is how many steps there are from one whole step to the next. The first three steps and the fifth are
+  always whole, and the intervals begin with the fifth. The lite form, on the output alone: the
+  other one keeps two outputs of every block, on which no memory plan counts. Output and line are in the model's number
+  type: diffusers takes the difference in it, whatever type it is then kept in.
 """
 
 from collections.abc import Iterator
@@ -33,23 +36,23 @@ def steps_reused(transformer: Any, cache: StepCache | None, steps: int) -> Itera
     if cache is None:
         yield
         return
-    transformer.enable_cache(_config(cache, steps))
+    transformer.enable_cache(_config(cache, steps, transformer.proj_out.weight.dtype))
     try:
         yield
     finally:
         transformer.disable_cache()
 
 
-def _config(cache: StepCache, steps: int) -> FirstBlockCacheConfig | MagCacheConfig | TaylorSeerCacheConfig:
+def _config(
+    cache: StepCache, steps: int, dtype: torch.dtype
+) -> FirstBlockCacheConfig | MagCacheConfig | TaylorSeerCacheConfig:
     if cache.kind == "first-block":
         return FirstBlockCacheConfig(threshold=cache.strength)
     if cache.kind == "magcache":
         assert len(cache.ratios) == steps, "ratios are measured with the steps of the video"
         return MagCacheConfig(threshold=cache.strength, num_inference_steps=steps, mag_ratios=list(cache.ratios))
     if cache.kind == "taylorseer":
-        return TaylorSeerCacheConfig(
-            cache_interval=int(cache.strength), taylor_factors_dtype=torch.float32, use_lite_mode=True
-        )
+        return TaylorSeerCacheConfig(cache_interval=int(cache.strength), taylor_factors_dtype=dtype, use_lite_mode=True)
     raise ValueError(f"unknown kind of step cache: {cache.kind}")
 
 

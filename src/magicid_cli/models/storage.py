@@ -194,8 +194,7 @@ def store(module: nn.Module, storage: Storage, device: torch.device) -> None:
     if storage == "full":
         return
     packing = PACKINGS[storage]
-    if packing.product is not None:
-        _try(packing, device)
+    require(storage, device)
     for name, layer in module.named_modules():
         if type(layer) is not nn.Linear or ".lora_" in name:
             continue
@@ -213,9 +212,19 @@ def store(module: nn.Module, storage: Storage, device: torch.device) -> None:
         cast(PackedLinear, layer).packing = packing
 
 
-def _try(packing: Packing, device: torch.device) -> None:
-    """A small product on the device, so that a machine without such products says so at once."""
-    assert packing.product is not None
+def require(storage: Storage, device: torch.device) -> None:
+    """Try a small product on the device if there are any: a machine that has none says so before weights are fetched.
+
+    Args:
+        storage: how the base will be stored.
+        device: where its layers will be.
+
+    Raises:
+        MagicIDError: `fp8-products` if the device cannot multiply in fp8.
+    """
+    packing = PACKINGS.get(storage)
+    if packing is None or packing.product is None:
+        return
     rows = torch.ones(packing.sides, packing.sides, device=device)
     try:
         with memory_told():

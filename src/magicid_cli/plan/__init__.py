@@ -237,6 +237,7 @@ def estimate(
         assumptions=(
             *_assumptions(settings, model, machine, value_bytes, bool(steps)),
             *_of_guidance(settings, held),
+            *_of_step_cache(settings, guessed="sample" in held and "sample" not in (measured or {})),
             *_of_rounds(settings),
         ),
         at_most=not all(one.exact for one in done.values()),
@@ -317,6 +318,13 @@ def _of_guidance(settings: Settings, held: Mapping[str, Choice]) -> tuple[str, .
         "two passes": "one after the other: there is no memory for a batch of two",
     }
     return (f"True guidance: the two passes of a step are {how[held['generate'].execution.guided]}.",)
+
+
+def _of_step_cache(settings: Settings, *, guessed: bool) -> tuple[str, ...]:
+    """That nobody knows beforehand how many steps a cache will skip, unless this identity has measured it."""
+    if not guessed or not settings.repository.step_cache:
+        return ()
+    return ("Repository: every denoising step is counted whole, though the step cache skips some.",)
 
 
 def _of_rounds(settings: Settings) -> tuple[str, ...]:

@@ -64,6 +64,10 @@ _PRODUCTS = {
 }
 # GB of the rows that are rounded to 8 bits at once, in float32 before and after they are scaled.
 _ROUNDING = 2 * 2**24 * 4 / GB
+# What a step cache keeps from one denoising step to the next, in tensors of the model's width, of the video's tokens
+# and of the text's: what leaves the first block, what that adds to the video, and what all others add; or what of the
+# video enters the blocks, and what all of them add.
+_KEPT_BY_CACHE = {"first-block": (3, 2), "magcache": (2, 0)}
 # Blocks that are on the device where they come and go: the one that runs and the next one.
 _ON_DEVICE = 2
 # A tile of the decoder, and the feature maps of a tile that live at once where it is widest: 7.2 by the peak that
@@ -212,6 +216,25 @@ def block_bytes(arch: Architecture, kind: str, base: Storage, value_bytes: int) 
     stored = squares * arch.width**2
     scales = stored / group if group else rows * arch.width
     return stored * each + (number - stored + scales) * value_bytes
+
+
+def step_cache_memory(arch: Architecture, shape: Shape, kind: str, value_bytes: int) -> float:
+    """GB that a step cache keeps from one denoising step to the next, beside what lives in a block.
+
+    Args:
+        arch: of the transformer.
+        shape: of the video.
+        kind: `first-block`, `magcache` or `taylorseer`, as `models.step_cache` has them.
+        value_bytes: of a number of the activations.
+    """
+    video = tokens(shape, arch.token_side)
+    if kind == "taylorseer":
+        # The model's output and its change.
+        numbers = 2 * video * arch.patch**2 * arch.channels
+    else:
+        of_video, of_text = _KEPT_BY_CACHE[kind]
+        numbers = (of_video * video + of_text * arch.text_tokens) * arch.width
+    return numbers * value_bytes / GB
 
 
 def text_memory(arch: Architecture, value_bytes: int) -> float:

@@ -92,7 +92,7 @@ def kernel_of(execution: Execution, machine: Machine) -> Kernel | None:
         return None
     # What is installed here says nothing of the machine that has the GPU.
     present: frozenset[Kernel] | None = frozenset() if machine.assumed else None
-    return kernels.expected(execution.attention, (gpu.generation, 0), present)
+    return kernels.expected(execution.attention, gpu.capability, present)
 
 
 def floor_rates(gpu: str, kernel: Kernel | None = None) -> Rates:
@@ -104,7 +104,7 @@ def floor_rates(gpu: str, kernel: Kernel | None = None) -> Rates:
     """
     share = KNOWN_GPUS[gpu].peak / KNOWN_GPUS[REFERENCE_GPU].peak
     forward, backward = BEST_RATES.attention_forward, BEST_RATES.attention_backward
-    if kernel is not None and KNOWN_GPUS[gpu].generation == _COMPARED_ON:
+    if kernel is not None and KNOWN_GPUS[gpu].capability[0] == _COMPARED_ON:
         forward, backward = _KERNELS.get(kernel, _SLOWEST)
     return Rates(BEST_RATES.linear * share, forward * share, backward * share)
 

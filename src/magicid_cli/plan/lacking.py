@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING
 
 from magicid_cli.config import with_values
 from magicid_cli.errors import MagicIDError
-from magicid_cli.plan.machine import Machine
+from magicid_cli.plan.machine import FP8_CAPABILITY, Machine
 from magicid_cli.plan.memory import MOST_GB, SPARE_GB, Need, can_load, can_pin
 from magicid_cli.plan.workload import chosen, generated_shape, value_bytes_of
 from magicid_cli.rounds import stage_of
@@ -15,7 +15,8 @@ if TYPE_CHECKING:
 
 def check(estimate: "Estimate") -> list[MagicIDError]:
     """What this machine lacks for the run; empty if nothing."""
-    problems = (_gpu(estimate), _memory(estimate), None if estimate.machine.asked else disk(estimate))
+    its_own = None if estimate.machine.asked else disk(estimate)
+    problems = (_gpu(estimate), _products(estimate), _memory(estimate), its_own)
     return [problem for problem in problems if problem is not None]
 
 
@@ -23,7 +24,7 @@ def require(estimate: "Estimate") -> None:
     """Stop before the work starts if this machine cannot do it.
 
     Raises:
-        MagicIDError: `gpu-missing`, `gpu-memory`, `memory` or `disk-space` (exit code 3).
+        MagicIDError: `gpu-missing`, `fp8-products`, `gpu-memory`, `memory` or `disk-space` (exit code 3).
     """
     for problem in check(estimate):
         raise problem
@@ -41,6 +42,20 @@ def _gpu(estimate: "Estimate") -> MagicIDError | None:
         "gpu-missing",
         f"No CUDA GPU is usable here; {estimate.model.name} needs one with {estimate.memory_gb:.0f} GB for this run.",
         "For a small model that runs anywhere: --model mini",
+    )
+
+
+def _products(estimate: "Estimate") -> MagicIDError | None:
+    """Whether the GPU is known to be too old for products in fp8; one that is not known is tried by `open_family`."""
+    machine = estimate.machine
+    wanted = estimate.settings.model.base == "fp8-products" and any(row.held for row in estimate.rows)
+    if not wanted or machine.capability is None or machine.capability >= FP8_CAPABILITY:
+        return None
+    has, needs = (".".join(map(str, one)) for one in (machine.capability, FP8_CAPABILITY))
+    return MagicIDError(
+        "fp8-products",
+        f"{machine.gpu} cannot multiply numbers of 8 bits: it has compute capability {has}, and that takes {needs}.",
+        "Leave the products as they are, with the base stored in the same bytes: --base fp8",
     )
 
 

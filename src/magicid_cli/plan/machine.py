@@ -24,14 +24,14 @@ class Gpu:
         share: of the peak that runs of the 13B model usually reach.
         memory_gb: what torch sees of its memory, in units of 1e9 bytes.
         short: what `--gpu` calls it; empty for one that is planned for as another.
-        generation: the first number of its compute capability.
+        capability: its compute capability.
     """
 
     peak: float
     share: float
     memory_gb: float
     short: str = ""
-    generation: int = 8
+    capability: tuple[int, int] = (8, 0)
 
     @property
     def rates(self) -> Rates:
@@ -43,24 +43,27 @@ class Gpu:
 # By the name that torch reports. Names that are not listed, e.g. slices and laptop versions, get no time: an invented
 # one would be worse.
 KNOWN_GPUS: dict[str, Gpu] = {
-    "NVIDIA H100 80GB HBM3": Gpu(989, HOPPER_SHARE, 84.9, "h100", generation=9),
-    "NVIDIA H100 PCIe": Gpu(756, HOPPER_SHARE, 84.9, "h100-pcie", generation=9),
-    "NVIDIA H100 NVL": Gpu(835, HOPPER_SHARE, 100.0, "h100-nvl", generation=9),
-    "NVIDIA H200": Gpu(989, HOPPER_SHARE, 150.0, "h200", generation=9),
-    "NVIDIA H200 NVL": Gpu(835, HOPPER_SHARE, 150.0, generation=9),
-    "NVIDIA H800": Gpu(989, HOPPER_SHARE, 84.9, generation=9),
-    "NVIDIA GH200 480GB": Gpu(989, HOPPER_SHARE, 101.0, "gh200", generation=9),
+    "NVIDIA H100 80GB HBM3": Gpu(989, HOPPER_SHARE, 84.9, "h100", capability=(9, 0)),
+    "NVIDIA H100 PCIe": Gpu(756, HOPPER_SHARE, 84.9, "h100-pcie", capability=(9, 0)),
+    "NVIDIA H100 NVL": Gpu(835, HOPPER_SHARE, 100.0, "h100-nvl", capability=(9, 0)),
+    "NVIDIA H200": Gpu(989, HOPPER_SHARE, 150.0, "h200", capability=(9, 0)),
+    "NVIDIA H200 NVL": Gpu(835, HOPPER_SHARE, 150.0, capability=(9, 0)),
+    "NVIDIA H800": Gpu(989, HOPPER_SHARE, 84.9, capability=(9, 0)),
+    "NVIDIA GH200 480GB": Gpu(989, HOPPER_SHARE, 101.0, "gh200", capability=(9, 0)),
     "NVIDIA A100-SXM4-80GB": Gpu(312, AMPERE_SHARE, 84.9, "a100"),
     "NVIDIA A100 80GB PCIe": Gpu(312, AMPERE_SHARE, 84.9),
     "NVIDIA A100-SXM4-40GB": Gpu(312, AMPERE_SHARE, 42.3, "a100-40gb"),
     "NVIDIA A100-PCIE-40GB": Gpu(312, AMPERE_SHARE, 42.3),
     "NVIDIA A800-SXM4-80GB": Gpu(312, AMPERE_SHARE, 84.9),
-    "NVIDIA L40S": Gpu(362, AMPERE_SHARE, 47.7, "l40s"),
-    "NVIDIA RTX A6000": Gpu(155, AMPERE_SHARE, 50.9, "a6000"),
-    "NVIDIA GeForce RTX 3090": Gpu(71, AMPERE_SHARE, 25.3, "3090"),
-    "NVIDIA GeForce RTX 4090": Gpu(165, AMPERE_SHARE, 25.3, "4090"),
-    "NVIDIA GeForce RTX 5090": Gpu(209, AMPERE_SHARE, 33.7, "5090", generation=12),
+    "NVIDIA L40S": Gpu(362, AMPERE_SHARE, 47.7, "l40s", capability=(8, 9)),
+    "NVIDIA RTX A6000": Gpu(155, AMPERE_SHARE, 50.9, "a6000", capability=(8, 6)),
+    "NVIDIA GeForce RTX 3090": Gpu(71, AMPERE_SHARE, 25.3, "3090", capability=(8, 6)),
+    "NVIDIA GeForce RTX 4090": Gpu(165, AMPERE_SHARE, 25.3, "4090", capability=(8, 9)),
+    "NVIDIA GeForce RTX 5090": Gpu(209, AMPERE_SHARE, 33.7, "5090", capability=(12, 0)),
 }
+
+# The least compute capability for which torch multiplies numbers of 8 bits.
+FP8_CAPABILITY = (8, 9)
 
 # The paper's GPU.
 REFERENCE_GPU = "NVIDIA H100 80GB HBM3"
@@ -79,6 +82,7 @@ class Machine:
         cache_disk_gb: free where weights are kept, or None if that is the same disk.
         assumed: whether the GPU is not here but only planned for.
         asked: whether somebody asked for a plan for that GPU: what this machine itself lacks does not matter then.
+        capability: the GPU's compute capability; None where it is not known.
     """
 
     gpu: str | None
@@ -89,6 +93,7 @@ class Machine:
     cache_disk_gb: float | None = None
     assumed: bool = False
     asked: bool = False
+    capability: tuple[int, int] | None = None
 
     def without(self, gb: float) -> "Machine":
         """The same, with so much of the memory taken that the model would be in."""
@@ -106,7 +111,15 @@ def elsewhere(machine: Machine, gpu: str = REFERENCE_GPU, *, asked: bool = False
         asked: whether somebody asked for it.
     """
     known = KNOWN_GPUS[gpu]
-    return replace(machine, gpu=gpu, gpu_memory_gb=known.memory_gb, rates=known.rates, assumed=True, asked=asked)
+    return replace(
+        machine,
+        gpu=gpu,
+        gpu_memory_gb=known.memory_gb,
+        rates=known.rates,
+        assumed=True,
+        asked=asked,
+        capability=known.capability,
+    )
 
 
 def gpu_called(short: str) -> str:
@@ -133,12 +146,13 @@ def this_machine(device: str, cache: Path | None = None) -> Machine:
         device: `auto`, `cuda` or `cpu`, as in the settings.
         cache: where weights are downloaded to, if that matters.
     """
-    gpu, gpu_memory = None, 0.0
+    gpu, gpu_memory, capability = None, 0.0, None
     if device != "cpu":
         import torch
 
         if torch.cuda.is_available():
             gpu, gpu_memory = torch.cuda.get_device_name(0), torch.cuda.mem_get_info(0)[0] / GB
+            capability = torch.cuda.get_device_capability(0)
     data = _existing(data_home())
     other = _existing(cache) if cache and _existing(cache).stat().st_dev != data.stat().st_dev else None
     return Machine(
@@ -148,6 +162,7 @@ def this_machine(device: str, cache: Path | None = None) -> Machine:
         ram_gb=main_memory() / GB,
         data_disk_gb=shutil.disk_usage(data).free / GB,
         cache_disk_gb=shutil.disk_usage(other).free / GB if other else None,
+        capability=capability,
     )
 
 

@@ -127,7 +127,7 @@ def work_of(
         "reconstruct": Work(
             settings.reconstruct.steps, "step", (Part("stage-1 step", batch, step, learnt),), 0.0, needs["reconstruct"]
         ),
-        "sample": Work(videos, "video", video(settings, arch, shape, repository.steps), 0.0, needs["sample"]),
+        "sample": Work(videos, "video", video(settings, arch, shape, sampled_steps(settings)), 0.0, needs["sample"]),
         "score": Work(
             clips if judging is None else judging.clips,
             "clip",
@@ -151,6 +151,13 @@ def video(settings: Settings, arch: Architecture, shape: Shape, steps: float) ->
     """A sampled video: forwards of the transformer with an adapter, and its decoding."""
     step = costs.forward(arch, shape, settings.adapter)
     return Part("sampling step", steps, step, shape), Part("decode", 1, costs.decode(shape), shape)
+
+
+def sampled_steps(settings: Settings) -> float:
+    """Denoising steps of a video of the repository, and its share of the one that MagCache's ratios are measured on."""
+    wanted = settings.repository
+    more = 1 if wanted.step_cache and wanted.step_cache_kind == "magcache" else 0
+    return wanted.steps * (1 + more / max(1, wanted.tuned + wanted.initial))
 
 
 def preference(settings: Settings, arch: Architecture, execution: Execution) -> tuple[Part, ...]:
@@ -207,7 +214,9 @@ def need(settings: Settings, arch: Architecture, stage: str, value_bytes: int, e
     beside = stage == "generate" or (stage == "prefer" and bool(looks(settings)))
     look = found.weights + found.adapters + decoding if beside else 0.0
     loading = footprint.loading_memory(arch, execution, value_bytes)
-    return Need(max(found.total, look), found.pinned, loading)
+    cache = settings.repository.step_cache_kind if stage == "sample" and settings.repository.step_cache else ""
+    cached = footprint.step_cache_memory(arch, shape, cache, value_bytes) if cache else 0.0
+    return Need(max(found.total + cached, look), found.pinned, loading)
 
 
 def value_bytes_of(settings: Settings, machine: Machine) -> int:

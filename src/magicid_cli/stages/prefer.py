@@ -134,7 +134,7 @@ def run(workspace: Workspace, settings: Settings, events: Events) -> PreferResul
     running.arrange(family, NAME, events)
 
     probe_key = probe_key_of(workspace, settings, family.commit)
-    bank = open_bank(workspace, settings, probe_key)
+    bank = open_bank(workspace, settings, family)
     beta, beta_from = choose_beta(workspace, settings, family, train_pairs, probe_key, events, bank)
     adapters.load_tensors(family.transformer, "policy", tensors)
     key = run_key(workspace, settings, family.commit, beta)
@@ -212,11 +212,22 @@ def training_seed(workspace: Workspace, settings: Settings) -> int:
     return (settings.seed or 0) if workspace.number == FIRST else workspace.seed_of(settings.seed, NAME)
 
 
-def open_bank(workspace: Workspace, settings: Settings, key: str) -> Bank | None:
+def open_bank(workspace: Workspace, settings: Settings, family: Family) -> Bank | None:
     """The fixed draws of all training pairs, if the settings ask for some; the probe and the training share them."""
     draws = settings.prefer.bank
-    seed = training_seed(workspace, settings)
+    seed, key = training_seed(workspace, settings), bank_key_of(workspace, settings, family)
     return Bank(draws, seed, workspace.prefer / "bank.jsonl", key) if draws else None
+
+
+def bank_key_of(workspace: Workspace, settings: Settings, family: Family) -> str:
+    """What the reference's errors at fixed draws follow from: model, laws of the draws, pairs and reference.
+
+    Nothing of how the policy is trained, and not how many draws there are: each of them is drawn by itself.
+    """
+    model = [settings.model.name, family.commit, str(family.dtype), settings.model.base]
+    drawn = [settings.training.timesteps, settings.prefer.noise, training_seed(workspace, settings)]
+    measured = [settings.training.guidance, settings.prefer.reference, trained_on(workspace)]
+    return digest([FORMAT, model, drawn, measured])
 
 
 def accumulate(

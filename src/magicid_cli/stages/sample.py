@@ -25,7 +25,7 @@ from magicid_cli.plan.begun import Begun
 from magicid_cli.plan.costs import GB
 from magicid_cli.plan.workload import clip_bytes
 from magicid_cli.prompts import choose, drawn
-from magicid_cli.step_caching import step_cache_of
+from magicid_cli.step_caching import made_with, step_cache_of
 from magicid_cli.workspace import Workspace, append_line, digest, file_digest, read_lines, write_lines
 
 NAME = "sample"
@@ -229,10 +229,7 @@ def work(
     }
     # Only where it makes other videos: those of a base stored in full, every step computed, were always made so.
     stored: dict[str, Any] = {} if settings.model.base == "full" else {"base": settings.model.base}
-    if settings.repository.step_cache:
-        stored["step_cache"] = settings.repository.step_cache
-        if settings.repository.step_cache_kind != "first-block":
-            stored["step_cache_kind"] = settings.repository.step_cache_kind
+    stored |= made_with(workspace, settings, prompts[0])
     adapter = file_digest(workspace.start)
     items = []
     for origin, count in (("tuned", settings.repository.tuned), ("initial", settings.repository.initial)):

@@ -13,7 +13,7 @@ from torch._inductor.utils import fresh_cache
 from benchmarks._gpu_expected import TRAINING, cost_of, expected_s, floor_of, memory_of
 from benchmarks._gpu_model import BASES, COMPILED, PLAIN, PRODUCTS, Bench, cap_of, execution_of, settings_of
 from benchmarks._gpu_steps import KINDS, OPTIMIZER, SEGMENT, Step
-from magicid_cli.errors import MagicIDError
+from magicid_cli.errors import MagicIDError, memory_told
 from magicid_cli.models.base import Shape
 from magicid_cli.models.execution import Kernel
 from magicid_cli.plan import costs
@@ -172,7 +172,7 @@ def try_row(bench: Bench, name: Name, rate: float, left_s: float, compile_s: flo
         return row | {"state": f"skipped: about {predicted:.0f} s, {max(0.0, left_s):.0f} s are left"}
     bench.said.clear()
     try:
-        with fresh_cache() if way == COMPILED else nullcontext():
+        with memory_told(), fresh_cache() if way == COMPILED else nullcontext():
             step, shorter = prepared(bench, name)
             found = measure(step, repeats, bench.family.device, (step, shorter)[:before])
         refuse_what_did_not_happen(bench, way, found)

@@ -133,7 +133,7 @@ def test_what_fvd_s_reference_set_differs_in_is_said_beside_it(alice: Path) -> N
     prompts = {row["prompt"] for row in kept}
     assert collecting.untouched_apart(identity, asked.settings, alike, prompts) == ""
     inexact = config.with_values(asked.settings, {"repository.step_cache": 0.1})
-    assert "step cache of 0.1" in collecting.untouched_apart(identity, inexact, alike, prompts)
+    assert "the step cache first-block at 0.1" in collecting.untouched_apart(identity, inexact, alike, prompts)
 
 
 def test_methods_of_other_frame_rates_are_told_apart_in_every_form(

@@ -179,6 +179,7 @@ def test_a_row_that_fails_leaves_the_others_and_is_tried_again(
     [
         (MagicIDError("memory", "Memory cannot be locked.", "-"), "failed: Memory cannot be locked."),
         (torch.OutOfMemoryError("CUDA out of memory"), "out of memory"),
+        (RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate`"), "out of memory"),
     ],
 )
 def test_a_way_that_cannot_be_held_leaves_the_others_and_a_model_built_anew(

@@ -170,7 +170,8 @@ def untouched_apart(workspace: Workspace, settings: Settings, made_with: Mapping
         for name, value in theirs.items()
         if made_with.get(name, value) != value
     ]
-    said += [f"a step cache of {repository.step_cache:g}, which is inexact"] if repository.step_cache else []
+    if repository.step_cache:
+        said.append(f"the step cache {repository.step_cache_kind} at {repository.step_cache:g}, which is inexact")
     if not prompts <= {row.get("prompt") for row in rows}:
         said.insert(0, "the prompts, which are those that MagicID practised")
     if not said:

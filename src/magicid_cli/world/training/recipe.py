@@ -2,9 +2,10 @@
 
 OUT/
     recipe.json     what was asked for; another scale in the same folder is refused
-    codec/          the autoencoder; in each folder like this state.pt (to go on from), log.jsonl and, when it is done,
+    codec/          the autoencoder; in each folder like this state.pt (to go on from), log.jsonl, made-of.json (hashes
+                    of what it is made from: once that is replaced, it begins anew) and, when it is done,
                     weights.safetensors
-    latents/        the training clips, encoded once
+    latents/        the training clips, encoded once for each autoencoder
     words/          the two tokenizers
     base/ guided/   text encoders and transformer: the flow, then its guidance
     face_finder/ face_encoder/ face_judge/ prompt_scorer/
@@ -33,11 +34,10 @@ from magicid_cli.models import mini
 from magicid_cli.workspace import atomic_path, read_json, read_lines, write_json
 from magicid_cli.world import networks
 from magicid_cli.world.captions import words
-from magicid_cli.world.training import base, judges
+from magicid_cli.world.training import base, judges, origins
 from magicid_cli.world.training.codec import DOSE, Codec, as_video
 from magicid_cli.world.training.loop import Dose, fit
 
-_DONE = "weights.safetensors"
 _HELD_OUT = 64  # clips on which the transformer is measured
 _FEWEST = 10  # steps and, times the size of a file of latents, clips
 
@@ -72,12 +72,12 @@ class _Run:
     def keep(self, name: str, model: nn.Module) -> None:
         """Mark a part as done by keeping what it made."""
         tensors = {key: value.detach().cpu().contiguous() for key, value in model.state_dict().items()}
-        with atomic_path(self.folder / name / _DONE) as temporary:
+        with atomic_path(self.folder / name / origins.DONE) as temporary:
             save_file(tensors, temporary)
 
     def kept(self, name: str, model: nn.Module) -> nn.Module:
         """The model with what a part made, frozen, on the run's device."""
-        model.load_state_dict(load_file(self.folder / name / _DONE))
+        model.load_state_dict(load_file(self.folder / name / origins.DONE))
         return model.to(self.device).eval().requires_grad_(False)
 
 
@@ -166,7 +166,11 @@ def _codec(run: _Run) -> None:
 
 
 def _base(run: _Run) -> None:
-    """The flow and then its guidance, on latents that are made once."""
+    """The flow and then its guidance, on latents that are made once for each autoencoder."""
+    origins.begin(run.folder, "latents", run.events)
+    origins.begin(run.folder, "base", run.events)
+    if not origins.finished(run.folder, "base"):
+        origins.clear(run.folder, "guided", "base is made anew", run.events)
     vae = run.kept("codec", mini.vae())
     count = max(_FEWEST * 50, round(base.CLIPS * run.scale / 500) * 500)
     values = base.latents(vae, run.folder / "latents", count, partial(_told, run, "clips", count))
@@ -177,6 +181,7 @@ def _base(run: _Run) -> None:
     task = base.Base(data, seen, run.folder / "words", device=run.device, dose=run.dose(base.DOSE))
     fit(task, run.folder, run.events)
     run.keep("base", task.model)
+    origins.begin(run.folder, "guided", run.events)
     dose = run.dose(base.GUIDED_DOSE)
     guided = base.Base(data, seen, run.folder / "words", device=run.device, dose=dose, teacher=task.model)
     fit(guided, run.folder, run.events)
@@ -186,6 +191,7 @@ def _base(run: _Run) -> None:
 
 def _judge(run: _Run, *, name: str, made: Callable[[judges.Codec], _Judge]) -> None:
     """Train a judge, also on what the autoencoder makes of clips, and write it where the package has it."""
+    origins.begin(run.folder, name, run.events)
     vae = run.kept("codec", mini.vae())
     judge = made(partial(_through, vae))
     judge.model.to(run.device)
@@ -222,6 +228,7 @@ class Part:
         needs: parts that must be done before.
         folders: those whose finished weights mean that it is done; none for the packing, which is done every time.
         cpu_s: about how long it takes on one CPU core.
+        result: the file in `weights/` that it writes itself, if any.
     """
 
     title: str
@@ -229,14 +236,17 @@ class Part:
     needs: tuple[str, ...] = ()
     folders: tuple[str, ...] = ()
     cpu_s: float = 0.0
+    result: str = ""
 
     def made(self, folder: Path) -> bool:
         """Whether nothing is left to do in `train`'s folder."""
-        return bool(self.folders) and all((folder / name / _DONE).is_file() for name in self.folders)
+        there = not self.result or (folder / "weights" / self.result).is_file()
+        return there and bool(self.folders) and all(origins.finished(folder, name) for name in self.folders)
 
 
 def _judge_part(title: str, name: str, cpu_s: float, made: Callable[[judges.Codec], _Judge]) -> Part:
-    return Part(title, partial(_judge, name=name, made=made), ("codec",), (name,), cpu_s)
+    make = partial(_judge, name=name, made=made)
+    return Part(title, make, ("codec",), (name,), cpu_s, f"{name}.safetensors")
 
 
 PARTS: dict[str, Part] = {
@@ -272,7 +282,7 @@ def _require(run: _Run, name: str) -> None:
     if missing:
         raise MagicIDError(
             "training-order",
-            f"'{name}' is made with what '{missing[0]}' leaves, and that is not finished in {run.folder}.",
+            f"'{name}' is made with what '{missing[0]}' leaves, and that is unfinished or out of date in {run.folder}.",
             f"First: magicid mini train {run.folder} --only {missing[0]}",
         )
 

@@ -8,6 +8,7 @@ import fcntl
 import io
 import itertools
 import json
+import shlex
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
@@ -79,7 +80,8 @@ def test_one_part_needs_what_comes_before_it(tmp_path: Path, made: list[str]) ->
         with pytest.raises(MagicIDError, match=f"'{only}' is made with what '{first}' leaves") as refused:
             train(tmp_path, only)
         assert refused.value.code == "training-order"
-        assert refused.value.hint.endswith(f"mini train {tmp_path} --only {first}")
+        assert refused.value.hint.endswith(f"mini train {tmp_path} --only {first} --scale 1.0 --device cpu")
+        assert list(tmp_path.iterdir()) == []
     train(tmp_path, "codec")
     train(tmp_path, "scorer")
     with pytest.raises(MagicIDError, match="'pack' is made with what 'base' leaves"):
@@ -194,6 +196,31 @@ def test_a_folder_keeps_to_its_scale(tmp_path: Path, made: list[str]) -> None:
     assert doses["codec"]["steps"] == round(0.5 * recipe.DOSE.steps)
 
 
+def test_the_hint_of_a_refused_part_is_a_command_that_works(
+    tmp_path: Path, made: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "a b"
+    given = ["--scale", "0.123456789", "--device", "cpu"]
+    assert main(["mini", "train", str(folder), "--only", "base", *given]) == 2
+    assert not folder.exists()
+    command = capsys.readouterr().err.partition("First: magicid ")[2]
+    assert main(shlex.split(command)) == 0
+    assert made == ["codec"]
+    assert main(["mini", "train", str(folder), "--only", "base", *given]) == 0
+
+
+def test_a_folder_of_something_else_is_refused_and_left_as_it_is(tmp_path: Path, made: list[str]) -> None:
+    write_text(tmp_path / "thesis.tex", "years of work")
+    with pytest.raises(MagicIDError, match="holds thesis.tex and no recipe.json") as refused:
+        train(tmp_path)
+    assert refused.value.code == "output-exists"
+    assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
+    (tmp_path / "thesis.tex").unlink()
+    (tmp_path / "lock").touch()  # of a call that was killed before it wrote anything else
+    train(tmp_path, "codec")
+    assert made == ["codec"]
+
+
 def test_two_processes_do_not_train_in_one_folder(tmp_path: Path, made: list[str]) -> None:
     with (tmp_path / "lock").open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
@@ -217,6 +244,7 @@ def test_the_last_figures_of_every_part_are_told(tmp_path: Path, made: list[str]
         "codec": [{"step": 5, "db": 20.0}, {"step": 9, "db": 28.0}],
         "base": [{"step": 5, "loss": 1.0}],
     }
+    write_text(tmp_path / "recipe.json", '{"scale": 1.0}')
     for name, rows in logs.items():
         (tmp_path / name).mkdir()
         (tmp_path / name / "log.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
@@ -235,26 +263,28 @@ def test_the_command_offers_the_parts_there_are() -> None:
 def test_the_command_trains_and_prints_the_folder_of_the_weights(
     tmp_path: Path, made: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert main(["mini", "train", str(tmp_path), "--scale", "0.5", "--device", "cpu", "--json"]) == 0
+    out = tmp_path / "out"
+    assert main(["mini", "train", str(out), "--scale", "0.5", "--device", "cpu", "--json"]) == 0
     data = outcome(capsys)["data"]
-    assert (data["weights"], data["files"]["a"], data["device"]) == (str(tmp_path / "weights"), 7, "cpu")
-    assert json.loads((tmp_path / "recipe.json").read_text())["scale"] == 0.5
-    assert main(["mini", "train", str(tmp_path), "--scale", "0.5", "-q"]) == 0
-    assert tuple(capsys.readouterr()) == (f"{tmp_path / 'weights'}\n", "")
-    assert main(["mini", "train", str(tmp_path), "--only", "pack"]) == 2
+    assert (data["weights"], data["files"]["a"], data["device"]) == (str(out / "weights"), 7, "cpu")
+    assert json.loads((out / "recipe.json").read_text())["scale"] == 0.5
+    assert main(["mini", "train", str(out), "--scale", "0.5", "-q"]) == 0
+    assert tuple(capsys.readouterr()) == (f"{out / 'weights'}\n", "")
+    assert main(["mini", "train", str(out), "--only", "pack"]) == 2
     assert "was begun with --scale 0.5" in capsys.readouterr().err
 
 
 def test_hours_are_asked_for_on_a_terminal(
     tmp_path: Path, made: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    out = tmp_path / "out"
     monkeypatch.setattr(Terminal, "interactive", True)
     monkeypatch.setattr("sys.stdin", io.StringIO("n\n"))
-    assert main(["mini", "train", str(tmp_path), "--device", "cpu"]) == 1
-    expected = spoken(recipe.seconds_left(tmp_path, only=None, scale=1.0))
+    assert main(["mini", "train", str(out), "--device", "cpu"]) == 1
+    expected = spoken(recipe.seconds_left(out, only=None, scale=1.0))
     assert f"The training takes about {expected} on one core" in capsys.readouterr().err
     assert made == []
-    assert main(["mini", "train", str(tmp_path), "--device", "cpu", "--yes"]) == 0
+    assert main(["mini", "train", str(out), "--device", "cpu", "--yes"]) == 0
     assert made[0] == "codec"
 
 

@@ -14,6 +14,7 @@ OUT/
 """
 
 import fcntl
+import shlex
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -38,6 +39,7 @@ from magicid_cli.world.training import base, judges, origins
 from magicid_cli.world.training.codec import DOSE, Codec, as_video
 from magicid_cli.world.training.loop import Dose, fit
 
+_RECIPE, _LOCK = "recipe.json", "lock"
 _HELD_OUT = 64  # clips on which the transformer is measured
 _FEWEST = 10  # steps and, times the size of a file of latents, clips
 
@@ -126,17 +128,20 @@ def train(folder: Path, *, device: str, only: str | None, scale: float, events: 
         events: told of parts and steps; may ask to stop.
 
     Raises:
-        MagicIDError: `folder-busy`, `settings-invalid` for another scale than before, `training-order` if a part is
-            missing that `only` needs, `disk-full`.
+        MagicIDError: `folder-busy`, `settings-invalid` for another scale than before, `output-exists` for a folder of
+            something else, `training-order` if a part is missing that `only` needs, `disk-full`.
         KeyboardInterrupt: after a stop request; the same call goes on.
     """
     begun = time.monotonic()
     folder = folder.absolute()
-    folder.mkdir(parents=True, exist_ok=True)
     run = _Run(folder, device, scale, events)
+    chosen = [only] if only else list(PARTS)
+    _check(run)
+    if not PARTS[chosen[0]].made(folder):
+        _require(run, chosen[0])  # what is refused must leave nothing behind
+    folder.mkdir(parents=True, exist_ok=True)
     with _held(folder), room_to_write(folder):
         _settle(run)
-        chosen = [only] if only else list(PARTS)
         for number, name in enumerate(chosen, start=1):
             part = PARTS[name]
             about = {"stage": name, "title": part.title, "i": number, "n": len(chosen)}
@@ -280,31 +285,48 @@ def seconds_left(folder: Path, *, only: str | None, scale: float) -> float:
 def _require(run: _Run, name: str) -> None:
     missing = [need for need in PARTS[name].needs if not PARTS[need].made(run.folder)]
     if missing:
+        place = f"{shlex.quote(str(run.folder))} --only {missing[0]} --scale {run.scale} --device {run.device}"
         raise MagicIDError(
             "training-order",
             f"'{name}' is made with what '{missing[0]}' leaves, and that is unfinished or out of date in {run.folder}.",
-            f"First: magicid mini train {run.folder} --only {missing[0]}",
+            f"First: magicid mini train {place}",
         )
 
 
-def _settle(run: _Run) -> None:
-    """Keep what was asked for, or hold it against what was asked for before.
+def _check(run: _Run) -> None:
+    """Hold what is asked for against what is in the folder.
 
     Raises:
-        MagicIDError: `settings-invalid`.
+        MagicIDError: `settings-invalid` for another scale, `output-exists` for a folder of something else.
     """
-    path = run.folder / "recipe.json"
+    path = run.folder / _RECIPE
     if path.is_file():
         before = read_json(path)["scale"]
         if before != run.scale:
             raise MagicIDError(
                 "settings-invalid",
-                f"{run.folder} was begun with --scale {before:g}; a part of the way cannot be gone at another one.",
-                f"Use --scale {before:g}, or another folder.",
+                f"{run.folder} was begun with --scale {before}; a part of the way cannot be gone at another one.",
+                f"Use --scale {before}, or another folder.",
             )
         return
-    doses = {"codec": DOSE, "base": base.DOSE, "guided": base.GUIDED_DOSE}
-    write_json(path, {"scale": run.scale, "doses": {name: asdict(run.dose(dose)) for name, dose in doses.items()}})
+    content = [one.name for one in run.folder.iterdir()] if run.folder.is_dir() else []
+    # A kill at the very beginning leaves these two.
+    foreign = sorted(name for name in content if name != _LOCK and not name.startswith(".tmp-"))
+    if foreign:
+        raise MagicIDError(
+            "output-exists",
+            f"{run.folder} holds {foreign[0]} and no {_RECIPE}: it is no folder of a training.",
+            "Name a new folder, or an empty one.",
+        )
+
+
+def _settle(run: _Run) -> None:
+    """Keep what was asked for, unless an earlier call did."""
+    _check(run)  # again, now that nobody else writes here
+    path = run.folder / _RECIPE
+    if not path.is_file():
+        doses = {"codec": DOSE, "base": base.DOSE, "guided": base.GUIDED_DOSE}
+        write_json(path, {"scale": run.scale, "doses": {name: asdict(run.dose(dose)) for name, dose in doses.items()}})
 
 
 @contextmanager
@@ -314,7 +336,7 @@ def _held(folder: Path) -> Iterator[None]:
     Raises:
         MagicIDError: `folder-busy`.
     """
-    with (folder / "lock").open("a+", encoding="utf-8") as file:
+    with (folder / _LOCK).open("a+", encoding="utf-8") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:

@@ -105,6 +105,15 @@ def test_a_file_and_a_link_are_left_alone(tmp_path: Path, force: bool) -> None:
     assert list((tmp_path / "real").iterdir()) == []
 
 
+def test_a_file_above_the_folder_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("precious")
+    for name in ("file/album", "file/sub/album"):
+        with pytest.raises(MagicIDError, match=f"{tmp_path / 'file'} is no folder") as refused:
+            draw(tmp_path / name)
+        assert refused.value.code == "output-invalid"
+    assert (tmp_path / "file").read_text() == "precious"
+
+
 def test_the_folder_somebody_stands_in_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     with pytest.raises(MagicIDError, match="the folder you are in") as refused:

@@ -10,6 +10,7 @@ import itertools
 import json
 import shlex
 import shutil
+import subprocess
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -293,3 +294,69 @@ def test_hours_are_asked_for_on_a_terminal(
 )
 def test_what_cannot_be_understood_is_a_usage_error(wrong: tuple[str, ...], tmp_path: Path) -> None:
     assert main(["mini", "train", str(tmp_path), *wrong]) == 2
+
+
+# damage
+
+
+def test_a_damaged_recipe_says_what_belongs_into_it(
+    tmp_path: Path, made: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "a b"
+    given = ["mini", "train", str(out), "--only", "codec", "--scale", "0.5", "--device", "cpu"]
+    assert main(given) == 0
+    for damaged in ('{"scale": 0.', "{}", "[1]", '{"scale": null}', ""):
+        (out / "recipe.json").write_text(damaged)
+        capsys.readouterr()
+        assert main(given) == 1
+        told = capsys.readouterr().err
+        assert f"error: {out / 'recipe.json'} is damaged" in told
+        subprocess.run(told.partition("If that was 0.5: ")[2], shell=True, check=True)
+        assert main(given) == 0
+    assert made == ["codec"]
+
+
+def test_a_cut_autoencoder_throws_nothing_away_and_is_finished_again(
+    tmp_path: Path, base_alone: Callable[[], list[str]]
+) -> None:
+    base_alone()
+    path = tmp_path / "codec" / "weights.safetensors"
+    whole = path.read_bytes()
+    path.write_bytes(whole[:-5])
+    with pytest.raises(MagicIDError, match="weights.safetensors is damaged") as refused:
+        base_alone()
+    assert refused.value.hint == f"Delete it, and 'codec' is finished again from its last state: rm {path}"
+    path.write_bytes(whole)
+    assert base_alone() == []
+
+
+def test_a_cut_record_is_named(tmp_path: Path, base_alone: Callable[[], list[str]]) -> None:
+    base_alone()
+    (tmp_path / "guided" / "made-of.json").write_text("{")
+    with pytest.raises(MagicIDError, match="made-of.json is damaged") as refused:
+        recipe.PARTS["base"].made(tmp_path)
+    assert refused.value.code == "training-damaged"
+
+
+def test_a_cut_scaling_is_written_again(tmp_path: Path, base_alone: Callable[[], list[str]]) -> None:
+    base_alone()
+    path = tmp_path / "guided" / "scaling.json"
+    path.write_text("")
+    run = recipe._Run(tmp_path, "cpu", 1.0, Events())
+    with pytest.raises(MagicIDError, match="scaling.json is damaged") as refused:
+        recipe.PARTS["pack"].make(run)
+    subprocess.run(refused.value.hint.partition(": ")[2], shell=True, check=True)
+    assert not recipe.PARTS["base"].made(tmp_path)
+    assert base_alone() == []
+    assert float(path.read_text()) > 0
+
+
+@pytest.mark.parametrize("name", ["file", "file/sub", "file/sub/sub"])
+def test_a_file_in_the_way_is_named(
+    tmp_path: Path, made: list[str], name: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "file").write_text("precious")
+    assert main(["mini", "train", str(tmp_path / name), "--device", "cpu", "--json"]) == 2
+    error = outcome(capsys)["error"]
+    assert (error["code"], made) == ("output-invalid", [])
+    assert error["message"].startswith(f"{tmp_path / 'file'} is no folder")

@@ -3,6 +3,7 @@
 Truth: the uninterrupted run, to the bit, and losses worked out by hand.
 """
 
+import io
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -13,7 +14,8 @@ import pytest
 import torch
 from torch import nn
 
-from magicid_cli.events import Events
+from magicid_cli.errors import MagicIDError
+from magicid_cli.events import Event, Events
 from magicid_cli.models import mini as sizes
 from magicid_cli.world.actions import ACTIONS
 from magicid_cli.world.captions import wish
@@ -101,6 +103,20 @@ def test_the_rates_rise_hold_and_fall() -> None:
     assert factors[999] == pytest.approx(0.01, abs=1e-3)
 
 
+def test_a_cut_state_is_named_with_the_part_that_begins_anew(tmp_path: Path) -> None:
+    fit(Sums(5), tmp_path, Events())
+    path = tmp_path / "sums" / "state.pt"
+    whole = path.read_bytes()
+    other = io.BytesIO()
+    torch.save({"step": 3}, other)
+    for damaged in (whole[: len(whole) // 2], b"", b"nonsense", other.getvalue()):
+        path.write_bytes(damaged)
+        with pytest.raises(MagicIDError, match="state.pt is damaged") as refused:
+            fit(Sums(5), tmp_path, Events())
+        assert refused.value.code == "training-damaged"
+        assert refused.value.hint == f"Delete it, and 'sums' begins anew: rm {path}"
+
+
 # the losses
 
 
@@ -182,3 +198,26 @@ def test_the_autoencoder_is_taught_that_half_the_latents_mean_half_the_picture()
         losses.append(float(task.loss(flat, 0)))
     assert losses[0] == pytest.approx(0, abs=1e-4)
     assert losses[1] - losses[0] == pytest.approx(codec._SMALLER * 0.5**2, rel=0.02)
+
+
+# the latents
+
+
+def test_a_cut_file_of_latents_is_made_again_and_that_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[Event] = []
+    monkeypatch.setattr(base, "_SHARD", 20)
+    monkeypatch.setattr(base, "encoded", lambda _, scenes: torch.full((20, 8, 1), float(scenes[0].person)))
+    first = base.latents(nn.Identity(), tmp_path, 30, Events(told.append))
+    assert [event.data["step"] for event in told] == [20, 30]
+    path = tmp_path / "000020.pt"
+    whole = path.read_bytes()
+    other = io.BytesIO()
+    torch.save(torch.zeros(3), other)
+    for damaged in (whole[:-50], b"", other.getvalue()):
+        path.write_bytes(damaged)
+        told.clear()
+        assert torch.equal(base.latents(nn.Identity(), tmp_path, 30, Events(told.append)), first)
+        assert [event.data["message"].partition(" (")[0] for event in told if event.kind == "notice"] == [
+            f"{path} is damaged and is made again"
+        ]
+        assert torch.equal(torch.load(path)[:10], first[20:])

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from magicid_cli.events import Events
 from magicid_cli.workspace import file_digest, read_json, write_json
+from magicid_cli.world.training.damage import reading
 
 DONE = "weights.safetensors"
 _RECORD = "made-of.json"
@@ -24,7 +25,11 @@ _SOURCES = {
 
 
 def finished(folder: Path, name: str) -> bool:
-    """Whether a part's folder holds its finished weights, made with what is there now."""
+    """Whether a part's folder holds its finished weights, made with what is there now.
+
+    Raises:
+        MagicIDError: `training-damaged` if it cannot be told.
+    """
     return (folder / name / DONE).is_file() and _current(folder, name)
 
 
@@ -51,7 +56,10 @@ def clear(folder: Path, name: str, why: str, events: Events) -> None:
 
 def _current(folder: Path, name: str) -> bool:
     made_of, path = _made_of(folder, name), folder / name / _RECORD
-    return not made_of or path.is_file() and read_json(path) == made_of
+    if not made_of or not path.is_file():
+        return not made_of
+    with reading(path, f"'{name}' begins anew"):
+        return bool(read_json(path) == made_of)
 
 
 def _made_of(folder: Path, name: str) -> dict[str, str | None]:

@@ -29,6 +29,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from magicid_cli.checkpoints import room_to_write
+from magicid_cli.destinations import require_folder
 from magicid_cli.errors import MagicIDError
 from magicid_cli.events import Events
 from magicid_cli.models import mini
@@ -37,9 +38,10 @@ from magicid_cli.world import networks
 from magicid_cli.world.captions import words
 from magicid_cli.world.training import base, judges, origins
 from magicid_cli.world.training.codec import DOSE, Codec, as_video
+from magicid_cli.world.training.damage import reading
 from magicid_cli.world.training.loop import Dose, fit
 
-_RECIPE, _LOCK = "recipe.json", "lock"
+_RECIPE, _LOCK, _SCALING = "recipe.json", "lock", "scaling.json"
 _HELD_OUT = 64  # clips on which the transformer is measured
 _FEWEST = 10  # steps and, times the size of a file of latents, clips
 
@@ -79,7 +81,9 @@ class _Run:
 
     def kept(self, name: str, model: nn.Module) -> nn.Module:
         """The model with what a part made, frozen, on the run's device."""
-        model.load_state_dict(load_file(self.folder / name / origins.DONE))
+        path = self.folder / name / origins.DONE
+        with reading(path, f"'{name}' is finished again from its last state"):
+            model.load_state_dict(load_file(path))
         return model.to(self.device).eval().requires_grad_(False)
 
 
@@ -129,7 +133,8 @@ def train(folder: Path, *, device: str, only: str | None, scale: float, events: 
 
     Raises:
         MagicIDError: `folder-busy`, `settings-invalid` for another scale than before, `output-exists` for a folder of
-            something else, `training-order` if a part is missing that `only` needs, `disk-full`.
+            something else, `output-invalid` where no folder can be, `training-order` if a part is missing that `only`
+            needs, `training-damaged` for a file that cannot be read, `disk-full`.
         KeyboardInterrupt: after a stop request; the same call goes on.
     """
     begun = time.monotonic()
@@ -172,13 +177,13 @@ def _codec(run: _Run) -> None:
 
 def _base(run: _Run) -> None:
     """The flow and then its guidance, on latents that are made once for each autoencoder."""
+    vae = run.kept("codec", mini.vae())  # first: if that is damaged, nothing was made with something else
     origins.begin(run.folder, "latents", run.events)
     origins.begin(run.folder, "base", run.events)
     if not origins.finished(run.folder, "base"):
         origins.clear(run.folder, "guided", "base is made anew", run.events)
-    vae = run.kept("codec", mini.vae())
     count = max(_FEWEST * 50, round(base.CLIPS * run.scale / 500) * 500)
-    values = base.latents(vae, run.folder / "latents", count, partial(_told, run, "clips", count))
+    values = base.latents(vae, run.folder / "latents", count, run.events)
     scaling = 1 / float(values[::8].float().std())  # all of them as float32 would be twice their memory again
     data = base.Latents(values, [base.training_scene(number) for number in range(count)], scaling)
     held_out = base.held_out_scenes(_HELD_OUT)
@@ -190,14 +195,14 @@ def _base(run: _Run) -> None:
     dose = run.dose(base.GUIDED_DOSE)
     guided = base.Base(data, seen, run.folder / "words", device=run.device, dose=dose, teacher=task.model)
     fit(guided, run.folder, run.events)
-    write_json(run.folder / "guided" / "scaling.json", scaling)
+    write_json(run.folder / "guided" / _SCALING, scaling)
     run.keep("guided", guided.model)
 
 
 def _judge(run: _Run, *, name: str, made: Callable[[judges.Codec], _Judge]) -> None:
     """Train a judge, also on what the autoencoder makes of clips, and write it where the package has it."""
-    origins.begin(run.folder, name, run.events)
     vae = run.kept("codec", mini.vae())
+    origins.begin(run.folder, name, run.events)
     judge = made(partial(_through, vae))
     judge.model.to(run.device)
     recipe = judge.recipe
@@ -210,9 +215,12 @@ def _judge(run: _Run, *, name: str, made: Callable[[judges.Codec], _Judge]) -> N
 
 def _pack(run: _Run) -> None:
     """The miniature in the Hub's layout."""
+    path = run.folder / "guided" / _SCALING
+    with reading(path, "it is written again", delete=path.with_name(origins.DONE)):
+        scaling = float(read_json(path))
     model = base.TextAndVideo(run.folder / "words")
     run.kept("guided", model)
-    vae = run.kept("codec", mini.vae(scaling_factor=read_json(run.folder / "guided" / "scaling.json")))
+    vae = run.kept("codec", mini.vae(scaling_factor=scaling))
     mini.write(
         run.folder / "weights" / "hunyuan-mini",
         transformer=model.transformer,
@@ -297,11 +305,13 @@ def _check(run: _Run) -> None:
     """Hold what is asked for against what is in the folder.
 
     Raises:
-        MagicIDError: `settings-invalid` for another scale, `output-exists` for a folder of something else.
+        MagicIDError: `settings-invalid` for another scale, `output-exists` for a folder of something else,
+            `output-invalid` where none can be, `training-damaged`.
     """
+    require_folder(run.folder)
     path = run.folder / _RECIPE
     if path.is_file():
-        before = read_json(path)["scale"]
+        before = _scale_of(path, run.scale)
         if before != run.scale:
             raise MagicIDError(
                 "settings-invalid",
@@ -318,6 +328,18 @@ def _check(run: _Run) -> None:
             f"{run.folder} holds {foreign[0]} and no {_RECIPE}: it is no folder of a training.",
             "Name a new folder, or an empty one.",
         )
+
+
+def _scale_of(path: Path, asked: float) -> float:
+    try:
+        return float(read_json(path)["scale"])
+    except (ValueError, LookupError, TypeError) as error:
+        # Without this file the folder would be one of something else; all that is needed of it is the scale.
+        raise MagicIDError(
+            "training-damaged",
+            f"{path} is damaged; it holds the scale that the training was begun with.",
+            f"If that was {asked}: echo '{{\"scale\": {asked}}}' > {shlex.quote(str(path))}",
+        ) from error
 
 
 def _settle(run: _Run) -> None:
@@ -344,10 +366,6 @@ def _held(folder: Path) -> Iterator[None]:
                 "folder-busy", f"Another process is training in {folder}.", "Wait for it, or name another folder."
             ) from error
         yield
-
-
-def _told(run: _Run, part: str, of: int, done: int) -> None:
-    run.events.emit("step", stage="base", part=part, step=min(done, of), of=of)
 
 
 @torch.no_grad()

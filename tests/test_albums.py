@@ -176,7 +176,7 @@ def test_the_command_prints_the_folder_and_tells_what_to_do_with_it(
         "Person 7 is drawn and exists nowhere: a woman with curly red hair, blue eyes and round glasses."
         in captured.err
     )
-    assert captured.err.endswith(f"Next: magicid customize '{folder}' --name alice --model mini\n")
+    assert captured.err.endswith(f"Next: magicid customize '{folder}' --name alice --model mini --class-word woman\n")
     assert len(content(folder)) == 2
 
 
@@ -189,7 +189,7 @@ def test_json_says_who_is_in_the_album(tmp_path: Path, capsys: pytest.CaptureFix
     assert (data["folder"], data["seed"], data["size"], data["drawn"]) == (str(folder), 7, 64, True)
     assert data["files"] == [str(folder / "photo-01.png"), str(folder / "photo-02.png")]
     assert data["person"]["looks"] == "a woman with curly red hair, blue eyes and round glasses"
-    assert data["next"] == f"magicid customize {folder} --name alice --model mini"
+    assert data["next"] == f"magicid customize {folder} --name alice --model mini --class-word woman"
 
 
 def test_without_a_seed_somebody_new_to_the_model_is_drawn_and_can_be_drawn_again(

@@ -59,7 +59,7 @@ def photos(
     if seed in TRAINED:
         terminal.warn(f"Person {seed} is one of those that the miniature was trained on; {_spoken(HELD_OUT)} are not.")
     album = write_album(out, seed=seed, count=number, size=size, force=force)
-    following = f"magicid customize {shlex.quote(str(out))} --name alice --model mini"
+    following = f"magicid customize {shlex.quote(str(out))} --name alice --model mini --class-word {album.person.kind}"
     data = {
         "folder": album.folder,
         "files": album.files,

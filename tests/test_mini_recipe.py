@@ -257,6 +257,17 @@ def test_the_last_figures_of_every_part_are_told(tmp_path: Path, made: list[str]
 # the command
 
 
+def test_help_and_how_to_do_not_say_that_the_shipped_weights_come_of_this_recipe(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert main(["mini", "train", "--help"]) == 0
+    guide = Path(__file__).parents[1] / "docs" / "how-to" / "train-the-miniature.md"
+    for text in (capsys.readouterr().out, guide.read_text()):
+        assert "trained in parts by earlier forms of this recipe, which was never run in one go" in " ".join(
+            text.split()
+        )
+
+
 def test_the_command_offers_the_parts_there_are() -> None:
     assert get_args(mini.PartName) == tuple(recipe.PARTS)
 

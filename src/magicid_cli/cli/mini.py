@@ -94,8 +94,9 @@ def train(
     device: Device = None,
     yes: options.Yes = False,
 ) -> Result:
-    """Train the miniature and its judges from nothing, as the weights in the package were; for hours on a CPU.
+    """Train the miniature and its judges from nothing; for hours on a CPU.
 
+    The weights in the package were trained in parts by earlier forms of this recipe, which was never run in one go.
     The same command goes on where it was interrupted. The result is in OUT/weights, laid out as the package has it.
     """
     from magicid_cli import models

@@ -209,6 +209,16 @@ def test_a_person_of_the_training_gets_a_warning(tmp_path: Path, capsys: pytest.
     assert "warning: Person 1000 is one of those that the miniature was trained on" in capsys.readouterr().err
     assert main(["mini", "photos", str(tmp_path / "b"), "--seed", "999", "--count", "1", "--size", "64"]) == 0
     assert "warning" not in capsys.readouterr().err
+    assert main(["mini", "photos", str(tmp_path / "c"), "--seed", "1000000", "--count", "1", "--size", "64"]) == 0
+    assert "warning" not in capsys.readouterr().err
+    assert 999_999 in people.TRAINED
+    guide = (Path(__file__).parents[1] / "docs" / "how-to" / "train-the-miniature.md").read_text()
+    assert "With 1000 to 999,999 the command warns" in " ".join(guide.split())
+
+
+def test_force_says_that_it_replaces_albums_alone(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["mini", "photos", "--help"]) == 0
+    assert "Replace the album that is in OUT" in " ".join(capsys.readouterr().out.replace("│", " ").split())
 
 
 def test_quiet_is_the_folder_alone(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -8,6 +8,7 @@ import fcntl
 import io
 import itertools
 import json
+import re
 import shlex
 import shutil
 import subprocess
@@ -298,6 +299,23 @@ def test_hours_are_asked_for_on_a_terminal(
     assert made == []
     assert main(["mini", "train", str(out), "--device", "cpu", "--yes"]) == 0
     assert made[0] == "codec"
+
+
+def test_a_trial_is_said_to_take_longer_than_its_share(
+    tmp_path: Path, made: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    for scale, expected in ((0.01, "at least 5 min"), (2.0, "about 15 h 59 min")):
+        assert main(["mini", "train", str(tmp_path / str(scale)), "--scale", str(scale), "--device", "cpu"]) == 0
+        assert f"The training takes {expected} on one core" in capsys.readouterr().err
+
+
+def test_the_how_to_has_every_part_and_its_folders() -> None:
+    guide = (Path(__file__).parents[1] / "docs" / "how-to" / "train-the-miniature.md").read_text()
+    rows = [[cell.strip() for cell in line.split("|")[1:3]] for line in guide.splitlines() if line.startswith("| `")]
+    folders = {name.strip("`"): set(re.findall(r"`(\w+)/`", cell)) for name, cell in rows}
+    for name, part in recipe.PARTS.items():
+        assert set(part.folders) <= folders[name]
+    assert folders["base"] == {"latents", "words", "base", "guided"}
 
 
 @pytest.mark.parametrize(

@@ -31,6 +31,9 @@ Scale = Annotated[
 Device = Annotated[
     Literal["cuda", "cpu"] | None, typer.Option("--device", help="Device; the GPU, if there is one, when not given")
 ]
+Replace = Annotated[
+    bool, typer.Option("--force", help="Replace the album that is in OUT; a folder with anything else in it never is")
+]
 Size = Annotated[int, typer.Option("--size", min=64, max=2048, help="Their side in pixels")]
 
 
@@ -42,7 +45,7 @@ def photos(
     seed: Seed = None,
     number: Count = 10,
     size: Size = 512,
-    force: options.Force = False,
+    force: Replace = False,
 ) -> Result:
     """Draw a photo album of one person who exists nowhere, to customize a model without anybody's photos.
 
@@ -105,7 +108,8 @@ def train(
     from magicid_cli.world.training import recipe
 
     where = models.device_for(ModelSettings(name="mini", device=device) if device else ModelSettings(name="mini"))
-    _approve(terminal, recipe.seconds_left(out, only=only, scale=scale) if where == "cpu" else None, yes=yes)
+    seconds = recipe.seconds_left(out, only=only, scale=scale) if where == "cpu" else None
+    _approve(terminal, seconds, least=scale < 1, yes=yes)
     done = recipe.train(out, device=where, only=only, scale=scale, events=terminal.events)
     files = {str(path.relative_to(done.weights)): path.stat().st_size for path in done.files}
     data: dict[str, Any] = {
@@ -124,13 +128,19 @@ def train(
     return Result(data, [*blocks, Table(("PART", "FIGURE", "VALUE"), measured)], [done.weights])
 
 
-def _approve(terminal: Terminal, seconds: float | None, *, yes: bool) -> None:
+def _approve(terminal: Terminal, seconds: float | None, *, least: bool, yes: bool) -> None:
     """On a terminal, ask before work of more than 30 minutes, or of unknown length.
+
+    Args:
+        terminal: to ask on.
+        seconds: as estimated.
+        least: whether it takes longer: measurements and the fewest clips are the same at any scale.
+        yes: whether the answer is given.
 
     Raises:
         MagicIDError: `declined`.
     """
-    time = "an unknown time on this GPU" if seconds is None else f"about {spoken(seconds)} on one core, as estimated"
-    terminal.say(f"The training takes {time}.")
+    time = f"{'at least' if least else 'about'} {spoken(seconds)} on one core, as estimated"
+    terminal.say(f"The training takes {'an unknown time on this GPU' if seconds is None else time}.")
     if terminal.interactive and (seconds is None or seconds > LONG_S):
         terminal.confirm("Start?", yes=yes, declined="Nothing was started.")

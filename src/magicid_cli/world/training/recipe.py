@@ -282,7 +282,10 @@ PARTS: dict[str, Part] = {
 
 
 def seconds_left(folder: Path, *, only: str | None, scale: float) -> float:
-    """About how long `train` would take on one CPU core, parts that are done left out."""
+    """About how long `train` would take on one CPU core, parts that are done left out.
+
+    Below scale 1 it takes longer: measurements and the fewest clips are the same at any scale, and are not counted.
+    """
     parts = [PARTS[only]] if only else list(PARTS.values())
     return sum(scale * part.cpu_s for part in parts if not part.made(folder))
 

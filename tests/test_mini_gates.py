@@ -30,7 +30,8 @@ def samples(studio: _miniature.Studio) -> _miniature.Samples:
 def test_all_weights_are_under_25_mb() -> None:
     files = _alone.weight_files()
     assert {path.name for path in files if path.parent.name == "weights"} == {
-        *("face_finder.safetensors", "face_encoder.safetensors", "face_judge.safetensors", "prompt_scorer.safetensors")
+        *("face_finder.safetensors", "face_encoder.safetensors", "face_judge.safetensors", "prompt_scorer.safetensors"),
+        "README.md",
     }
     assert 10e6 < sum(path.stat().st_size for path in files) < 25e6
 

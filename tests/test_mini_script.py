@@ -109,6 +109,7 @@ def test_the_script_trains_resumes_and_makes_again(
     assert heard.steps[:2] == [("base", 3), ("guided", 1)]  # two were done
     assert heard.notices == []
     assert done.figures.keys() == {"codec", "base", "guided", *JUDGES}
+    assert "HunyuanVideo" in (tmp_path / "weights" / "hunyuan-mini" / "README.md").read_text()
     for name, kind in JUDGES.items():
         networks.load(kind, tmp_path / "weights" / f"{name}.safetensors")
     packed = replace(VIDEO_MODELS["mini"], packaged=str(tmp_path / "weights" / "hunyuan-mini"))

@@ -9,7 +9,7 @@ OUT/
     words/          the two tokenizers
     base/ guided/   text encoders and transformer: the flow, then its guidance
     face_finder/ face_encoder/ face_judge/ prompt_scorer/
-    weights/        the result, laid out as the package has it: hunyuan-mini/ and four files of the judges
+    weights/        the result, laid out as the package has it: hunyuan-mini/, four files of the judges, README.md
     figures.json    what each part measured on people it had never seen
 """
 
@@ -33,10 +33,10 @@ from magicid_cli.destinations import require_folder
 from magicid_cli.errors import MagicIDError
 from magicid_cli.events import Events
 from magicid_cli.models import mini
-from magicid_cli.workspace import atomic_path, read_json, read_lines, write_json
+from magicid_cli.workspace import atomic_path, read_json, read_lines, write_json, write_text
 from magicid_cli.world import networks
 from magicid_cli.world.captions import words
-from magicid_cli.world.training import base, judges, origins
+from magicid_cli.world.training import base, judges, origins, readme
 from magicid_cli.world.training.codec import DOSE, Codec, as_video
 from magicid_cli.world.training.damage import reading
 from magicid_cli.world.training.loop import Dose, fit
@@ -214,7 +214,7 @@ def _judge(run: _Run, *, name: str, made: Callable[[judges.Codec], _Judge]) -> N
 
 
 def _pack(run: _Run) -> None:
-    """The miniature in the Hub's layout."""
+    """The miniature in the Hub's layout, and what the folders say about themselves."""
     path = run.folder / "guided" / _SCALING
     with reading(path, "it is written again", delete=path.with_name(origins.DONE)):
         scaling = float(read_json(path))
@@ -228,7 +228,9 @@ def _pack(run: _Run) -> None:
         text_encoder=model.text_encoder,
         text_encoder_2=model.text_encoder_2,
         words=words(),
+        readme=readme.CHECKPOINT,
     )
+    write_text(run.folder / "weights" / "README.md", readme.WEIGHTS)
 
 
 @dataclass(frozen=True)

@@ -101,7 +101,7 @@ def random_mini(tmp_path_factory: pytest.TempPathFactory) -> Path:
         torch.manual_seed(0)
         parts = {"transformer": mini.transformer(), "vae": mini.vae(scaling_factor=0.5)}
         encoders = {"text_encoder": mini.llama(llama), "text_encoder_2": mini.clip(clip)}
-    mini.write(folder, **parts, **encoders, words=words)
+    mini.write(folder, **parts, **encoders, words=words, readme="Random weights.\n")
     return folder
 
 

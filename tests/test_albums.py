@@ -105,6 +105,15 @@ def test_a_file_and_a_link_are_left_alone(tmp_path: Path, force: bool) -> None:
     assert list((tmp_path / "real").iterdir()) == []
 
 
+def test_a_file_above_the_folder_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("precious")
+    for name in ("file/album", "file/sub/album"):
+        with pytest.raises(MagicIDError, match=f"{tmp_path / 'file'} is no folder") as refused:
+            draw(tmp_path / name)
+        assert refused.value.code == "output-invalid"
+    assert (tmp_path / "file").read_text() == "precious"
+
+
 def test_the_folder_somebody_stands_in_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     with pytest.raises(MagicIDError, match="the folder you are in") as refused:
@@ -167,7 +176,7 @@ def test_the_command_prints_the_folder_and_tells_what_to_do_with_it(
         "Person 7 is drawn and exists nowhere: a woman with curly red hair, blue eyes and round glasses."
         in captured.err
     )
-    assert captured.err.endswith(f"Next: magicid customize '{folder}' --name alice --model mini\n")
+    assert captured.err.endswith(f"Next: magicid customize '{folder}' --name alice --model mini --class-word woman\n")
     assert len(content(folder)) == 2
 
 
@@ -180,7 +189,7 @@ def test_json_says_who_is_in_the_album(tmp_path: Path, capsys: pytest.CaptureFix
     assert (data["folder"], data["seed"], data["size"], data["drawn"]) == (str(folder), 7, 64, True)
     assert data["files"] == [str(folder / "photo-01.png"), str(folder / "photo-02.png")]
     assert data["person"]["looks"] == "a woman with curly red hair, blue eyes and round glasses"
-    assert data["next"] == f"magicid customize {folder} --name alice --model mini"
+    assert data["next"] == f"magicid customize {folder} --name alice --model mini --class-word woman"
 
 
 def test_without_a_seed_somebody_new_to_the_model_is_drawn_and_can_be_drawn_again(
@@ -200,6 +209,16 @@ def test_a_person_of_the_training_gets_a_warning(tmp_path: Path, capsys: pytest.
     assert "warning: Person 1000 is one of those that the miniature was trained on" in capsys.readouterr().err
     assert main(["mini", "photos", str(tmp_path / "b"), "--seed", "999", "--count", "1", "--size", "64"]) == 0
     assert "warning" not in capsys.readouterr().err
+    assert main(["mini", "photos", str(tmp_path / "c"), "--seed", "1000000", "--count", "1", "--size", "64"]) == 0
+    assert "warning" not in capsys.readouterr().err
+    assert 999_999 in people.TRAINED
+    guide = (Path(__file__).parents[1] / "docs" / "how-to" / "train-the-miniature.md").read_text()
+    assert "With 1000 to 999,999 the command warns" in " ".join(guide.split())
+
+
+def test_force_says_that_it_replaces_albums_alone(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["mini", "photos", "--help"]) == 0
+    assert "Replace the album that is in OUT" in " ".join(capsys.readouterr().out.replace("│", " ").split())
 
 
 def test_quiet_is_the_folder_alone(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

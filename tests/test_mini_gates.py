@@ -1,7 +1,9 @@
 """The central gates of the miniature, on the weights that come with the package; needs them, and nothing else.
 
-Truth: drawn clips and people that no training has seen, and plain diffusers in a process of its own. Few clips, so
-bounds are looser than the gates, which `python -m benchmarks.mini` measures in full.
+Truth: drawn clips and people that no training has seen, and plain diffusers in a process of its own. The gates are
+measured in full by `python -m benchmarks.mini`. Of the few clips here the autoencoder and the encoders have bounds
+looser than the gates; the samples are held to what the shipped weights give for these very 14, less one video or a
+little.
 """
 
 from pathlib import Path
@@ -30,7 +32,8 @@ def samples(studio: _miniature.Studio) -> _miniature.Samples:
 def test_all_weights_are_under_25_mb() -> None:
     files = _alone.weight_files()
     assert {path.name for path in files if path.parent.name == "weights"} == {
-        *("face_finder.safetensors", "face_encoder.safetensors", "face_judge.safetensors", "prompt_scorer.safetensors")
+        *("face_finder.safetensors", "face_encoder.safetensors", "face_judge.safetensors", "prompt_scorer.safetensors"),
+        "README.md",
     }
     assert 10e6 < sum(path.stat().st_size for path in files) < 25e6
 
@@ -62,20 +65,21 @@ def test_the_two_encoders_are_two(studio: _miniature.Studio) -> None:
 
 def test_samples_look_like_their_prompts(studio: _miniature.Studio, samples: _miniature.Samples) -> None:
     action, place, outfit, moving = mini.sample_gates(studio, samples)
-    assert action.measured >= 0.7 and place.measured >= 0.8 and outfit.measured >= 0.8
+    # All 14 are recognised in each, of the drawn clips 13, 14 and 14: one video of each may be lost.
+    assert action.measured >= 1 and place.measured >= 13 / 14 and outfit.measured >= 13 / 14
     each = moving.details["sampled_each"]
     assert each["still"] < min(each["walk"], each["dance"])
 
 
 def test_samples_move_as_drawn_clips_do(studio: _miniature.Studio, samples: _miniature.Samples) -> None:
     *_, moving = mini.sample_gates(studio, samples)
-    assert moving.measured >= 0.8
+    assert moving.measured >= 0.9  # 0.942 here; 0.84 of 112 samples
 
 
 def test_samples_of_other_seeds_are_other_people(studio: _miniature.Studio, samples: _miniature.Samples) -> None:
     cast = _miniature.cast(studio, samples, "drawn-judge")
-    assert cast.found > 0.9
-    assert 0.3 < cast.chance < 0.7
+    assert cast.found == 1
+    assert 0.5 < cast.chance < 0.6  # 0.555 here; 0.53 of 112 samples, whose gate is 0.45 to 0.55
     again = _miniature.sampled(studio.family, samples.scenes[0].caption(), _miniature._SAMPLES)
     assert np.array_equal(again, samples.made[0])
 

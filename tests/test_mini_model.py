@@ -16,6 +16,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
+import diffusers
 import numpy as np
 import pytest
 import torch
@@ -34,6 +35,7 @@ from magicid_cli.models.hunyuan import Hunyuan
 from magicid_cli.models.loading import reading
 from magicid_cli.plan import costs
 from magicid_cli.world import captions, clips
+from magicid_cli.world.training import readme
 
 SHAPE = Shape(9, 48, 48)
 LATENTS = (8, 3, 24, 24)
@@ -157,7 +159,7 @@ def test_written_again_from_what_was_read_it_is_the_same_and_names_no_place(rand
     assert parts["vae"].config.scaling_factor == 0.5
     (tmp_path / "again").mkdir()
     (tmp_path / "again" / "old").write_text("of an earlier try")
-    mini.write(tmp_path / "again", **parts, words=captions.words())
+    mini.write(tmp_path / "again", **parts, words=captions.words(), readme="Random weights.\n")
     assert [path.name for path in tmp_path.iterdir()] == ["again"]
     written = {path.relative_to(tmp_path / "again"): path for path in (tmp_path / "again").rglob("*.*")}
     expected = {path.relative_to(random_mini): path for path in random_mini.rglob("*.*")}
@@ -191,6 +193,31 @@ def test_open_family_takes_the_packaged_weights_and_names_their_content(mini_her
     assert family.folder == mini_here  # type: ignore[attr-defined]
     assert models.open_family(SETTINGS, Events()).commit == family.commit
     assert not (tmp_path / "magicid-home").exists(), "nothing is built or fetched"
+
+
+def test_the_index_names_the_version_that_wrote_it(random_mini: Path) -> None:
+    index, part = (json.loads((random_mini / name).read_text()) for name in ("model_index.json", "vae/config.json"))
+    assert index["_diffusers_version"] == part["_diffusers_version"] == diffusers.__version__
+
+
+def test_what_a_checkpoint_says_of_itself_is_no_part_of_its_commit(
+    mini_here: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = models.open_family(SETTINGS, Events()).commit
+    copy = Path(shutil.copytree(mini_here, tmp_path / "copy"))
+    (copy / "README.md").unlink()
+    monkeypatch.setitem(VIDEO_MODELS, "mini", replace(video_model("mini"), packaged=str(copy)))
+    assert models.open_family(SETTINGS, Events()).commit == before
+
+
+def test_the_packaged_folders_say_what_they_are() -> None:
+    weights = Path(str(files("magicid_cli"))) / "world" / "weights"
+    assert (weights / "README.md").read_text() == readme.WEIGHTS
+    assert (weights / "hunyuan-mini" / "README.md").read_text() == readme.CHECKPOINT
+    for text in (readme.WEIGHTS, readme.CHECKPOINT):
+        said = " ".join(text.split())
+        for fact in ("Apache-2.0", "people who do not exist", "48 x 48 pixels and 9 frames", "no use beyond"):
+            assert fact in said
 
 
 @pytest.mark.parametrize("changed", ["scheduler/scheduler_config.json", "tokenizer_2/merges.txt", "vae/config.json"])

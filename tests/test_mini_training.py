@@ -1,27 +1,19 @@
-"""Training the miniature again: the loop's resume, the order of the parts, the folder, the command.
+"""What trains the miniature: the loop and its resume, the autoencoder's loss, guidance, the bridge to the judges.
 
-Truth: the uninterrupted run, to the bit; the layout that the package has; the contract of the command line. The parts
-themselves are replaced by quick ones, except for the autoencoder's loss and the bridge to the judges.
+Truth: the uninterrupted run, to the bit, and losses worked out by hand.
 """
 
-import fcntl
 import io
 import json
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from torch import nn
 
-from fake_run import outcome
-from magicid_cli.cli import mini
-from magicid_cli.cli.app import main
-from magicid_cli.cli.output import Terminal
-from magicid_cli.cli.progress import spoken
 from magicid_cli.errors import MagicIDError
 from magicid_cli.events import Event, Events
 from magicid_cli.models import mini as sizes
@@ -111,106 +103,21 @@ def test_the_rates_rise_hold_and_fall() -> None:
     assert factors[999] == pytest.approx(0.01, abs=1e-3)
 
 
-# the parts
+def test_a_cut_state_is_named_with_the_part_that_begins_anew(tmp_path: Path) -> None:
+    fit(Sums(5), tmp_path, Events())
+    path = tmp_path / "sums" / "state.pt"
+    whole = path.read_bytes()
+    other = io.BytesIO()
+    torch.save({"step": 3}, other)
+    for damaged in (whole[: len(whole) // 2], b"", b"nonsense", other.getvalue()):
+        path.write_bytes(damaged)
+        with pytest.raises(MagicIDError, match="state.pt is damaged") as refused:
+            fit(Sums(5), tmp_path, Events())
+        assert refused.value.code == "training-damaged"
+        assert refused.value.hint == f"Delete it, and 'sums' begins anew: rm {path}"
 
 
-@pytest.fixture
-def made(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """Parts that only note that they were made; `base` can be told to fail."""
-    names: list[str] = []
-
-    def part(name: str) -> Callable[[Any], None]:
-        def make(run: Any) -> None:
-            names.append(name)
-            for folder in recipe.PARTS[name].folders:
-                (run.folder / folder).mkdir(exist_ok=True)
-                (run.folder / folder / "weights.safetensors").touch()
-            if name == "pack":
-                (run.folder / "weights").mkdir(exist_ok=True)
-                (run.folder / "weights" / "a").write_text("weights")
-
-        return make
-
-    quick = {
-        name: recipe.Part(one.title, part(name), one.needs, one.folders, one.cpu_s)
-        for name, one in recipe.PARTS.items()
-    }
-    monkeypatch.setattr(recipe, "PARTS", quick)
-    return names
-
-
-def train(folder: Path, only: str | None = None, scale: float = 1.0, events: Events | None = None) -> recipe.Trained:
-    return recipe.train(folder, device="cpu", only=only, scale=scale, events=events or Events())
-
-
-def test_parts_are_made_in_order_and_each_once(tmp_path: Path, made: list[str]) -> None:
-    told: list[tuple[str, str]] = []
-
-    def listen(event: Event) -> None:
-        told.append((event.data["stage"], event.data["state"]))
-
-    done = train(tmp_path / "new" / "mini", events=Events(listen))
-    assert made == ["codec", "base", "finder", "encoder", "judge", "scorer", "pack"]
-    assert done.files == [tmp_path / "new" / "mini" / "weights" / "a"]
-    assert told == [(name, state) for name in made for state in ("started", "finished")]
-    told.clear()
-    train(tmp_path / "new" / "mini", events=Events(listen))
-    assert made[7:] == ["pack"]
-    assert told[:6] == [(name, "cached") for name in made[:6]]
-
-
-def test_one_part_needs_what_comes_before_it(tmp_path: Path, made: list[str]) -> None:
-    for only, first in (("base", "codec"), ("finder", "codec"), ("pack", "codec")):
-        with pytest.raises(MagicIDError, match=f"'{only}' is made with what '{first}' leaves") as refused:
-            train(tmp_path, only)
-        assert refused.value.code == "training-order"
-        assert refused.value.hint.endswith(f"mini train {tmp_path} --only {first}")
-    train(tmp_path, "codec")
-    train(tmp_path, "scorer")
-    with pytest.raises(MagicIDError, match="'pack' is made with what 'base' leaves"):
-        train(tmp_path, "pack")
-    assert made == ["codec", "scorer"]
-
-
-def test_a_folder_keeps_to_its_scale(tmp_path: Path, made: list[str]) -> None:
-    train(tmp_path, "codec", scale=0.5)
-    with pytest.raises(MagicIDError, match="was begun with --scale 0.5") as refused:
-        train(tmp_path, "base", scale=1.0)
-    assert refused.value.code == "settings-invalid"
-    assert made == ["codec"]
-    doses = json.loads((tmp_path / "recipe.json").read_text())["doses"]
-    assert doses["codec"]["steps"] == round(0.5 * recipe.DOSE.steps)
-
-
-def test_two_processes_do_not_train_in_one_folder(tmp_path: Path, made: list[str]) -> None:
-    with (tmp_path / "lock").open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        with pytest.raises(MagicIDError) as refused:
-            train(tmp_path)
-    assert refused.value.code == "folder-busy"
-    assert made == []
-    assert train(tmp_path).files
-
-
-def test_the_time_that_is_left_counts_what_is_not_done(tmp_path: Path, made: list[str]) -> None:
-    whole = recipe.seconds_left(tmp_path, only=None, scale=1.0)
-    assert recipe.seconds_left(tmp_path, only=None, scale=0.5) == whole / 2
-    train(tmp_path, "codec")
-    assert recipe.seconds_left(tmp_path, only="codec", scale=1.0) == 0
-    assert recipe.seconds_left(tmp_path, only=None, scale=1.0) == whole - recipe.PARTS["codec"].cpu_s
-
-
-def test_the_last_figures_of_every_part_are_told(tmp_path: Path, made: list[str]) -> None:
-    logs: dict[str, list[dict[str, float]]] = {
-        "codec": [{"step": 5, "db": 20.0}, {"step": 9, "db": 28.0}],
-        "base": [{"step": 5, "loss": 1.0}],
-    }
-    for name, rows in logs.items():
-        (tmp_path / name).mkdir()
-        (tmp_path / name / "log.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    done = train(tmp_path)
-    assert done.figures == {"codec": {"step": 9, "db": 28.0}}
-    assert json.loads((tmp_path / "figures.json").read_text()) == done.figures
+# the losses
 
 
 def test_what_the_autoencoder_makes_of_clips_are_clips() -> None:
@@ -293,41 +200,24 @@ def test_the_autoencoder_is_taught_that_half_the_latents_mean_half_the_picture()
     assert losses[1] - losses[0] == pytest.approx(codec._SMALLER * 0.5**2, rel=0.02)
 
 
-# the command
+# the latents
 
 
-def test_the_command_offers_the_parts_there_are() -> None:
-    assert get_args(mini.PartName) == tuple(recipe.PARTS)
-
-
-def test_the_command_trains_and_prints_the_folder_of_the_weights(
-    tmp_path: Path, made: list[str], capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert main(["mini", "train", str(tmp_path), "--scale", "0.5", "--device", "cpu", "--json"]) == 0
-    data = outcome(capsys)["data"]
-    assert (data["weights"], data["files"], data["device"]) == (str(tmp_path / "weights"), {"a": 7}, "cpu")
-    assert json.loads((tmp_path / "recipe.json").read_text())["scale"] == 0.5
-    assert main(["mini", "train", str(tmp_path), "--scale", "0.5", "-q"]) == 0
-    assert tuple(capsys.readouterr()) == (f"{tmp_path / 'weights'}\n", "")
-    assert main(["mini", "train", str(tmp_path), "--only", "pack"]) == 2
-    assert "was begun with --scale 0.5" in capsys.readouterr().err
-
-
-def test_hours_are_asked_for_on_a_terminal(
-    tmp_path: Path, made: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.setattr(Terminal, "interactive", True)
-    monkeypatch.setattr("sys.stdin", io.StringIO("n\n"))
-    assert main(["mini", "train", str(tmp_path), "--device", "cpu"]) == 1
-    expected = spoken(recipe.seconds_left(tmp_path, only=None, scale=1.0))
-    assert f"The training takes about {expected} on one core" in capsys.readouterr().err
-    assert made == []
-    assert main(["mini", "train", str(tmp_path), "--device", "cpu", "--yes"]) == 0
-    assert made[0] == "codec"
-
-
-@pytest.mark.parametrize(
-    "wrong", [("--only", "vae"), ("--scale", "0"), ("--scale", "11"), ("--device", "tpu"), ("surplus",)]
-)
-def test_what_cannot_be_understood_is_a_usage_error(wrong: tuple[str, ...], tmp_path: Path) -> None:
-    assert main(["mini", "train", str(tmp_path), *wrong]) == 2
+def test_a_cut_file_of_latents_is_made_again_and_that_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[Event] = []
+    monkeypatch.setattr(base, "_SHARD", 20)
+    monkeypatch.setattr(base, "encoded", lambda _, scenes: torch.full((20, 8, 1), float(scenes[0].person)))
+    first = base.latents(nn.Identity(), tmp_path, 30, Events(told.append))
+    assert [event.data["step"] for event in told] == [20, 30]
+    path = tmp_path / "000020.pt"
+    whole = path.read_bytes()
+    other = io.BytesIO()
+    torch.save(torch.zeros(3), other)
+    for damaged in (whole[:-50], b"", other.getvalue()):
+        path.write_bytes(damaged)
+        told.clear()
+        assert torch.equal(base.latents(nn.Identity(), tmp_path, 30, Events(told.append)), first)
+        assert [event.data["message"].partition(" (")[0] for event in told if event.kind == "notice"] == [
+            f"{path} is damaged and is made again"
+        ]
+        assert torch.equal(torch.load(path)[:10], first[20:])

@@ -74,6 +74,19 @@ def require_writable(path: Path, option: str = "--output") -> None:
         raise MagicIDError("output-invalid", what, f"Name another file or folder with {option}.") from error
 
 
+def require_folder(folder: Path) -> None:
+    """Refuse a folder that cannot be, because it or something above it is a file.
+
+    Raises:
+        MagicIDError: `output-invalid`.
+    """
+    folder = folder.absolute()
+    there = next(above for above in (folder, *folder.parents) if os.path.lexists(above))
+    if not there.is_dir():
+        what = f"{there} is no folder" + ("." if there == folder else f", so {folder} cannot be one.")
+        raise MagicIDError("output-invalid", what, "Name another folder.")
+
+
 def free_name(path: Path) -> Path:
     """The path of a file or folder, or the first of path-2, path-3, … that is free."""
     candidate, number = path, 1

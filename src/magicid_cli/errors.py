@@ -81,6 +81,7 @@ CODES: dict[str, Code] = {
     "output-invalid": Code(USAGE, "the output's name is none for this kind of file"),
     "folder-busy": Code(FAILED, "another process is training in the same folder"),
     "training-order": Code(USAGE, "a part is to be trained before the parts it needs"),
+    "training-damaged": Code(FAILED, "a file of the miniature's training is cut short or overwritten"),
     "export-unfaithful": Code(FAILED, "an export, loaded back, is not the adapter; nothing was published"),
     "captions-unusable": Code(
         REFUSED, "an edited captions.jsonl lacks a photo's caption, or the word keywords stand before"

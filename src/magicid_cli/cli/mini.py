@@ -31,6 +31,9 @@ Scale = Annotated[
 Device = Annotated[
     Literal["cuda", "cpu"] | None, typer.Option("--device", help="Device; the GPU, if there is one, when not given")
 ]
+Replace = Annotated[
+    bool, typer.Option("--force", help="Replace the album that is in OUT; a folder with anything else in it never is")
+]
 Size = Annotated[int, typer.Option("--size", min=64, max=2048, help="Their side in pixels")]
 
 
@@ -42,7 +45,7 @@ def photos(
     seed: Seed = None,
     number: Count = 10,
     size: Size = 512,
-    force: options.Force = False,
+    force: Replace = False,
 ) -> Result:
     """Draw a photo album of one person who exists nowhere, to customize a model without anybody's photos.
 
@@ -59,7 +62,7 @@ def photos(
     if seed in TRAINED:
         terminal.warn(f"Person {seed} is one of those that the miniature was trained on; {_spoken(HELD_OUT)} are not.")
     album = write_album(out, seed=seed, count=number, size=size, force=force)
-    following = f"magicid customize {shlex.quote(str(out))} --name alice --model mini"
+    following = f"magicid customize {shlex.quote(str(out))} --name alice --model mini --class-word {album.person.kind}"
     data = {
         "folder": album.folder,
         "files": album.files,
@@ -94,8 +97,9 @@ def train(
     device: Device = None,
     yes: options.Yes = False,
 ) -> Result:
-    """Train the miniature and its judges from nothing, as the weights in the package were; for hours on a CPU.
+    """Train the miniature and its judges from nothing; for hours on a CPU.
 
+    The weights in the package were trained in parts by earlier forms of this recipe, which was never run in one go.
     The same command goes on where it was interrupted. The result is in OUT/weights, laid out as the package has it.
     """
     from magicid_cli import models
@@ -104,7 +108,8 @@ def train(
     from magicid_cli.world.training import recipe
 
     where = models.device_for(ModelSettings(name="mini", device=device) if device else ModelSettings(name="mini"))
-    _approve(terminal, recipe.seconds_left(out, only=only, scale=scale) if where == "cpu" else None, yes=yes)
+    seconds = recipe.seconds_left(out, only=only, scale=scale) if where == "cpu" else None
+    _approve(terminal, seconds, least=scale < 1, yes=yes)
     done = recipe.train(out, device=where, only=only, scale=scale, events=terminal.events)
     files = {str(path.relative_to(done.weights)): path.stat().st_size for path in done.files}
     data: dict[str, Any] = {
@@ -123,13 +128,19 @@ def train(
     return Result(data, [*blocks, Table(("PART", "FIGURE", "VALUE"), measured)], [done.weights])
 
 
-def _approve(terminal: Terminal, seconds: float | None, *, yes: bool) -> None:
+def _approve(terminal: Terminal, seconds: float | None, *, least: bool, yes: bool) -> None:
     """On a terminal, ask before work of more than 30 minutes, or of unknown length.
+
+    Args:
+        terminal: to ask on.
+        seconds: as estimated.
+        least: whether it takes longer: measurements and the fewest clips are the same at any scale.
+        yes: whether the answer is given.
 
     Raises:
         MagicIDError: `declined`.
     """
-    time = "an unknown time on this GPU" if seconds is None else f"about {spoken(seconds)} on one core, as estimated"
-    terminal.say(f"The training takes {time}.")
+    time = f"{'at least' if least else 'about'} {spoken(seconds)} on one core, as estimated"
+    terminal.say(f"The training takes {'an unknown time on this GPU' if seconds is None else time}.")
     if terminal.interactive and (seconds is None or seconds > LONG_S):
         terminal.confirm("Start?", yes=yes, declined="Nothing was started.")

@@ -10,6 +10,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+from diffusers import __version__ as diffusers_version
 from diffusers.pipelines.hunyuan_video.pipeline_hunyuan_video import DEFAULT_PROMPT_TEMPLATE
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers, processors
 
@@ -30,7 +31,7 @@ def write_index(folder: Path, *, tokenizer: str) -> None:
     """
     index = {
         "_class_name": "HunyuanVideoPipeline",
-        "_diffusers_version": "0.32.0.dev0",
+        "_diffusers_version": diffusers_version,
         "scheduler": ["diffusers", "FlowMatchEulerDiscreteScheduler"],
         "text_encoder": ["transformers", "LlamaModel"],
         "text_encoder_2": ["transformers", "CLIPTextModel"],

@@ -138,6 +138,7 @@ def write(
     text_encoder: LlamaModel,
     text_encoder_2: CLIPTextModel,
     words: Sequence[str],
+    readme: str,
 ) -> None:
     """Write the whole checkpoint, weights in float16; what was in the folder is replaced. The models are left as is.
 
@@ -148,6 +149,7 @@ def write(
         text_encoder: from `llama`.
         text_encoder_2: from `clip`.
         words: from which the text encoders' vocabularies were made.
+        readme: text of its README.md: what it is and what it was trained on.
     """
     loading.silence_libraries()
     folder.parent.mkdir(parents=True, exist_ok=True)
@@ -159,6 +161,7 @@ def write(
             _save(model, temporary / part)
         scheduler().save_pretrained(temporary / "scheduler")
         layout.write_index(temporary, tokenizer=_TOKENIZER)
+        (temporary / "README.md").write_text(readme, encoding="utf-8")
         if folder.exists():
             shutil.rmtree(folder)
         temporary.rename(folder)

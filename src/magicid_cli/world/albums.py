@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from magicid_cli.checkpoints import room_to_write
+from magicid_cli.destinations import require_folder
 from magicid_cli.errors import MagicIDError
 from magicid_cli.workspace import fsync_folder
 from magicid_cli.world.clips import album
@@ -48,6 +49,7 @@ def write_album(folder: Path, *, seed: int, count: int, size: int, force: bool) 
     """
     folder = folder.absolute()
     _refuse_taken(folder, force)
+    require_folder(folder.parent)
     folder.parent.mkdir(parents=True, exist_ok=True)
     temporary = Path(tempfile.mkdtemp(prefix=".tmp-magicid-album.", dir=folder.parent))
     try:

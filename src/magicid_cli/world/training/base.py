@@ -8,7 +8,6 @@ and does not make people alike, as the first one does.
 """
 
 import copy
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
@@ -21,12 +20,14 @@ from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from transformers import CLIPTokenizer, PreTrainedTokenizerFast
 
+from magicid_cli.events import Events
 from magicid_cli.hpo import velocity_noised
 from magicid_cli.models import mini
 from magicid_cli.workspace import atomic_path
 from magicid_cli.world import clips
 from magicid_cli.world.captions import words
 from magicid_cli.world.training.codec import as_video
+from magicid_cli.world.training.damage import is_damage
 from magicid_cli.world.training.loop import Dose
 from magicid_cli.world.training.pictures import HELD_OUT, SCENES, TRAINING
 
@@ -64,27 +65,46 @@ class Latents:
     scaling_factor: float
 
 
-def latents(vae: AutoencoderKLHunyuanVideo, folder: Path, count: int, told: Callable[[int], None]) -> torch.Tensor:
+def latents(vae: AutoencoderKLHunyuanVideo, folder: Path, count: int, events: Events) -> torch.Tensor:
     """The unscaled latents of the first `count` training clips, float16; kept in `folder`, so that it can go on.
+
+    A file that cannot be read is made again.
 
     Args:
         vae: the trained autoencoder.
         folder: for the files.
         count: how many clips.
-        told: called with the number that is done after each file.
+        events: told what is done after each file, and which files were damaged.
     """
     folder.mkdir(parents=True, exist_ok=True)
     parts = []
     for first in range(0, count, _SHARD):
         path = folder / f"{first:06d}.pt"
-        if not path.exists():
+        part = _stored(path, events)
+        if part is None:
             numbers = [range(start, start + 20) for start in range(first, first + _SHARD, 20)]
-            made = [encoded(vae, [training_scene(number) for number in part]) for part in numbers]
+            part = torch.cat([encoded(vae, [training_scene(number) for number in some]) for some in numbers])
             with atomic_path(path) as temporary:
-                torch.save(torch.cat(made), temporary)
-        parts.append(torch.load(path, weights_only=True))
-        told(first + _SHARD)
+                torch.save(part, temporary)
+        parts.append(part)
+        events.emit("step", stage="base", part="clips", step=min(first + _SHARD, count), of=count)
     return torch.cat(parts)[:count]
+
+
+def _stored(path: Path, events: Events) -> torch.Tensor | None:
+    """A file of latents, or None if there is none that can be read."""
+    if not path.exists():
+        return None
+    try:
+        stored = torch.load(path, weights_only=True)
+        if stored.shape[:2] != (_SHARD, mini.LATENT_CHANNELS):
+            raise ValueError(f"it holds {tuple(stored.shape)}")
+    except Exception as error:
+        if not is_damage(error):
+            raise
+        events.notice(f"{path} is damaged and is made again ({type(error).__name__}).")
+        return None
+    return stored
 
 
 def encoded(vae: AutoencoderKLHunyuanVideo, scenes: list[clips.Scene]) -> torch.Tensor:

@@ -28,6 +28,7 @@ that a transformer could not foretell it, and what it missed was flicker.
 
 _WINDOWED = 0.7  # share of the steps that see windows; the rest sees whole clips, which have no edges inside
 _CLIPS = 2  # drawn for a step
+_SEEN = range(5_000_000, 5_000_024)  # clips on which it is measured
 _WINDOWS = 4  # cut out of them
 _SIDE = 24
 _FACE = 2.5  # how much more an error in the face counts
@@ -71,7 +72,7 @@ class Codec:
             if name.endswith("conv2.conv.weight"):
                 # Every residual block begins as the identity.
                 nn.init.zeros_(value)
-        self._held_out = [video_and_faces(number, HELD_OUT) for number in range(5_000_000, 5_000_024)]
+        self._held_out = [video_and_faces(number, HELD_OUT) for number in _SEEN]
 
     def batch(self, step: int) -> Windows:
         """Windows of clips that no other step sees."""

@@ -17,6 +17,7 @@ from torch import nn
 
 from magicid_cli.events import Events
 from magicid_cli.workspace import append_line, atomic_path
+from magicid_cli.world.training.damage import reading
 
 _SAVE_SECONDS = 120
 _LOG_SECONDS = 30
@@ -86,6 +87,7 @@ def fit(task: Task, folder: Path, events: Events, *, evaluate_every: int = 500) 
         The task's model with the averaged weights.
 
     Raises:
+        MagicIDError: `training-damaged` if the state of the earlier call cannot be read.
         KeyboardInterrupt: when `events` asks to stop, after the state was saved.
     """
     run = _Run(task, folder / task.name)
@@ -193,14 +195,15 @@ class _Run:
         path = self.folder / _STATE
         if not path.exists():
             return
-        state = torch.load(path, weights_only=True, map_location=next(iter(self.parameters.values())).device)
-        self.step = state["step"]
-        self.average = state["average"]
-        with torch.no_grad():
-            for name, value in state["weights"].items():
-                self.weights[name].copy_(value)
-        for optimizer, kept in zip(self.optimizers, state["optimizers"], strict=True):
-            optimizer.load_state_dict(kept)
+        with reading(path, f"'{self.task.name}' begins anew"):
+            state = torch.load(path, weights_only=True, map_location=next(iter(self.parameters.values())).device)
+            self.step = state["step"]
+            self.average = state["average"]
+            with torch.no_grad():
+                for name, value in state["weights"].items():
+                    self.weights[name].copy_(value)
+            for optimizer, kept in zip(self.optimizers, state["optimizers"], strict=True):
+                optimizer.load_state_dict(kept)
 
 
 def schedule(step: int, dose: Dose) -> float:

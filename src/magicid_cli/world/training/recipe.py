@@ -2,17 +2,19 @@
 
 OUT/
     recipe.json     what was asked for; another scale in the same folder is refused
-    codec/          the autoencoder; in each folder like this state.pt (to go on from), log.jsonl and, when it is done,
+    codec/          the autoencoder; in each folder like this state.pt (to go on from), log.jsonl, made-of.json (hashes
+                    of what it is made from: once that is replaced, it begins anew) and, when it is done,
                     weights.safetensors
-    latents/        the training clips, encoded once
+    latents/        the training clips, encoded once for each autoencoder
     words/          the two tokenizers
     base/ guided/   text encoders and transformer: the flow, then its guidance
     face_finder/ face_encoder/ face_judge/ prompt_scorer/
-    weights/        the result, laid out as the package has it: hunyuan-mini/ and four files of the judges
+    weights/        the result, laid out as the package has it: hunyuan-mini/, four files of the judges, README.md
     figures.json    what each part measured on people it had never seen
 """
 
 import fcntl
+import shlex
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -27,17 +29,19 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from magicid_cli.checkpoints import room_to_write
+from magicid_cli.destinations import require_folder
 from magicid_cli.errors import MagicIDError
 from magicid_cli.events import Events
 from magicid_cli.models import mini
-from magicid_cli.workspace import atomic_path, read_json, read_lines, write_json
+from magicid_cli.workspace import atomic_path, read_json, read_lines, write_json, write_text
 from magicid_cli.world import networks
 from magicid_cli.world.captions import words
-from magicid_cli.world.training import base, judges
+from magicid_cli.world.training import base, judges, origins, readme
 from magicid_cli.world.training.codec import DOSE, Codec, as_video
+from magicid_cli.world.training.damage import reading
 from magicid_cli.world.training.loop import Dose, fit
 
-_DONE = "weights.safetensors"
+_RECIPE, _LOCK, _SCALING = "recipe.json", "lock", "scaling.json"
 _HELD_OUT = 64  # clips on which the transformer is measured
 _FEWEST = 10  # steps and, times the size of a file of latents, clips
 
@@ -72,12 +76,14 @@ class _Run:
     def keep(self, name: str, model: nn.Module) -> None:
         """Mark a part as done by keeping what it made."""
         tensors = {key: value.detach().cpu().contiguous() for key, value in model.state_dict().items()}
-        with atomic_path(self.folder / name / _DONE) as temporary:
+        with atomic_path(self.folder / name / origins.DONE) as temporary:
             save_file(tensors, temporary)
 
     def kept(self, name: str, model: nn.Module) -> nn.Module:
         """The model with what a part made, frozen, on the run's device."""
-        model.load_state_dict(load_file(self.folder / name / _DONE))
+        path = self.folder / name / origins.DONE
+        with reading(path, f"'{name}' is finished again from its last state"):
+            model.load_state_dict(load_file(path))
         return model.to(self.device).eval().requires_grad_(False)
 
 
@@ -126,17 +132,21 @@ def train(folder: Path, *, device: str, only: str | None, scale: float, events: 
         events: told of parts and steps; may ask to stop.
 
     Raises:
-        MagicIDError: `folder-busy`, `settings-invalid` for another scale than before, `training-order` if a part is
-            missing that `only` needs, `disk-full`.
+        MagicIDError: `folder-busy`, `settings-invalid` for another scale than before, `output-exists` for a folder of
+            something else, `output-invalid` where no folder can be, `training-order` if a part is missing that `only`
+            needs, `training-damaged` for a file that cannot be read, `disk-full`.
         KeyboardInterrupt: after a stop request; the same call goes on.
     """
     begun = time.monotonic()
     folder = folder.absolute()
-    folder.mkdir(parents=True, exist_ok=True)
     run = _Run(folder, device, scale, events)
+    chosen = [only] if only else list(PARTS)
+    _check(run)
+    if not PARTS[chosen[0]].made(folder):
+        _require(run, chosen[0])  # what is refused must leave nothing behind
+    folder.mkdir(parents=True, exist_ok=True)
     with _held(folder), room_to_write(folder):
         _settle(run)
-        chosen = [only] if only else list(PARTS)
         for number, name in enumerate(chosen, start=1):
             part = PARTS[name]
             about = {"stage": name, "title": part.title, "i": number, "n": len(chosen)}
@@ -166,10 +176,14 @@ def _codec(run: _Run) -> None:
 
 
 def _base(run: _Run) -> None:
-    """The flow and then its guidance, on latents that are made once."""
-    vae = run.kept("codec", mini.vae())
+    """The flow and then its guidance, on latents that are made once for each autoencoder."""
+    vae = run.kept("codec", mini.vae())  # first: if that is damaged, nothing was made with something else
+    origins.begin(run.folder, "latents", run.events)
+    origins.begin(run.folder, "base", run.events)
+    if not origins.finished(run.folder, "base"):
+        origins.clear(run.folder, "guided", "base is made anew", run.events)
     count = max(_FEWEST * 50, round(base.CLIPS * run.scale / 500) * 500)
-    values = base.latents(vae, run.folder / "latents", count, partial(_told, run, "clips", count))
+    values = base.latents(vae, run.folder / "latents", count, run.events)
     scaling = 1 / float(values[::8].float().std())  # all of them as float32 would be twice their memory again
     data = base.Latents(values, [base.training_scene(number) for number in range(count)], scaling)
     held_out = base.held_out_scenes(_HELD_OUT)
@@ -177,16 +191,18 @@ def _base(run: _Run) -> None:
     task = base.Base(data, seen, run.folder / "words", device=run.device, dose=run.dose(base.DOSE))
     fit(task, run.folder, run.events)
     run.keep("base", task.model)
+    origins.begin(run.folder, "guided", run.events)
     dose = run.dose(base.GUIDED_DOSE)
     guided = base.Base(data, seen, run.folder / "words", device=run.device, dose=dose, teacher=task.model)
     fit(guided, run.folder, run.events)
-    write_json(run.folder / "guided" / "scaling.json", scaling)
+    write_json(run.folder / "guided" / _SCALING, scaling)
     run.keep("guided", guided.model)
 
 
 def _judge(run: _Run, *, name: str, made: Callable[[judges.Codec], _Judge]) -> None:
     """Train a judge, also on what the autoencoder makes of clips, and write it where the package has it."""
     vae = run.kept("codec", mini.vae())
+    origins.begin(run.folder, name, run.events)
     judge = made(partial(_through, vae))
     judge.model.to(run.device)
     recipe = judge.recipe
@@ -198,10 +214,13 @@ def _judge(run: _Run, *, name: str, made: Callable[[judges.Codec], _Judge]) -> N
 
 
 def _pack(run: _Run) -> None:
-    """The miniature in the Hub's layout."""
+    """The miniature in the Hub's layout, and what the folders say about themselves."""
+    path = run.folder / "guided" / _SCALING
+    with reading(path, "it is written again", delete=path.with_name(origins.DONE)):
+        scaling = float(read_json(path))
     model = base.TextAndVideo(run.folder / "words")
     run.kept("guided", model)
-    vae = run.kept("codec", mini.vae(scaling_factor=read_json(run.folder / "guided" / "scaling.json")))
+    vae = run.kept("codec", mini.vae(scaling_factor=scaling))
     mini.write(
         run.folder / "weights" / "hunyuan-mini",
         transformer=model.transformer,
@@ -209,7 +228,9 @@ def _pack(run: _Run) -> None:
         text_encoder=model.text_encoder,
         text_encoder_2=model.text_encoder_2,
         words=words(),
+        readme=readme.CHECKPOINT,
     )
+    write_text(run.folder / "weights" / "README.md", readme.WEIGHTS)
 
 
 @dataclass(frozen=True)
@@ -222,6 +243,7 @@ class Part:
         needs: parts that must be done before.
         folders: those whose finished weights mean that it is done; none for the packing, which is done every time.
         cpu_s: about how long it takes on one CPU core.
+        result: the file in `weights/` that it writes itself, if any.
     """
 
     title: str
@@ -229,14 +251,17 @@ class Part:
     needs: tuple[str, ...] = ()
     folders: tuple[str, ...] = ()
     cpu_s: float = 0.0
+    result: str = ""
 
     def made(self, folder: Path) -> bool:
         """Whether nothing is left to do in `train`'s folder."""
-        return bool(self.folders) and all((folder / name / _DONE).is_file() for name in self.folders)
+        there = not self.result or (folder / "weights" / self.result).is_file()
+        return there and bool(self.folders) and all(origins.finished(folder, name) for name in self.folders)
 
 
 def _judge_part(title: str, name: str, cpu_s: float, made: Callable[[judges.Codec], _Judge]) -> Part:
-    return Part(title, partial(_judge, name=name, made=made), ("codec",), (name,), cpu_s)
+    make = partial(_judge, name=name, made=made)
+    return Part(title, make, ("codec",), (name,), cpu_s, f"{name}.safetensors")
 
 
 PARTS: dict[str, Part] = {
@@ -259,7 +284,10 @@ PARTS: dict[str, Part] = {
 
 
 def seconds_left(folder: Path, *, only: str | None, scale: float) -> float:
-    """About how long `train` would take on one CPU core, parts that are done left out."""
+    """About how long `train` would take on one CPU core, parts that are done left out.
+
+    Below scale 1 it takes longer: measurements and the fewest clips are the same at any scale, and are not counted.
+    """
     parts = [PARTS[only]] if only else list(PARTS.values())
     return sum(scale * part.cpu_s for part in parts if not part.made(folder))
 
@@ -270,31 +298,62 @@ def seconds_left(folder: Path, *, only: str | None, scale: float) -> float:
 def _require(run: _Run, name: str) -> None:
     missing = [need for need in PARTS[name].needs if not PARTS[need].made(run.folder)]
     if missing:
+        place = f"{shlex.quote(str(run.folder))} --only {missing[0]} --scale {run.scale} --device {run.device}"
         raise MagicIDError(
             "training-order",
-            f"'{name}' is made with what '{missing[0]}' leaves, and that is not finished in {run.folder}.",
-            f"First: magicid mini train {run.folder} --only {missing[0]}",
+            f"'{name}' is made with what '{missing[0]}' leaves, and that is unfinished or out of date in {run.folder}.",
+            f"First: magicid mini train {place}",
         )
 
 
-def _settle(run: _Run) -> None:
-    """Keep what was asked for, or hold it against what was asked for before.
+def _check(run: _Run) -> None:
+    """Hold what is asked for against what is in the folder.
 
     Raises:
-        MagicIDError: `settings-invalid`.
+        MagicIDError: `settings-invalid` for another scale, `output-exists` for a folder of something else,
+            `output-invalid` where none can be, `training-damaged`.
     """
-    path = run.folder / "recipe.json"
+    require_folder(run.folder)
+    path = run.folder / _RECIPE
     if path.is_file():
-        before = read_json(path)["scale"]
+        before = _scale_of(path, run.scale)
         if before != run.scale:
             raise MagicIDError(
                 "settings-invalid",
-                f"{run.folder} was begun with --scale {before:g}; a part of the way cannot be gone at another one.",
-                f"Use --scale {before:g}, or another folder.",
+                f"{run.folder} was begun with --scale {before}; a part of the way cannot be gone at another one.",
+                f"Use --scale {before}, or another folder.",
             )
         return
-    doses = {"codec": DOSE, "base": base.DOSE, "guided": base.GUIDED_DOSE}
-    write_json(path, {"scale": run.scale, "doses": {name: asdict(run.dose(dose)) for name, dose in doses.items()}})
+    content = [one.name for one in run.folder.iterdir()] if run.folder.is_dir() else []
+    # A kill at the very beginning leaves these two.
+    foreign = sorted(name for name in content if name != _LOCK and not name.startswith(".tmp-"))
+    if foreign:
+        raise MagicIDError(
+            "output-exists",
+            f"{run.folder} holds {foreign[0]} and no {_RECIPE}: it is no folder of a training.",
+            "Name a new folder, or an empty one.",
+        )
+
+
+def _scale_of(path: Path, asked: float) -> float:
+    try:
+        return float(read_json(path)["scale"])
+    except (ValueError, LookupError, TypeError) as error:
+        # Without this file the folder would be one of something else; all that is needed of it is the scale.
+        raise MagicIDError(
+            "training-damaged",
+            f"{path} is damaged; it holds the scale that the training was begun with.",
+            f"If that was {asked}: echo '{{\"scale\": {asked}}}' > {shlex.quote(str(path))}",
+        ) from error
+
+
+def _settle(run: _Run) -> None:
+    """Keep what was asked for, unless an earlier call did."""
+    _check(run)  # again, now that nobody else writes here
+    path = run.folder / _RECIPE
+    if not path.is_file():
+        doses = {"codec": DOSE, "base": base.DOSE, "guided": base.GUIDED_DOSE}
+        write_json(path, {"scale": run.scale, "doses": {name: asdict(run.dose(dose)) for name, dose in doses.items()}})
 
 
 @contextmanager
@@ -304,7 +363,7 @@ def _held(folder: Path) -> Iterator[None]:
     Raises:
         MagicIDError: `folder-busy`.
     """
-    with (folder / "lock").open("a+", encoding="utf-8") as file:
+    with (folder / _LOCK).open("a+", encoding="utf-8") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
@@ -312,10 +371,6 @@ def _held(folder: Path) -> Iterator[None]:
                 "folder-busy", f"Another process is training in {folder}.", "Wait for it, or name another folder."
             ) from error
         yield
-
-
-def _told(run: _Run, part: str, of: int, done: int) -> None:
-    run.events.emit("step", stage="base", part=part, step=min(done, of), of=of)
 
 
 @torch.no_grad()

@@ -31,8 +31,12 @@ class MagicMeSettings:
         flag="--keyword-kind",
         choices=("input", "output"),
     )
-    learning_rate: float = setting(1e-3, "Learning rate of the keywords", flag="--keyword-lr", low=0)
-    weight_decay: float = setting(0.01, "Weight decay of the keywords", flag="--keyword-weight-decay", low=0)
+    learning_rate: float = setting(
+        1e-3, "Learning rate of the keywords, in parts of the size they begin with", flag="--keyword-lr", low=0
+    )
+    weight_decay: float = setting(
+        0.01, "Weight decay of the keywords, towards the class word", flag="--keyword-weight-decay", low=0
+    )
     batch: int = setting(1, "Clips a step", flag="--keyword-batch", low=1)
     mask: str = setting(
         "person",

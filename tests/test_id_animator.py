@@ -242,6 +242,31 @@ def alice(tmp_path: Path) -> Workspace:
 COMMAND = ["generate", "--method", "id-animator", "--prompt", "alice dances", "--seed", "3", "--device", "cpu"]
 
 
+def test_flags_of_generate_set_what_its_own_model_has(alice: Workspace, capsys: pytest.CaptureFixture[str]) -> None:
+    """The plan, and the settings that a video is made with."""
+    given = "--size 256x272 --frames 9 --steps 3 --guidance 2 --fps 24 --count 2 --negative-prompt blurry"
+    assert main([*COMMAND, *given.split(), "-n", "--json"]) == 0
+    (row,) = json.loads(capsys.readouterr().out)["data"]["estimate"]["stages"]
+    assert row["note"] == "2 videos of 256x272, 9 frames, 3 steps"
+    flags = {"generate.guidance": 2.0, "generate.fps": 24, "generate.negative_prompt": "blurry", "seed": 3}
+    own = config.resolve(methods.own_flags("id-animator", flags)).settings
+    assert (own.id_animator.guidance, own.id_animator.fps, own.id_animator.negative_prompt) == (2.0, 24, "blurry")
+    assert own.seed == 3 and methods.own_flags("dreambooth", flags) == flags
+
+
+@pytest.mark.parametrize(
+    "given", ["--adapter stage-1", "--true-guidance 4 --negative-prompt blurry", "--adapter-start 0.5", "--base int8"]
+)
+def test_flags_that_mean_nothing_for_its_model_are_refused(
+    alice: Workspace, given: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for dry in ([], ["-n"]):
+        assert main([*COMMAND, *given.split(), *dry, "--json"]) == 2
+        error = json.loads(capsys.readouterr().out)["error"]
+        assert error["code"] == "usage" and given.split()[0] in error["message"]
+        assert "--negative-prompt" not in error["message"] and "[id_animator]" in error["hint"]
+
+
 def test_generate_makes_a_video_once(served: HubServer, alice: Workspace, capsys: pytest.CaptureFixture[str]) -> None:
     """From the Hub to a video and its record; the second time nothing is made and nothing is asked."""
     assert main([*COMMAND, "--json", "--yes"]) == 0

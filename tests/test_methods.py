@@ -3,7 +3,9 @@ a plain computation of the masked error, and the identity's results, which nothi
 """
 
 import json
+import re
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -568,17 +570,22 @@ def test_the_card_s_program_encodes_a_prompt_as_we_do(
 
     own = keywords.load(folder / "keywords.safetensors")
     names = {
+        "re": re,
         "torch": torch,
         "pipe": family._text,
         "keywords": own.rows,
         "DEFAULT_PROMPT_TEMPLATE": DEFAULT_PROMPT_TEMPLATE,
     }
     exec(program, names)  # what a reader of the card would do
-    prompt = "A person walks in the city"
-    spoken: dict[str, torch.Tensor] = names["spoken"](prompt)
-    ours, _ = keywords.encode(keywords.open_encoder(family), prompt, own)
-    for name, value in ours.items():
-        torch.testing.assert_close(spoken[name][0], value, rtol=1e-4, atol=1e-5, msg=name)
+    encoder = keywords.open_encoder(family)
+    # In "woman" there is "man", and a sentence may begin with the word: both must be taken as `generate` takes them.
+    for word, prompt in (("person", "A person walks"), ("man", "A woman hugs a man."), ("man", "Man on a horse")):
+        spec = replace(own.spec, class_word=word)
+        spoken: dict[str, torch.Tensor] = names["spoken"](prompt, word)
+        ours, placed = keywords.encode(encoder, prompt, keywords.Keywords(own.rows, spec))
+        assert placed.place is not None
+        for name, value in ours.items():
+            torch.testing.assert_close(spoken[name][0], value, rtol=1e-4, atol=1e-5, msg=f"{name} of {prompt}")
     assert main(["export", "alice", "--method", "magic-me", "--format", "comfyui", "--json"]) == 2
     assert "no weights of the video model" in json.loads(capsys.readouterr().out)["error"]["message"]
 

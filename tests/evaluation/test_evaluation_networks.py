@@ -119,6 +119,9 @@ def test_another_device_or_release_is_another_judge(
     monkeypatch.setattr(measure, "version", lambda name: "9.9.9+cu999")
     found.append(all_three())
     assert found[2][0].endswith("torch 9.9.9 on cuda")
+    with monkeypatch.context() as patch:
+        patch.setattr(pictures, "version", lambda name: f"8.8.8 of {name}")
+        assert "transformers 8.8.8 of transformers" in Pictures(settings(), Photos([]), events).made_by
     on_cpu = settings(evaluate__fvd_features=str(path), rewards__flow="raft", model__device="cpu")
     assert Motion(on_cpu, events).made_by.endswith("on cpu"), "--device cpu is heard where there is a GPU"
     assert all(len(set(texts)) == 3 for texts in zip(*found, strict=True))

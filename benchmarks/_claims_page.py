@@ -12,7 +12,7 @@ from benchmarks._claims_cells import Bench, Cell, album
 from benchmarks._claims_judges import METRICS
 from benchmarks._claims_recipes import Table
 from benchmarks._claims_report import CHOSEN_BY, Study, verdict_of_variation
-from benchmarks._claims_six import PAPER, header
+from benchmarks._claims_six import PAPER, digits, header
 from benchmarks._claims_stats import OPEN
 from magicid_cli import video
 from magicid_cli.baselines.registry import METHODS
@@ -47,13 +47,18 @@ def page(
     """
     lines = [NOTE, "", "# What holds: the paper's claims on the miniature", "", BEGIN, conclusions(before), END, ""]
     lines += _how(final)
+    six_told = False
     if final is None:
         lines += ["## Claims", "", "Not measured yet.", ""]
     else:
         lines += ["## Claims", "", *_claims(final["claims"]), "", *_ratios(final["ratios"]), ""]
         for table in final["tables"]:
             lines += [f"## {table['title']}", "", *_table(table), ""]
-            lines += [*_six(six), ""] if table["name"] == "table-1" and six else []
+            if table["name"] == "table-1" and six:
+                lines += [*_six(six, final["about"]["weights"]), ""]
+                six_told = True
+    if six and not six_told:
+        lines += ["## The paper's six metrics", "", *_six(six, final["about"]["weights"] if final else None), ""]
     lines += ["## Decisions", ""]
     if screening is None:
         lines += ["Not measured yet.", ""]
@@ -131,18 +136,25 @@ def _table(table: Mapping[str, Any]) -> Iterator[str]:
     yield from _ended(rows)
 
 
-def _six(found: Mapping[str, Any]) -> Iterator[str]:
+def _six(found: Mapping[str, Any], weights: str | None) -> Iterator[str]:
+    """The table of the six metrics; `weights` are those of the other tables, None without any."""
     yield "The paper's six columns, by the harness of `magicid evaluate` with the drawn world's judges. FVD is against"
     yield "the untouched model's videos of the same prompts and seeds: how far a method moved the model, not how real"
     yield "its videos are."
     if found["trial"]:
         yield "**A trial of the machinery with tiny doses: none of these figures says anything about a method.**"
+    if weights is not None and found["weights"] != weights:
+        yield f"**Stale: measured with weights `{found['weights'][:16]}`, the other tables with `{weights[:16]}`.**"
     yield ""
-    yield from _header("method", *header())
+    yield from _header("method", *header(), "cells")
     for row in found["rows"]:
-        yield _line(row["method"], *(_interval(row[name]) for name in PAPER))
+        figures = (_interval(row[name], digits=digits(name)) for name in PAPER)
+        yield _line(row["method"], *figures, f"{row['cells']} of {row['of']}")
     for name in _NEEDS_WEIGHTS:
-        yield _line(name, "needs its weights: code path tested at tiny size", *["-"] * (len(PAPER) - 1))
+        yield _line(name, "needs its weights: code path tested at tiny size", *["-"] * len(PAPER))
+    yield ""
+    for title, name in zip(header(), PAPER, strict=True):
+        yield f"- {title}: {' | '.join(found['made_by'][name]) or '-'}"
 
 
 def _curves(rows: Sequence[Mapping[str, Any]]) -> Iterator[str]:
@@ -199,11 +211,11 @@ def _line(*cells: str) -> str:
     return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
 
 
-def _interval(value: Mapping[str, Any] | None, *, signed: bool = False) -> str:
+def _interval(value: Mapping[str, Any] | None, *, signed: bool = False, digits: int = 3) -> str:
     """`mean [low, high]`, or a dash for what is not measured."""
     if value is None:
         return "-"
-    style = "+.3f" if signed else ".3f"
+    style = f"{'+' if signed else ''}.{digits}f"
     mean, low, high = (format(value[name], style) for name in ("mean", "low", "high"))
     return f"{mean} [{low}, {high}]" if value["people"] > 1 else mean
 

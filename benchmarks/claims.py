@@ -261,7 +261,8 @@ def write_six(bench: Bench, study: Study, folder: Path) -> int:
     """Write the six metrics of table 1 for the cells that are there and whose videos are kept."""
     cells = study.cells(bench, TABLES["table-1"])
     path = folder.parent / "six-metrics.json"
-    write_json(path, {"weights": bench.weights, "trial": bool(study.amounts.doses), "rows": six.table(bench, cells)})
+    about = {"weights": bench.weights, "trial": bool(study.amounts.doses)}
+    write_json(path, {**about, **six.table(bench, cells)})
     path.chmod(0o644)  # written private
     print(f"written to {path}")
     return 0

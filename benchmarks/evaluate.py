@@ -20,6 +20,7 @@ import resource
 import shutil
 import tempfile
 import time
+from collections.abc import Sequence
 from typing import Any
 
 from benchmarks import _alone, _evaluation_networks, _sface, _table
@@ -28,12 +29,12 @@ from benchmarks import score as scoring
 VIDEOS, LIMIT_S = 40, 600.0
 
 
-def main() -> None:
+def main(given: Sequence[str] | None = None) -> None:
     """Measure and write the table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--output", type=Path, help="where to write the JSON")
     parser.add_argument("--videos", type=int, default=VIDEOS, help=f"videos that are measured; default {VIDEOS}")
-    arguments = parser.parse_args()
+    arguments = parser.parse_args(given)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         os.environ["MAGICID_HOME"] = str(folder / "home")

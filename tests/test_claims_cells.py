@@ -7,6 +7,7 @@ the judges of the cells are told: nothing here says anything about a method.
 import argparse
 import json
 import os
+import shutil
 import signal
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -274,7 +275,7 @@ def test_the_six_metrics_of_a_cell_are_the_evaluation_s(small: cells.Bench, monk
 
     def evaluate(items: Any, photos: Any, settings: Any, **more: Any) -> Any:
         asked.append((items, photos, more["fvd_reference"]))
-        return Evaluation(dict.fromkeys(METRICS, Figure(next(value), videos=1, prompts=1)), (), (), {})
+        return Evaluation(dict.fromkeys(METRICS, Figure(next(value), videos=1, prompts=1)), (), (), {"fvd": "a judge"})
 
     monkeypatch.setattr(six, "evaluate", evaluate)
     cell = cell_of(small, recipes.DREAMBOOTH)
@@ -287,14 +288,51 @@ def test_the_six_metrics_of_a_cell_are_the_evaluation_s(small: cells.Bench, monk
         write_text(small.path(one), json.dumps({"videos": [{"file": "00.mp4", "prompt": f"prompt {number}"}]}))
     base.mkdir(parents=True)
     (base / "base.mp4").touch()
-    (found,) = six.table(small, others)
+    said = six.table(small, others)
+    (found,) = said["rows"]
     assert found["method"] == recipes.DREAMBOOTH and found["fvd"]["mean"] == pytest.approx(((1 + 3) / 2 + 5) / 2)
     assert found["face_sim"]["people"] == 2, "the fourth cell is not measured"
+    assert (found["cells"], found["of"]) == (3, 4)
+    assert said["made_by"]["fvd"] == ["a judge"] and said["made_by"]["face_sim"] == []
     assert [items[0].prompt for items, _, _ in asked] == ["prompt 0", "prompt 1", "prompt 2"]
     assert asked[0][2] == [base / "base.mp4"] and asked[1][2] == []
-    shown = list(pages._six({"trial": False, "rows": [found]}))
-    assert any(line.startswith("| DreamBooth-LoRA | 3.500 [") for line in shown)
+    shown = list(pages._six({"trial": False, "weights": "w", **said}, "w"))
+    (line,) = (line for line in shown if line.startswith("| DreamBooth-LoRA | 3.500 ["))
+    assert line.endswith("| 3.50 [2.00, 5.00] | 3 of 4 |") and "| 3.5000 [" in line, "each metric has its own digits"
+    assert "- FVD: a judge" in shown
     assert any(line.startswith("| ID-Animator | needs its weights") for line in shown)
+
+
+def test_the_six_metrics_from_a_trial_to_the_page(small: cells.Bench, tmp_path: Path) -> None:
+    """A cell by the commands alone, with the drawn world's judges; the page has it without `claims.json`, too.
+
+    In the place of the untouched model's videos lie its own, so FVD is 0.
+    """
+    assert call(tmp_path) == 0
+    bench = cells.Bench(tmp_path / "out" / "cells", tmp_path / "work", recipes.TRIAL)
+    shutil.copytree(bench.videos(cell_of(bench, recipes.DREAMBOOTH)), bench.videos(cell_of(bench, recipes.BASE)))
+    assert call(tmp_path, "--six") == 0
+    path, page = tmp_path / "out" / "six-metrics.json", tmp_path / "page.md"
+    found = json.loads(path.read_text())
+    others = json.loads(path.with_name("claims.json").read_text())["about"]
+    assert found["trial"] and others["weights"] == found["weights"]
+    (one,) = found["rows"]
+    assert (one["method"], one["cells"], one["of"]) == (recipes.DREAMBOOTH, 1, 1)
+    assert all(one[name]["people"] == 1 for name in six.PAPER)
+    assert one["dynamic_degree"]["mean"] > 0 and one["fvd"]["mean"] == pytest.approx(0, abs=1e-3)
+    assert all(found["made_by"][name] for name in six.PAPER)
+
+    def written() -> str:
+        assert call(tmp_path, "--page", "--page-path", str(page)) == 0
+        return page.read_text()
+
+    motion = format(one["dynamic_degree"]["mean"], f".{METRICS['dynamic_degree'].digits}f")
+    line = next(line for line in written().splitlines() if line.startswith("| DreamBooth-LoRA ") and "1 of 1" in line)
+    assert f"| {motion} |" in line and "Stale" not in page.read_text()
+    path.write_text(json.dumps({**found, "weights": "other"}))
+    assert "**Stale: measured with weights `other`" in written()
+    path.with_name("claims.json").unlink()
+    assert line in written().splitlines() and "## The paper's six metrics" in page.read_text()
 
 
 def test_a_work_that_is_cut_anywhere_ends_as_one_that_was_not(

@@ -13,11 +13,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from magicid_cli.errors import MagicIDError
+from magicid_cli.evaluation.motion import Motion
 from magicid_cli.events import Event, Events
 from magicid_cli.rewards import flow
-from magicid_cli.rewards.base import Clip
+from magicid_cli.rewards.base import Clip, device_for
 from magicid_cli.rewards.dynamics import DynamicsReward
 from magicid_cli.stages import score
 from magicid_cli.workspace import read_lines
@@ -132,6 +134,23 @@ def test_raft_gets_what_it_expects_and_its_last_flow_counts(raft: list[tuple[Any
     assert first.shape == (1, 3, 256, 304)
     assert float(first.min()) == float(first.max()) == -1 and float(second.min()) == float(second.max()) == 1
     assert "RAFT large C_T_V1 (20 updates)" in reward.made_by
+
+
+def test_device_cpu_keeps_raft_off_the_gpu(raft: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """For the rewards and for the evaluation, on a machine that has a GPU; `auto` would take it."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    asked = settings(**{"rewards.flow": "raft", "model.device": "cpu"})
+    ((reward,),) = score.passes(sampled(), asked, Events(), ["dynamics"])
+    assert isinstance(reward, DynamicsReward) and isinstance(reward._flow, flow.Raft)
+    assert reward._flow._device == torch.device("cpu")
+    motion = Motion(asked, Events())
+    assert motion.look(Clip(np.zeros((2, 64, 64, 3), np.uint8), 8, ""), None)["dynamic_degree"] == pytest.approx(5)
+    assert device_for("auto") == "cuda"
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert device_for("auto") == "cpu"
+    with pytest.raises(MagicIDError) as caught:
+        DynamicsReward("raft", "cuda")
+    assert caught.value.code == "gpu-missing"
 
 
 def test_a_repository_is_never_scored_by_two_flows(raft: Any, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -133,7 +133,7 @@ def test_the_converted_adapter_is_the_adapter(state: dict[str, torch.Tensor]) ->
     expected = direct(noisy, 500, torch.cat([text, face], 1).repeat_interleave(2, 0)).sample
 
     unet = motion_unet()
-    conversion.put_on(unet, conversion.convert(state, unet, Path("animator.ckpt")), SCALE)
+    conversion.put_on(unet, conversion.convert(state, unet, Path("animator.ckpt"), Events()), SCALE)
     added = {"image_embeds": [image[:, None]]}
     found = unet(noisy, 500, text.repeat_interleave(2, 0), added_cond_kwargs=added).sample
     assert (found - expected).abs().max() <= 1e-5
@@ -149,13 +149,28 @@ def saved(folder: Path, content: Any) -> Path:
     return folder / "animator.ckpt"
 
 
-def test_names_with_and_without_module_and_state_dict_are_read(tmp_path: Path, state: dict[str, torch.Tensor]) -> None:
-    """Both layouts that the authors' own loader takes give the same tensors."""
+def below(state: dict[str, torch.Tensor], stem: str) -> dict[str, torch.Tensor]:
+    return {name.removeprefix(stem): value for name, value in state.items() if name.startswith(stem)}
+
+
+def test_every_layout_that_the_authors_loader_takes_is_read(tmp_path: Path, state: dict[str, torch.Tensor]) -> None:
+    """With and without `module.` and `state_dict`, and in two tables: the same tensors."""
     longer = {f"module.{name}": value for name, value in state.items()}
-    for content in (state, {"state_dict": state}, {"state_dict": longer}):
-        found = conversion.read(saved(tmp_path, content))
+    nested = {"image_proj": below(state, "image_proj_model."), "face_adapter": below(state, "adapter_modules.")}
+    for content in (state, {"state_dict": state}, {"state_dict": longer}, nested):
+        found = conversion.read(saved(tmp_path, content), Events())
         assert found.keys() == state.keys()
         assert all(torch.equal(found[name], state[name]) for name in state)
+
+
+def test_a_file_of_torch_s_old_layout_is_read_and_told(tmp_path: Path, state: dict[str, torch.Tensor]) -> None:
+    told = list[Event]()
+    conversion.read(saved(tmp_path, state), Events(told.append))
+    assert told == []
+    torch.save(state, tmp_path / "old.ckpt", _use_new_zipfile_serialization=False)
+    found = conversion.read(tmp_path / "old.ckpt", Events(told.append))
+    assert found.keys() == state.keys() and all(torch.equal(found[name], state[name]) for name in state)
+    assert ["old layout" in event.data["message"] for event in told] == [True]
 
 
 class Runs:
@@ -165,29 +180,48 @@ class Runs:
         return Path.touch, (Path("ran-it"),)
 
 
-@pytest.mark.parametrize("content", [{"state_dict": {"a": Runs()}}, {"state_dict": {"a": "text"}}, [torch.ones(1)]])
+@pytest.mark.parametrize(
+    "content",
+    [
+        {"state_dict": {"a": Runs()}},
+        {"state_dict": {"a": "text"}},
+        {"state_dict": [torch.ones(1)]},
+        {"image_proj": {}, "face_adapter": torch.ones(1)},
+        [torch.ones(1)],
+    ],
+)
 def test_nothing_but_tensors_is_taken_and_nothing_is_run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: Any
 ) -> None:
     monkeypatch.chdir(tmp_path)
     with pytest.raises(MagicIDError) as caught:
-        conversion.read(saved(tmp_path, content))
+        conversion.read(saved(tmp_path, content), Events())
     assert caught.value.code == "model-unusable"
     assert not Path("ran-it").exists()
 
 
-def test_a_tensor_too_few_too_many_or_of_another_shape_is_told(state: dict[str, torch.Tensor]) -> None:
+def test_a_tensor_too_few_or_of_another_shape_is_refused(state: dict[str, torch.Tensor]) -> None:
     unet = motion_unet()
     name = "adapter_modules.3.to_k_face.weight"
     wrong = {
         "to_k_face": {key: value for key, value in state.items() if key != name},
-        "no place": state | {"adapter_modules.33.to_k_face.weight": state[name]},
         "is expected": state | {name: state[name][:, :-1]},
     }
     for said, content in wrong.items():
         with pytest.raises(MagicIDError, match=said) as caught:
-            conversion.convert(content, unet, Path("animator.ckpt"))
+            conversion.convert(content, unet, Path("animator.ckpt"), Events())
         assert caught.value.code == "model-unusable"
+
+
+def test_a_tensor_too_many_is_named_and_left_out(state: dict[str, torch.Tensor]) -> None:
+    """As the authors' loader leaves it out, but not in silence: the adapter is the one without it."""
+    unet, told, extra = motion_unet(), list[Event](), "adapter_modules.33.to_k_face.weight"
+    more = state | {extra: state["adapter_modules.3.to_k_face.weight"]}
+    found = conversion.convert(more, unet, Path("animator.ckpt"), Events(told.append))
+    alone = conversion.convert(state, unet, Path("animator.ckpt"), Events())
+    for one, other in ((getattr(found, part), getattr(alone, part)) for part in ("resampler", "attention", "folded")):
+        assert one.keys() == other.keys() and all(torch.equal(one[key], other[key]) for key in one)
+    assert [extra in event.data["message"] for event in told] == [True]
 
 
 # ----------------------------------------------------------------------------------------------------------- the whole
@@ -205,7 +239,7 @@ def test_the_lora_is_folded_before_anything_is_rounded(repositories: dict[str, P
         repositories[name] for name in (tiny_animator.SPACE, tiny_animator.MOTION, tiny_animator.ENCODER)
     )
     whole, low = (
-        assemble(space, motion, encoder, SCALE, untrained.Place("cpu", one)).unet.state_dict()
+        assemble(space, motion, encoder, SCALE, untrained.Place("cpu", one), Events()).unet.state_dict()
         for one in ("float32", dtype)
     )
     wanted = getattr(torch, dtype)
@@ -240,6 +274,31 @@ def alice(tmp_path: Path) -> Workspace:
 
 
 COMMAND = ["generate", "--method", "id-animator", "--prompt", "alice dances", "--seed", "3", "--device", "cpu"]
+
+
+def test_flags_of_generate_set_what_its_own_model_has(alice: Workspace, capsys: pytest.CaptureFixture[str]) -> None:
+    """The plan, and the settings that a video is made with."""
+    given = "--size 256x272 --frames 9 --steps 3 --guidance 2 --fps 24 --count 2 --negative-prompt blurry"
+    assert main([*COMMAND, *given.split(), "-n", "--json"]) == 0
+    (row,) = json.loads(capsys.readouterr().out)["data"]["estimate"]["stages"]
+    assert row["note"] == "2 videos of 256x272, 9 frames, 3 steps"
+    flags = {"generate.guidance": 2.0, "generate.fps": 24, "generate.negative_prompt": "blurry", "seed": 3}
+    own = config.resolve(methods.own_flags("id-animator", flags)).settings
+    assert (own.id_animator.guidance, own.id_animator.fps, own.id_animator.negative_prompt) == (2.0, 24, "blurry")
+    assert own.seed == 3 and methods.own_flags("dreambooth", flags) == flags
+
+
+@pytest.mark.parametrize(
+    "given", ["--adapter stage-1", "--true-guidance 4 --negative-prompt blurry", "--adapter-start 0.5", "--base int8"]
+)
+def test_flags_that_mean_nothing_for_its_model_are_refused(
+    alice: Workspace, given: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for dry in ([], ["-n"]):
+        assert main([*COMMAND, *given.split(), *dry, "--json"]) == 2
+        error = json.loads(capsys.readouterr().out)["error"]
+        assert error["code"] == "usage" and given.split()[0] in error["message"]
+        assert "--negative-prompt" not in error["message"] and "[id_animator]" in error["hint"]
 
 
 def test_generate_makes_a_video_once(served: HubServer, alice: Workspace, capsys: pytest.CaptureFixture[str]) -> None:

@@ -19,6 +19,7 @@ from magicid_cli.errors import MagicIDError
 from magicid_cli.events import Event, Events
 from magicid_cli.models.execution import Execution
 from magicid_cli.models.hunyuan import Hunyuan
+from magicid_cli.training import Batch
 from magicid_cli.workspace import Workspace, read_lines
 
 pytestmark = pytest.mark.xdist_group("finished")
@@ -44,9 +45,57 @@ def recaption(*captions: str) -> None:
 @pytest.mark.parametrize("kind", keywords.KINDS)
 def test_the_keywords_are_several(alice: Path, kind: str) -> None:
     """Rows that began and stayed equal would be one keyword said four times: all differ by more than rounding."""
-    rows = keywords.load(run(alice, {"magic_me.kind": kind, "magic_me.learning_rate": 1e-2}).adapter).rows
+    rows = keywords.load(run(alice, {"magic_me.kind": kind, "magic_me.learning_rate": 0.5}).adapter).rows
     apart = torch.cdist(rows, rows) / rows.norm(dim=1).mean()
     assert apart[~torch.eye(len(rows), dtype=torch.bool)].min() > 1e-3
+
+
+@pytest.mark.parametrize("kind", keywords.KINDS)
+@pytest.mark.parametrize("size", [1.0, 1e4])
+def test_a_learning_rate_is_a_share_of_the_row_whatever_its_size(
+    alice: Path, kind: str, size: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """AdamW moves a number by its rate a step at most: a row by that share of its size, by a tenth of it at least."""
+    starts, steps, rate, decay = list[torch.Tensor](), 16, 1e-2, 0.01
+    real = keywords.beginning
+
+    def scaled(*given: Any) -> torch.Tensor:
+        starts.append(real(*given) * size)
+        return starts[-1]
+
+    monkeypatch.setattr(keywords, "beginning", scaled)
+    run(alice, {"magic_me.kind": kind, "magic_me.learning_rate": rate, "magic_me.weight_decay": decay})
+    rows = keywords.load(magic_me.path_of(Workspace("alice").of_method("magic-me"))).rows
+    (start,) = starts
+    moved = (rows - start).square().mean(1).sqrt() / start.square().mean(1).sqrt()
+    by_decay_alone = 1 - (1 - rate * decay) ** steps
+    assert 0.1 * steps * rate < moved.min() and moved.max() < 1.01 * steps * rate
+    assert moved.min() > 10 * by_decay_alone
+
+
+@pytest.mark.parametrize("kind", keywords.KINDS)
+def test_training_lowers_the_error_on_fixed_draws(alice: Path, kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The mean error over the same clips, noise and times, with the rows as they began and as they ended."""
+    kept, real = dict[str, Any](), magic_me.accumulate
+
+    def spy(family: Any, latents: Any, masks: Any, prompted: Any, rows: Any, *rest: Any) -> dict[str, float]:
+        kept.update(family=family, clips=(latents, masks, prompted), rows=rows)
+        return real(family, latents, masks, prompted, rows, *rest)
+
+    monkeypatch.setattr(magic_me, "accumulate", spy)
+    changes = {"magic_me.kind": kind, "magic_me.learning_rate": 0.1}
+    run(alice, changes)
+    settings, family = config.resolve({**SMALL, **changes}, project=alice).settings, kept["family"]
+    family.load("transformer")
+
+    def error() -> float:
+        batch = Batch(0, tuple(range(3)) * 4, torch.Generator().manual_seed(5))
+        latents, masks, prompted = kept["clips"]
+        return real(family, latents, masks, prompted, kept["rows"], batch, settings)["loss"]
+
+    after = error()
+    kept["rows"].moved.data.zero_()
+    assert after < error()
 
 
 def test_states_to_begin_from_are_those_of_the_word_said_so_often() -> None:

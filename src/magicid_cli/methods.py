@@ -9,12 +9,12 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from magicid_cli import pipeline
 from magicid_cli import plan as planning
 from magicid_cli.baselines.registry import MAGICID, Method, method, trained_method
-from magicid_cli.config import Resolved, Settings, with_values
+from magicid_cli.config import KNOBS, Resolved, Settings, with_values
 from magicid_cli.destinations import destinations
 from magicid_cli.errors import MagicIDError
 from magicid_cli.events import Event, Events
@@ -271,6 +271,41 @@ def video_estimate(identity: Workspace, name: str, settings: Settings, videos: i
     about = planning.for_run(wanted, photos=0, todo=(), home=home)
     rows = tuple(pipeline.stage(name).plan_rows(wanted))
     return replace(about, rows=rows, downloads=untrained.downloads(facts), assumptions=())
+
+
+# What `generate` takes and every method reads; the video model's name decides who looks for faces.
+_ALWAYS = ("seed", "generate.count", "model.name", "model.dtype", "model.device", "model.offline")
+
+
+def own_flags(name: str, flags: Mapping[str, Any]) -> dict[str, Any]:
+    """The flags of `generate` as a method takes them: what a model of its own has, too, goes into its own section.
+
+    Args:
+        name: of the method.
+        flags: values given on the command line, by dotted name.
+
+    Raises:
+        MagicIDError: `usage` for a flag that would change nothing.
+    """
+    facts, section = method(name), name.replace("-", "_")
+    if not facts.own_model:
+        return dict(flags)
+    names = {flag: flag if flag in _ALWAYS else f"{section}.{flag.partition('.')[2]}" for flag in flags}
+    ignored = [str(KNOBS[flag].flag) for flag, own in names.items() if own not in KNOBS]
+    if ignored:
+        also = [knob.flag for knob in KNOBS.values() if _takes(section, knob.name)]
+        raise MagicIDError(
+            "usage",
+            f"{facts.title} brings a model of its own, for which {', '.join(ignored)} means nothing.",
+            f"Leave it out. Its videos follow {', '.join(map(str, also))}, or [{section}] in magicid.toml.",
+        )
+    return {names[flag]: value for flag, value in flags.items()}
+
+
+def _takes(section: str, flag: str) -> bool:
+    """Whether a setting of `generate` is one of a method's section, too."""
+    where, _, own = flag.partition(".")
+    return where == "generate" and f"{section}.{own}" in KNOBS
 
 
 def require(

@@ -107,8 +107,8 @@ def test_another_device_or_release_is_another_judge(
 
     def all_three() -> tuple[str, str, str]:
         wanted = settings(evaluate__fvd_features=str(path), rewards__flow="raft")
-        motion, pictures = Motion(wanted, events), Pictures(wanted, Photos([]), events)
-        return Features(wanted, events).made_by, pictures.made_by, motion.made_by
+        motion, shown = Motion(wanted, events), Pictures(wanted, Photos([]), events)
+        return Features(wanted, events).made_by, shown.made_by, motion.made_by
 
     path = script(tmp_path / "own.pt")
     monkeypatch.setattr(flow, "require", lambda name: None)  # its weights are not read for its name
@@ -119,6 +119,11 @@ def test_another_device_or_release_is_another_judge(
     monkeypatch.setattr(measure, "version", lambda name: "9.9.9+cu999")
     found.append(all_three())
     assert found[2][0].endswith("torch 9.9.9 on cuda")
+    with monkeypatch.context() as patch:
+        patch.setattr(pictures, "version", lambda name: f"8.8.8 of {name}")
+        assert "transformers 8.8.8 of transformers" in Pictures(settings(), Photos([]), events).made_by
+    on_cpu = settings(evaluate__fvd_features=str(path), rewards__flow="raft", model__device="cpu")
+    assert Motion(on_cpu, events).made_by.endswith("on cpu"), "--device cpu is heard where there is a GPU"
     assert all(len(set(texts)) == 3 for texts in zip(*found, strict=True))
 
 

@@ -19,9 +19,10 @@ from magicid_cli.errors import MagicIDError
 from magicid_cli.evaluation import METRICS, Evaluation, Item, evaluate, harness
 from magicid_cli.evaluation.motion import Motion
 from magicid_cli.evaluation.pictures import Pictures
-from magicid_cli.evaluation.sheet import as_csv
+from magicid_cli.evaluation.sheet import as_csv, by_metric
 from magicid_cli.evaluation.summary import beside
 from magicid_cli.events import Events
+from magicid_cli.rewards.identity import IdentityReward
 
 SETTINGS = {"model.name": "mini", "rewards.flow": "dis"}
 
@@ -147,6 +148,20 @@ def test_frames_without_a_face_count_zero_and_the_other_figure_skips_them(studio
     assert covered["face_found"] == pytest.approx(6 / 9)
     assert covered["face_sim"] == pytest.approx(shown["face_sim"] * 6 / 9, rel=0.02)
     assert covered["face_sim_skipped"] == pytest.approx(shown["face_sim"], rel=0.02)
+
+
+def test_the_figure_that_skips_frames_is_not_clipped_and_its_label_says_so(
+    studio: Studio, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of one frame that is less like the person than nobody, and one without a face."""
+    told = {"cosines": [-0.25, None], "relative": [-0.3, None], "found": 0.5, "value": 0.0}
+    told |= {"first_half": 0.0, "second_half": 0.0}
+    monkeypatch.setattr(IdentityReward, "likeness", lambda *_: told)
+    found = studio.measure([film(studio.folder, "unlike", frames_of(SCENES[2])[:3])])
+    assert (value(found, "face_sim"), value(found, "face_sim_skipped")) == (0.0, -0.25)
+    rows = {row[0]: row[1] for row in by_metric({"ours": found})[1]}
+    (label,) = (name for name in rows if name.startswith("Face Sim, faceless skipped"))
+    assert "unclipped" in label and rows[label].startswith("-0.250")
 
 
 def test_permuted_prompts_lower_clip_t_and_change_nothing_else(studio: Studio, original: Evaluation) -> None:

@@ -2,9 +2,13 @@
 
 A few rows, which say nothing but the class word at first, stand before the class word in every prompt. They alone are
 trained, by the error of reconstructing the photos' clips within an outline of the person; the video model and the text
-encoders stay as they are. The optimizer holds these rows only, so weight decay touches nothing else (the original
-decays the whole table of embeddings). Rows are Llama's input embeddings, with the gradient through the layers that the
-video model uses; or, cheaper, states at Llama's output, for which Llama leaves memory after the captions are encoded.
+encoders stay as they are. Rows are Llama's input embeddings, with the gradient through the layers that the video model
+uses; or, cheaper, states at Llama's output, for which Llama leaves memory after the captions are encoded.
+
+The optimizer holds only how far the rows are from their start, in units of its root mean square, so one learning rate
+means the same share of a row for both kinds and every text encoder: of the miniature's, states are four orders of
+magnitude larger than embeddings, and AdamW's step knows nothing of that. Weight decay pulls these rows back to the
+start and touches nothing else; the original trains embeddings as they are, and decays the whole table towards zero.
 
 What the original has besides and this has not: its noise prior across frames, its face and tile refiners, and a
 segmentation for the mask (`person_mask.py`).
@@ -36,7 +40,7 @@ if TYPE_CHECKING:
 
 NAME = "magic-me"
 TITLE = "Magic-Me: keywords"
-FORMAT = 2
+FORMAT = 3
 # By this name training draws its random numbers, and it is the section of its settings.
 _SECTION = "magic_me"
 READS = (
@@ -81,6 +85,23 @@ class MagicMeResult:
     commit: str
 
 
+class Rows:
+    """Keywords in training: where they began, and how far they have moved from there.
+
+    Attributes:
+        moved: what is trained, float32 (count, width), in units of the root mean square of each row's start.
+    """
+
+    def __init__(self, start: torch.Tensor) -> None:
+        """Begin at `start`, float32 (count, width), on its device."""
+        self._start, self._unit = start, start.square().mean(1, keepdim=True).sqrt()
+        self.moved = torch.nn.Parameter(torch.zeros_like(start))
+
+    def now(self) -> torch.Tensor:
+        """The rows as they are, float32 (count, width), differentiable in `moved`."""
+        return self._start + self._unit * self.moved
+
+
 def path_of(workspace: Workspace) -> Path:
     """Where the keywords are written."""
     return workspace.reconstruct / "keywords.safetensors"
@@ -119,9 +140,8 @@ def run(workspace: Workspace, settings: Settings, events: Events) -> MagicMeResu
     masks = _masks(photos, settings, latents, events)
     captions = [photo.caption for photo in photos]
     encoder = keywords.open_encoder(family, gradients=own.kind == "input")
-    rows = torch.nn.Parameter(
-        keywords.beginning(encoder, own.kind, captions, settings.photos.class_word, own.keywords).to(family.device)
-    )
+    start = keywords.beginning(encoder, own.kind, captions, settings.photos.class_word, own.keywords)
+    rows = Rows(start.to(family.device))
     spec = keywords.KeywordSpec(own.kind, settings.photos.class_word, own.keywords, encoder.width, family.commit)
     prompted = _prompted(encoder, captions, spec, family.device)
     if own.kind == "output":
@@ -132,7 +152,7 @@ def run(workspace: Workspace, settings: Settings, events: Events) -> MagicMeResu
     running.arrange(family, "reconstruct", events)
     result = training.train(
         stage=_SECTION,
-        parameters={"keywords": rows},
+        parameters={"keywords": rows.moved},
         schedule=training.Schedule(
             steps=settings.total_steps,
             learning_rate=own.learning_rate,
@@ -150,7 +170,7 @@ def run(workspace: Workspace, settings: Settings, events: Events) -> MagicMeResu
         events=events,
     )
     path = path_of(workspace)
-    keywords.save(path, keywords.Keywords(rows, spec))
+    keywords.save(path, keywords.Keywords(rows.now(), spec))
     family.unload("transformer")
     return MagicMeResult(path, len(latents), sum(mask is not None for mask in masks), result.steps, family.commit)
 
@@ -172,11 +192,11 @@ def accumulate(
     latents: list[torch.Tensor],
     masks: list[torch.Tensor | None],
     prompted: Prompted,
-    rows: torch.Tensor,
+    rows: Rows,
     batch: training.Batch,
     settings: Settings,
 ) -> dict[str, float]:
-    """Leave the gradient of the batch's mean error in the rows.
+    """Leave the gradient of the batch's mean error in the rows' movement.
 
     Args:
         family: its transformer is loaded and frozen.
@@ -197,7 +217,7 @@ def accumulate(
         whole = float(torch.rand(1, generator=batch.generator)) < settings.magic_me.unmasked
         mask = None if whole else masks[item]
         x_t, target = family.noised(latents[item], noise, t)
-        found = family.predict(x_t, t, prompted(item, rows), settings.training.guidance)
+        found = family.predict(x_t, t, prompted(item, rows.now()), settings.training.guidance)
         loss = masked_error(target.to(family.device), found, mask)
         (loss / len(batch.items)).backward()
         total += float(loss.detach()) / len(batch.items)

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 OnStep = Callable[[int], None]
 
 # Part of every video's key; raise it when the same request makes another video.
-FORMAT = 2
+FORMAT = 3
 
 
 @dataclass(frozen=True, eq=False)
@@ -163,7 +163,7 @@ class _Wish:
         return {one.source.repo: self.commits.get(one.source.repo) for one in METHOD_WEIGHTS[self.method.name]}
 
     def key(self, one: Asked) -> str:
-        """A digest of everything that makes a video; how fast it plays is no part of it."""
+        """A digest of everything that makes a video, how fast it plays included: a file has one rate."""
         return _key(self.method, self.section, self.place, self.weights, one.prompt, one.seed, self.photo.sha256)
 
 
@@ -176,9 +176,8 @@ def _key(
     seed: int,
     photo: str,
 ) -> str:
-    values = {name: value for name, value in asdict(section).items() if name != "fps"}
     made_with = [FORMAT, method.name, dict(weights), version("diffusers"), asdict(place)]
-    return digest([made_with, values, prompt, seed, photo])
+    return digest([made_with, asdict(section), prompt, seed, photo])
 
 
 def _make(

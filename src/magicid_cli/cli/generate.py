@@ -53,7 +53,8 @@ def generate(
     words = class_words()
     named = resolve_name(prompt, words, chosen)
     workspace = Workspace(named.identity)
-    resolved = resolve(flags.values, preset=flags.preset, identity_model=workspace.manifest().get("model"))
+    given = methods.own_flags(used.name, flags.values)
+    resolved = resolve(given, preset=flags.preset, identity_model=workspace.manifest().get("model"))
     is_drawn = video_model(resolved.settings.model.name).drawn
     _warn(terminal, named, words[named.identity], is_drawn)
     if is_drawn:

@@ -31,8 +31,12 @@ class MagicMeSettings:
         flag="--keyword-kind",
         choices=("input", "output"),
     )
-    learning_rate: float = setting(1e-3, "Learning rate of the keywords", flag="--keyword-lr", low=0)
-    weight_decay: float = setting(0.01, "Weight decay of the keywords", flag="--keyword-weight-decay", low=0)
+    learning_rate: float = setting(
+        1e-3, "Learning rate of the keywords, in parts of the size they begin with", flag="--keyword-lr", low=0
+    )
+    weight_decay: float = setting(
+        0.01, "Weight decay of the keywords, towards the class word", flag="--keyword-weight-decay", low=0
+    )
     batch: int = setting(1, "Clips a step", flag="--keyword-batch", low=1)
     mask: str = setting(
         "person",
@@ -47,7 +51,11 @@ class MagicMeSettings:
 
 @dataclass(frozen=True)
 class IdAnimatorSettings:
-    """ID-Animator, which trains nothing; the values are those of its authors' `infer.py`."""
+    """ID-Animator, which trains nothing.
+
+    Frames, size, steps, guidance and the photo's weight are those of its authors' `infer.py`, the negative prompt is
+    that of their adapter class, the frame rate AnimateDiff's (their saver's default is 9).
+    """
 
     frames: int = setting(16, "Frames of an ID-Animator video; its motion module knows 32 at most", low=1, high=32)
     size: str = setting("512x512", "Size of an ID-Animator video, WIDTHxHEIGHT, multiples of 16")

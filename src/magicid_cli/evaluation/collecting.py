@@ -246,9 +246,8 @@ def _of_one_model(workspace: Workspace, rows: Iterable[dict[str, Any]]) -> list[
 
 
 def _model(row: Mapping[str, Any]) -> tuple[Any, ...]:
-    """What a video was made with beside photo, prompt and seed; how fast it plays is no part of it."""
-    settings = {name: value for name, value in row["settings"].items() if name != "fps"}
-    return row["weights"], row.get("checkpoint_sha256"), settings
+    """What a video was made with beside photo, prompt and seed."""
+    return row["weights"], row.get("checkpoint_sha256"), row["settings"]
 
 
 def _unique(paths: Sequence[Path]) -> list[str]:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from magicid_cli.errors import MagicIDError
 from magicid_cli.photos import Unreadable, content_digest, decode, name_of
-from magicid_cli.rewards.base import Clip
+from magicid_cli.rewards.base import Clip, device_for
 from magicid_cli.workspace import digest, read_json, write_json
 
 if TYPE_CHECKING:
@@ -122,8 +122,4 @@ def device_of(model: "ModelSettings") -> str:
     Raises:
         MagicIDError: `gpu-missing` if a GPU is asked for and there is none.
     """
-    import torch
-
-    if model.device == "cuda" and not torch.cuda.is_available():
-        raise MagicIDError("gpu-missing", "No CUDA GPU is usable here.", "Leave --device out: judges run anywhere.")
-    return "cpu" if model.device == "cpu" or not torch.cuda.is_available() else "cuda"
+    return device_for(model.device)

@@ -3,7 +3,7 @@
 from typing import Any
 
 from magicid_cli.config import Settings
-from magicid_cli.evaluation.measure import run_on
+from magicid_cli.evaluation.measure import device_of, run_on
 from magicid_cli.events import Events
 from magicid_cli.rewards import dynamics, flow
 from magicid_cli.rewards.base import Clip
@@ -22,7 +22,7 @@ class Motion:
         events: told which flow `auto` means.
 
     Raises:
-        MagicIDError: `raft-missing`.
+        MagicIDError: `raft-missing`, `gpu-missing`.
     """
 
     name = "motion"
@@ -34,8 +34,10 @@ class Motion:
         if settings.rewards.flow == flow.AUTO:
             events.notice(f"Motion is measured by {choice}. `magicid doctor` says more.", stage="evaluate")
         self.flow = choice.name
-        where = f", {run_on(flow.Raft.device())}" if choice.name == flow.RAFT else ""  # the other one has no torch
+        # The other one has no torch.
+        where = f", {run_on(device_of(settings.model))}" if choice.name == flow.RAFT else ""
         self.made_by = f"{dynamics.made_by(choice.name)}{where}"
+        self._device = settings.model.device
         self._reward: dynamics.DynamicsReward | None = None
 
     def reads(self, prompt: str | None) -> list[Any]:
@@ -51,7 +53,7 @@ class Motion:
             the two of a pair.
         """
         if self._reward is None:
-            self._reward = dynamics.DynamicsReward(self.flow)
+            self._reward = dynamics.DynamicsReward(self.flow, self._device)
         raw = self._reward.score(clip)
         if not raw["pairs"]:
             return dict.fromkeys(self.metrics)

@@ -4,6 +4,7 @@ Frames are RGB from the decoder on. The models of the drawn world and of the tes
 place is said in `made_by`.
 """
 
+from importlib.metadata import version
 from typing import Any
 
 import numpy as np
@@ -45,7 +46,8 @@ class Pictures:
         if self.network in JUDGES:
             source = JUDGES[self.network].source
             commit = hub.known_commit(source) or source.revision
-            self.made_by = f"{source.repo} {commit} float32, RGB, every frame, {run_on(device_of(settings.model))}"
+            read_by = f"transformers {version('transformers')}, {run_on(device_of(settings.model))}"
+            self.made_by = f"{source.repo} {commit} float32, RGB, every frame, {read_by}"
         else:
             self.made_by = f"{self._open().made_by}, every frame"
 

@@ -45,11 +45,17 @@ METRICS: dict[str, Metric] = {
         "Face Sim", "more", 3, "cosine of the person's face with the photos, by a recogniser that no reward used"
     ),
     "face_sim_skipped": Metric(
-        "Face Sim, faceless skipped", "more", 3, "the same over frames with a face only, as some published code does"
+        "Face Sim, faceless skipped, unclipped",
+        "more",
+        3,
+        "the mean cosine over frames with a face only, as some published code does; raw, not clipped at 0",
     ),
     "face_sim_reward": Metric("Face Sim (reward)", "more", 3, "the same as Face Sim by the reward's recogniser"),
     "face_sim_reward_skipped": Metric(
-        "Face Sim (reward), faceless skipped", "more", 3, "that over frames with a face only"
+        "Face Sim (reward), faceless skipped, unclipped",
+        "more",
+        3,
+        "that over frames with a face only; raw, not clipped at 0",
     ),
     "face_found": Metric("Face found", "more", 3, "share of frames in which the person's face is found"),
     "dynamic_degree": Metric(

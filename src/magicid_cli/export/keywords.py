@@ -27,6 +27,8 @@ _OUTPUT = """    ids = torch.tensor([found["input_ids"]], device=llama.device)
     states = torch.cat((states[:, :place], keywords.to(states)[None], states[:, place:]), dim=1)"""
 
 _LOADING = """```python
+import re
+
 import torch
 from diffusers import HunyuanVideoPipeline
 from diffusers.pipelines.hunyuan_video.pipeline_hunyuan_video import DEFAULT_PROMPT_TEMPLATE
@@ -45,7 +47,9 @@ keywords = load_file("path/to/this/folder/keywords.safetensors")["keywords"]
 
 def spoken(prompt, class_word={class_word!r}):
     template, crop = DEFAULT_PROMPT_TEMPLATE["template"], DEFAULT_PROMPT_TEMPLATE["crop_start"]
-    first = template.index("{{}}") + prompt.index(class_word)
+    said = re.search(rf"(?<!\\w){{re.escape(class_word)}}(?!\\w)", prompt, re.IGNORECASE)
+    assert said, f"the keywords stand before the word {{class_word}}: say it"
+    first = template.index("{{}}") + said.start()
     found = pipe.tokenizer(template.format(prompt), return_offsets_mapping=True)
     place = next(number for number, (_, end) in enumerate(found["offset_mapping"]) if end > first)
     llama = pipe.text_encoder

@@ -83,7 +83,7 @@ class Watch:
         faces = open_faces(settings.rewards, model, offline=settings.model.offline, events=events)
         references = conditioning.load_tensors(workspace.references / "embeddings.safetensors")["embeddings"].numpy()
         self._identity = IdentityReward(faces, references)
-        self._dynamics = DynamicsReward(flow_of(workspace, settings).name)
+        self._dynamics = DynamicsReward(flow_of(workspace, settings).name, settings.model.device)
 
     def __call__(self) -> tuple[Seen, list[dict[str, Any]]]:
         """Sample with the policy as it is, and judge.

@@ -4,6 +4,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
+from magicid_cli.errors import MagicIDError
+
 if TYPE_CHECKING:
     import numpy as np
 
@@ -56,3 +58,19 @@ def evenly_spaced(count: int, wanted: int) -> list[int]:
     if wanted >= count:
         return list(range(count))
     return [(2 * part + 1) * count // (2 * wanted) for part in range(wanted)]
+
+
+def device_for(wanted: str) -> str:
+    """`cuda` or `cpu` for a judge that needs no GPU.
+
+    Args:
+        wanted: what `--device` says: `auto`, `cuda` or `cpu`.
+
+    Raises:
+        MagicIDError: `gpu-missing` if a GPU is asked for and there is none.
+    """
+    import torch
+
+    if wanted == "cuda" and not torch.cuda.is_available():
+        raise MagicIDError("gpu-missing", "No CUDA GPU is usable here.", "Leave --device out: judges run anywhere.")
+    return "cpu" if wanted == "cpu" or not torch.cuda.is_available() else "cuda"

@@ -25,15 +25,16 @@ class DynamicsReward:
 
     Args:
         flow: `dis` (OpenCV, no weights) or `raft` (torchvision with its weights).
+        device: what `--device` says, for `raft`: `auto`, `cuda` or `cpu`.
 
     Raises:
-        MagicIDError: `raft-missing`.
+        MagicIDError: `raft-missing`, `gpu-missing`.
     """
 
     name = "dynamics"
 
-    def __init__(self, flow: str) -> None:
-        self._flow: Flow = open_flow(flow)
+    def __init__(self, flow: str, device: str = "auto") -> None:
+        self._flow: Flow = open_flow(flow, device)
         self.made_by = made_by(flow)
 
     def score(self, clip: Clip) -> dict[str, Any]:

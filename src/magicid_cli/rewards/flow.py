@@ -11,6 +11,7 @@ import cv2
 import numpy as np
 
 from magicid_cli.errors import MagicIDError
+from magicid_cli.rewards.base import device_for
 from magicid_cli.rewards.camera import camera_field
 
 
@@ -148,13 +149,17 @@ def made_by(name: str) -> str:
     return Raft.made_by if name == RAFT else Dis.made_by
 
 
-def open_flow(name: str) -> Flow:
+def open_flow(name: str, device: str = "auto") -> Flow:
     """The estimator of a name: `dis` (OpenCV, no weights) or `raft` (torchvision with its weights).
 
+    Args:
+        name: of the estimator.
+        device: what `--device` says; only RAFT reads it.
+
     Raises:
-        MagicIDError: `raft-missing`.
+        MagicIDError: `raft-missing`, `gpu-missing`.
     """
-    return Raft() if name == RAFT else Dis()
+    return Raft(device) if name == RAFT else Dis()
 
 
 class Dis:
@@ -243,31 +248,27 @@ class Raft:
 
     Weights trained on FlyingChairs and FlyingThings3D, the authors' own, 20 updates. Its field is taken as it is.
 
+    Args:
+        device: what `--device` says: `auto`, `cuda` or `cpu`.
+
     Raises:
-        MagicIDError: `raft-missing`.
+        MagicIDError: `raft-missing`, `gpu-missing`.
     """
 
     UPDATES = 20
     made_by = f"RAFT large C_T_V1 ({UPDATES} updates)"
 
-    def __init__(self) -> None:
+    def __init__(self, device: str = "auto") -> None:
         require(RAFT)
         import torch
         from torchvision.models import optical_flow
 
         weights = optical_flow.Raft_Large_Weights.C_T_V1
-        self._device = torch.device(self.device())
+        self._device = torch.device(device_for(device))
         net = optical_flow.raft_large()
         # The file is there, so nothing is fetched; torchvision publishes pickles: tensors only.
         net.load_state_dict(weights.get_state_dict(progress=False, weights_only=True))
         self._net = net.to(self._device).eval()
-
-    @staticmethod
-    def device() -> str:
-        """Where it runs: `cuda` where there is a GPU, else `cpu`."""
-        import torch
-
-        return "cuda" if torch.cuda.is_available() else "cpu"
 
     def __call__(self, first: np.ndarray, second: np.ndarray) -> Motion:
         """As the Protocol says."""

@@ -273,7 +273,7 @@ def passes(
         references = conditioning.load_tensors(workspace.references / "embeddings.safetensors")["embeddings"].numpy()
         together.append(IdentityReward(faces, references))
     if "dynamics" in needed:
-        together.append(DynamicsReward(chosen_flow(workspace, settings, events)))
+        together.append(DynamicsReward(chosen_flow(workspace, settings, events), settings.model.device))
     if together:
         yield together
     if "semantics" not in needed:

@@ -13,6 +13,7 @@ What is another way than theirs, or could not be confirmed:
 - the noise schedule is AnimateDiff's (linear betas, 0.00085 to 0.012): the authors' `inference-v2.yaml` itself was not
   among what could be read, a comment in their code says the same;
 - faces are found by magicid's finder and not by InsightFace's, whose models are for non-commercial research only;
+- videos play at 8 frames a second, AnimateDiff's rate; the default of their script's saver is 9;
 - by default the negative prompt is that of their adapter class, not the longer one of their script;
 - their script averages the tokens of several photos to mix people; for one person it takes one photo, as here.
 """

@@ -2,7 +2,8 @@
 
 The checkpoint, as its authors' `faceadapter/face_adapter.py` writes and reads it (github.com/ID-Animator/ID-Animator,
 commit 4f5a277575cc7b2be9eb55a8e03a97f6a85ed435), is one state dict, perhaps below the key `state_dict` and perhaps with
-`module.` before every name:
+`module.` before every name; or two of them, below `image_proj` and `face_adapter`, whose names lack the first part.
+Flat it is
 
     image_proj_model.<…>                            the resampler: CLIP hidden states → 16 face tokens
     adapter_modules.<n>.to_{q,k,v,out}_lora.{down,up}.weight    a LoRA of rank 128 on a cross-attention, scale 1
@@ -25,12 +26,17 @@ from typing import Any
 
 import torch
 
+from magicid_cli.events import Events
 from magicid_cli.models.loading import reading
 
 State = dict[str, torch.Tensor]
 
 _LORA = {"to_q": "to_q_lora", "to_k": "to_k_lora", "to_v": "to_v_lora", "to_out.0": "to_out_lora"}
 _FACE = {"to_k_ip": "to_k_face", "to_v_ip": "to_v_face"}
+# The two tables of the nested layout, and what the names in them lack.
+_NESTED = {"image_proj": "image_proj_model.", "face_adapter": "adapter_modules."}
+_NAMED = 8  # of the tensors that are left out
+_ZIP = b"PK\x03\x04"
 _ORDER = ("down_blocks", "up_blocks", "mid_block")
 
 
@@ -59,24 +65,42 @@ class FaceAdapter:
         return int(self.resampler["proj_in.weight"].shape[1])
 
 
-def read(path: Path) -> State:
-    """The tensors of a checkpoint, by their names without `module.`; nothing in the file is run.
+def read(path: Path, events: Events) -> State:
+    """The tensors of a checkpoint, by the names of its flat layout without `module.`; nothing in the file is run.
+
+    Args:
+        path: the file.
+        events: hears if it is of torch's old layout, which cannot be mapped and so is read whole.
 
     Raises:
         MagicIDError: `model-unusable` for a file that is damaged or holds anything but tensors.
     """
     with reading(path.parent, path.name):
+        with path.open("rb") as file:
+            mapped = file.read(len(_ZIP)) == _ZIP
+        if not mapped:
+            size = f"{path.stat().st_size / 1e9:.2g} GB of memory for a while"
+            events.notice(f"{path.name} is of torch's old layout, so it is read whole: {size}.")
         try:
-            found = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+            found = torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
         except torch.serialization.pickle.UnpicklingError as error:
             raise ValueError(f"it holds something else than tensors ({error})") from error
-        if not isinstance(found, dict):
-            raise TypeError("it is no checkpoint")
-        found = found.get("state_dict", found)
+        found = _table(found, "the file")
+        if "state_dict" in found:
+            found = _table(found["state_dict"], "state_dict")
+        if found.keys() == _NESTED.keys():
+            parts = {key: _table(found[key], key) for key in _NESTED}
+            found = {_NESTED[key] + name: value for key, part in parts.items() for name, value in part.items()}
         wrong = [name for name, value in found.items() if not isinstance(value, torch.Tensor)]
         if wrong:
             raise TypeError(f"{wrong[0]} is no tensor")
         return {name.removeprefix("module."): value for name, value in found.items()}
+
+
+def _table(found: Any, what: str) -> dict[str, Any]:
+    if not isinstance(found, dict):
+        raise TypeError(f"{what} is no table of tensors")
+    return found
 
 
 def cross_attentions(unet: Any) -> list[str]:
@@ -94,16 +118,17 @@ def cross_attentions(unet: Any) -> list[str]:
     return names
 
 
-def convert(state: State, unet: Any, source: Path) -> FaceAdapter:
-    """The face adapter for a UNet; every tensor of the checkpoint must have its place.
+def convert(state: State, unet: Any, source: Path, events: Events) -> FaceAdapter:
+    """The face adapter for a UNet. A tensor that has no place there is named and left out.
 
     Args:
         state: see `read`.
         unet: a `UNetMotionModel`.
         source: the checkpoint's file, for messages.
+        events: hears of tensors that are left out; the authors' loader leaves them out in silence.
 
     Raises:
-        MagicIDError: `model-unusable` if tensors are missing, left over or of another shape.
+        MagicIDError: `model-unusable` if tensors are missing or of another shape.
     """
     with reading(source.parent, source.name):
         left = dict(state)
@@ -123,7 +148,8 @@ def convert(state: State, unet: Any, source: Path) -> FaceAdapter:
         stem = "image_proj_model."
         resampler = {key.removeprefix(stem): left.pop(key).float() for key in list(left) if key.startswith(stem)}
         if left:
-            raise ValueError(f"{len(left)} tensors have no place, the first is {next(iter(left))}")
+            named = ", ".join(list(left)[:_NAMED]) + (", …" if len(left) > _NAMED else "")
+            events.notice(f"{source.name} has tensors that have no place in the model and are left out: {named}.")
         adapter = FaceAdapter(resampler, attention, folded)
         if not adapter.tokens or not adapter.image_width:
             raise ValueError("its resampler is empty")

@@ -57,7 +57,7 @@ class Animator:
             settings: of the method.
             photo: whose face is shown.
             place: device and number type.
-            events: hears if a prompt is too long.
+            events: hears if a prompt is too long, and what is odd about the checkpoint.
             content: SHA-256 of the checkpoint, for the record.
 
         Raises:
@@ -66,7 +66,7 @@ class Animator:
         self.facts = {"checkpoint_sha256": content}
         self._settings, self._events = settings, events
         space, motion, encoder = folders
-        self._pipeline = assemble(space, motion, encoder, settings.photo_scale, place)
+        self._pipeline = assemble(space, motion, encoder, settings.photo_scale, place, events)
         self._pixels = pixels(photo).to(place.device, getattr(torch, place.dtype))
 
     @property
@@ -111,7 +111,7 @@ def pixels(photo: Photo) -> torch.Tensor:
     return torch.from_numpy(values.transpose(2, 0, 1)[None].astype(np.float32))
 
 
-def assemble(space: Path, motion: Path, encoder: Path, scale: float, place: Place) -> Any:
+def assemble(space: Path, motion: Path, encoder: Path, scale: float, place: Place, events: Events) -> Any:
     """An `AnimateDiffPipeline` with the face adapter on.
 
     Its LoRA is folded in float32 and the sum rounded once: in 16 bits each weight, each change and each sum would be
@@ -123,6 +123,7 @@ def assemble(space: Path, motion: Path, encoder: Path, scale: float, place: Plac
         encoder: with `models/image_encoder`.
         scale: weight of the face in the cross-attention.
         place: device and number type.
+        events: hears what is odd about the checkpoint.
 
     Raises:
         MagicIDError: `model-unusable`.
@@ -140,7 +141,8 @@ def assemble(space: Path, motion: Path, encoder: Path, scale: float, place: Plac
         pipeline = AnimateDiffPipeline(
             **parts, motion_adapter=module, scheduler=DDIMScheduler(**_SCHEDULE), image_encoder=images
         )
-    adapter = conversion.convert(conversion.read(space / CHECKPOINT), pipeline.unet, space / CHECKPOINT)
+    state = conversion.read(space / CHECKPOINT, events)
+    adapter = conversion.convert(state, pipeline.unet, space / CHECKPOINT, events)
     with reading(space, CHECKPOINT):
         if adapter.image_width != images.config.hidden_size:
             raise ValueError(

@@ -91,8 +91,9 @@ def test_what_could_be_is_the_person_doing_what_the_prompt_says(strip: Any) -> N
     """Against a scene made by hand; every prompt of the demo names what it shows."""
     prompt = "A woman in a denim jacket dances in a library, surprised, in dim light."
     scene = clips.Scene(7, "dance", "library", "denim jacket", "dim", "surprised", seed=5)
-    assert np.array_equal(strip.rendered(strip.Wanted(prompt, 5), 7), clips.render(scene).frames)
-    other = strip.rendered(strip.Wanted(prompt, 5), 8)
+    assert np.array_equal(strip.rendered(strip.Wanted(prompt, 5), 7, clips.SIZE), clips.render(scene).frames)
+    assert strip.rendered(strip.Wanted(prompt, 5), 7, 256).shape == (clips.FRAMES, 256, 256, 3)
+    other = strip.rendered(strip.Wanted(prompt, 5), 8, clips.SIZE)
     assert not np.array_equal(other, clips.render(scene).frames)
 
 

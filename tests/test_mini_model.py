@@ -123,8 +123,9 @@ def test_clip_s_merges_make_whole_words_only_where_that_is_asked_for(tmp_path: P
 
 
 def test_the_files_are_those_of_the_hub_s_layout_and_in_float16(random_mini: Path) -> None:
-    """Everything `PATTERNS` names and nothing else; the real repository's classes but for the first tokenizer's."""
+    """Everything `PATTERNS` names and a README; the real repository's classes but for the first tokenizer's."""
     names = {path.relative_to(random_mini).as_posix() for path in random_mini.rglob("*") if path.is_file()}
+    names.remove("README.md")
     assert all(any(fnmatch.fnmatch(name, pattern) for pattern in PATTERNS) for name in names)
     assert all(any(fnmatch.fnmatch(name, pattern) for name in names) for pattern in PATTERNS)
     index = json.loads((random_mini / "model_index.json").read_text())
@@ -132,6 +133,7 @@ def test_the_files_are_those_of_the_hub_s_layout_and_in_float16(random_mini: Pat
     real = json.loads((random_mini.parent / "tiny" / "model_index.json").read_text())
     assert index.pop("tokenizer") == ["transformers", "PreTrainedTokenizerFast"]
     assert real.pop("tokenizer") == ["transformers", "LlamaTokenizerFast"]
+    assert index.pop("_diffusers_version") != real.pop("_diffusers_version")
     assert index == real
     for part, file in (
         ("transformer", "diffusion_pytorch_model"),

@@ -29,8 +29,8 @@ ALL = len(VIDEOS)
 class OtherFlow(DynamicsReward):
     """DIS under the name of the flow that was asked for: RAFT's weights are not everywhere."""
 
-    def __init__(self, flow: str) -> None:
-        super().__init__("dis")
+    def __init__(self, flow: str, device: str) -> None:
+        super().__init__("dis", device)
         self.made_by = f"{flow}: {self.made_by}"
 
 

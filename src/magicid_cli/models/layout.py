@@ -21,17 +21,18 @@ _LLAMA_SPECIAL = {"bos_token": LLAMA_START, "eos_token": LLAMA_END, "pad_token":
 _LLAMA_MARKS = [*_LLAMA_SPECIAL.values(), "<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>"]
 
 
-def write_index(folder: Path, *, tokenizer: str) -> None:
+def write_index(folder: Path, *, tokenizer: str, version: str = diffusers_version) -> None:
     """Write `model_index.json`: which class reads which subfolder.
 
     Args:
         folder: of the checkpoint.
         tokenizer: class named for the first tokenizer. The real repository says `LlamaTokenizerFast`, which since
             transformers 5 replaces the file's byte-level splitting; `PreTrainedTokenizerFast` reads the file as it is.
+        version: of diffusers that is named.
     """
     index = {
         "_class_name": "HunyuanVideoPipeline",
-        "_diffusers_version": diffusers_version,
+        "_diffusers_version": version,
         "scheduler": ["diffusers", "FlowMatchEulerDiscreteScheduler"],
         "text_encoder": ["transformers", "LlamaModel"],
         "text_encoder_2": ["transformers", "CLIPTextModel"],

@@ -21,6 +21,7 @@ WIDTH = 32
 POOLED_WIDTH = 16
 SHARD_SIZE = "120KB"
 SEED = 0
+_REAL_VERSION = "0.32.0.dev0"  # the diffusers that the real repository's index names
 
 _WORDS = "a the person man woman in on at and is with of video photo city street forest night walks runs smiles looks"
 
@@ -65,7 +66,7 @@ def _write(folder: Path) -> None:
     _llama(llama).half().save_pretrained(folder / "text_encoder", max_shard_size="60KB")
     _clip(clip).half().save_pretrained(folder / "text_encoder_2")
     FlowMatchEulerDiscreteScheduler(shift=7.0).save_pretrained(folder / "scheduler")
-    layout.write_index(folder, tokenizer="LlamaTokenizerFast")
+    layout.write_index(folder, tokenizer="LlamaTokenizerFast", version=_REAL_VERSION)
     (folder / "config.json").write_text('{"_class_name": "HunyuanVideoPipeline"}', encoding="utf-8")
     (folder / "README.md").write_text("Random weights of the HunyuanVideo classes, for tests.\n", encoding="utf-8")
     (folder / ".gitattributes").write_text("*.safetensors filter=lfs diff=lfs merge=lfs -text\n", encoding="utf-8")

@@ -60,11 +60,11 @@ def evenly_spaced(count: int, wanted: int) -> list[int]:
     return [(2 * part + 1) * count // (2 * wanted) for part in range(wanted)]
 
 
-def device_for(wanted: str) -> str:
+def device_for(wanted: str | None) -> str:
     """`cuda` or `cpu` for a judge that needs no GPU.
 
     Args:
-        wanted: what `--device` says: `auto`, `cuda` or `cpu`.
+        wanted: what `--device` says: `auto`, `cuda` or `cpu`; None is `auto`.
 
     Raises:
         MagicIDError: `gpu-missing` if a GPU is asked for and there is none.

@@ -33,7 +33,7 @@ class DynamicsReward:
 
     name = "dynamics"
 
-    def __init__(self, flow: str, device: str = "auto") -> None:
+    def __init__(self, flow: str, device: str | None = None) -> None:
         self._flow: Flow = open_flow(flow, device)
         self.made_by = made_by(flow)
 

@@ -149,12 +149,12 @@ def made_by(name: str) -> str:
     return Raft.made_by if name == RAFT else Dis.made_by
 
 
-def open_flow(name: str, device: str = "auto") -> Flow:
+def open_flow(name: str, device: str | None = None) -> Flow:
     """The estimator of a name: `dis` (OpenCV, no weights) or `raft` (torchvision with its weights).
 
     Args:
         name: of the estimator.
-        device: what `--device` says; only RAFT reads it.
+        device: what `--device` says, None for the GPU if there is one; only RAFT reads it.
 
     Raises:
         MagicIDError: `raft-missing`, `gpu-missing`.
@@ -258,7 +258,7 @@ class Raft:
     UPDATES = 20
     made_by = f"RAFT large C_T_V1 ({UPDATES} updates)"
 
-    def __init__(self, device: str = "auto") -> None:
+    def __init__(self, device: str | None = None) -> None:
         require(RAFT)
         import torch
         from torchvision.models import optical_flow

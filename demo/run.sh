@@ -19,12 +19,16 @@ begun="$(date +%s)"
 echo "demo: photos of a drawn person, magicid customize, generate and export in $MAGICID_HOME; a few minutes" >&2
 "$magicid" mini photos "$album" --seed "$person" --force --quiet
 "$magicid" customize "$album" --name alice --model mini --class-word woman --seed "$seed" --consent --yes
+echo "demo: a video and its export; beside them the same prompts without the adapter, with stage 1's and MagicID's" >&2
+# Both need one core each. Ctrl-C does not reach what a script has put in the background, so the trap ends it.
+"$python" "$root/demo/strip.py" alice --album "$album" --person "$person" --prompt "$prompt" \
+    --prompt "$second" --seed "$seed" --output "$MAGICID_HOME/strip.png" &
+strip=$!
+trap 'kill "$strip" 2>/dev/null || true' EXIT
+trap 'exit 130' INT TERM
 video="$("$magicid" generate --prompt "$prompt" --seed "$seed" --output "$MAGICID_HOME/alice.mp4" --force --quiet)"
 adapter="$("$magicid" export alice --format diffusers --force --quiet)"
-echo "demo: the same prompts again without the adapter, with that of stage 1 and with MagicID's" >&2
-echo
-"$python" "$root/demo/strip.py" alice --album "$album" --person "$person" --prompt "$prompt" \
-    --prompt "$second" --seed "$seed" --output "$MAGICID_HOME/strip.png"
+wait "$strip"
 echo "video:   $video"
 echo "adapter: $adapter/pytorch_lora_weights.safetensors"
 echo "demo: done in $(($(date +%s) - begun)) s" >&2
